@@ -1,0 +1,50 @@
+"""Feature networks of hidden neurons, their self-similarity by box covering, and training under it.
+
+After arXiv 2507.17785, *Self-similarity Analysis in Deep Neural Networks*. Names are loaded when they are first
+used, so that ``import selfsim`` costs next to nothing beyond torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name -> the room that it lives in.
+_ROOMS = {
+    "box_counts": "boxes.counts",
+    "box_cover": "boxes.cover",
+    "BoxCounts": "boxes.counts",
+    "FeatureNetwork": "measure.network",
+    "feature_networks": "measure.network",
+    "pair_distances": "measure.distances",
+    "rate_curve": "measure.curve",
+    "ss_rate": "measure.rate",
+    "activations": "models.probe",
+    "create": "models.architectures",
+    "load_images": "models.data",
+    "Probe": "models.probe",
+    "load_run": "training.runs",
+    "Run": "training.runs",
+    "SelfSimilarityConstraint": "training.constraint",
+    "train": "training.loop",
+    "TrainConfig": "training.loop",
+    "mean_interval": "uncertainty",
+    "null_activations": "uncertainty",
+    "null_band": "uncertainty",
+    "paired_difference": "uncertainty",
+}
+
+__all__ = sorted(_ROOMS)
+
+
+def __getattr__(name: str):
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'selfsim' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})

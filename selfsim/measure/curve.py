@@ -1,0 +1,92 @@
+"""The paper's own picture of one layer: ln N_B against ln(1 + l), with a straight line through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ..boxes.complete_linkage import counts_at, merge_heights
+from ..boxes.correlation_sum import surrogate_count
+from ..validation import check_activations, check_choice
+from .distances import pair_distances
+from .scales import fractions_below, scale_lengths
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """Box counts of a feature network over the paper's scales, and the straight line fitted to them.
+
+    Attributes
+    ----------
+    l_B : ndarray, shape (scales,)
+        Box sizes.
+    counts : ndarray, shape (scales,)
+        N_B at each.
+    slope, intercept : float
+        Least-squares line of ``ln N_B`` on ``ln(1 + l_B)``.
+    residual : float
+        Root mean square of what the line leaves over, in units of ln N_B.
+    """
+
+    l_B: np.ndarray
+    counts: np.ndarray
+    slope: float
+    intercept: float
+    residual: float
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """The line's ``ln N_B`` at each size."""
+        return self.intercept + self.slope * np.log1p(self.l_B)
+
+
+def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogate") -> RateCurve:
+    """Box counts over the paper's scales, with slope, intercept and residual of the fitted line.
+
+    Parameters
+    ----------
+    activations : Tensor, shape (samples, neurons)
+        At least three neurons.
+    scales : int
+        Number of box sizes, evenly spaced in ``ln(1 + l_B)`` between the shortest and the longest distance.
+    count : {"surrogate", "complete-linkage"}
+        The paper's correlation-sum formula, or real boxes by agglomeration.
+
+    Returns
+    -------
+    RateCurve
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ss_rate`.
+
+    References
+    ----------
+    .. [1] Self-similarity Analysis in Deep Neural Networks, arXiv 2507.17785.
+
+    Examples
+    --------
+    >>> import torch
+    >>> curve = rate_curve(torch.randn(64, 100, generator=torch.Generator().manual_seed(0)))
+    >>> bool(curve.slope < 0), round(float(curve.counts[0]))
+    (True, 100)
+    """
+    check_choice(count, ("surrogate", "complete-linkage"), name="count")
+    activations = check_activations(activations, min_neurons=3)
+    distances = pair_distances(activations).cpu()
+    low, high = float(distances.min()), float(distances.max())
+    if not high > low:
+        raise ValueError(f"activations: all distances between neurons are equal ({low:.6g}); a curve needs two")
+    sizes = scale_lengths(low, high, scales)
+    fraction = fractions_below(distances, sizes)
+    if count == "surrogate":
+        counts = surrogate_count(fraction, activations.shape[1])
+    else:
+        counts = counts_at(merge_heights(distances.numpy()), sizes).astype(float)
+    x, y = np.log1p(sizes), np.log(counts)
+    slope, intercept = np.polyfit(x, y, 1)
+    residual = float(np.sqrt(np.mean((y - intercept - slope * x) ** 2)))
+    return RateCurve(sizes, counts, float(slope), float(intercept), residual)

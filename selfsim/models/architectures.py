@@ -1,0 +1,217 @@
+"""The paper's architectures by name, each at three sizes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..validation import check_choice
+from .plain_mlp import PlainMlp
+
+PIXELS = {"tiny": 8, "small": 32, "paper": 224}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of the paper's architectures.
+
+    Attributes
+    ----------
+    name : str
+        What `create` calls it.
+    title : str
+        As it is written in the paper.
+    family : {"MLP", "attention", "convolution"}
+    timm_name : str or None
+        The exact timm model, at 224 pixels; None for the plain MLP.
+    build : callable
+        ``(size, num_classes, in_chans) -> nn.Module`` for the sizes "tiny" and "small".
+    """
+
+    name: str
+    title: str
+    family: str
+    timm_name: str | None
+    build: Callable[[str, int, int], nn.Module]
+
+
+def _mlp(size: str, num_classes: int, in_chans: int) -> nn.Module:
+    width = {"tiny": 192, "small": 256, "paper": 512}[size]
+    return PlainMlp(pixels=PIXELS[size], in_chans=in_chans, num_classes=num_classes, width=width)
+
+
+def _vit(base: bool) -> Callable[[str, int, int], nn.Module]:
+    """ViT-S and ViT-B differ by a factor of two in width and heads, at the same depth and the same head width."""
+
+    def build(size: str, num_classes: int, in_chans: int) -> nn.Module:
+        import timm
+
+        width, depth, patch = {"tiny": (64, 4, 2), "small": (128, 6, 4)}[size]
+        width *= 2 if base else 1
+        return timm.create_model(
+            "vit_small_patch16_224",
+            img_size=PIXELS[size],
+            patch_size=patch,
+            embed_dim=width,
+            depth=depth,
+            num_heads=width // 32,
+            num_classes=num_classes,
+            in_chans=in_chans,
+        )
+
+    return build
+
+
+def _resnet(timm_name: str) -> Callable[[str, int, int], nn.Module]:
+    """ResNet-34 and ResNet-50 have the same stages; their blocks differ. Small images get a 3x3 stem, no pooling."""
+
+    def build(size: str, num_classes: int, in_chans: int) -> nn.Module:
+        import timm
+
+        layers = {"tiny": (1, 1, 2, 1), "small": (2, 2, 3, 2)}[size]
+        model = timm.create_model(
+            timm_name, layers=layers, channels=(32, 64, 128, 256), num_classes=num_classes, in_chans=in_chans
+        )
+        stem = nn.Conv2d(in_chans, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        model.conv1, model.maxpool = stem, nn.Identity()
+        return model
+
+    return build
+
+
+ARCHITECTURES = (
+    Architecture("mlp", "Plain MLP", "MLP", None, _mlp),
+    Architecture("vit_small", "ViT-S", "attention", "vit_small_patch16_224", _vit(base=False)),
+    Architecture("vit_base", "ViT-B", "attention", "vit_base_patch16_224", _vit(base=True)),
+    Architecture("resnet34", "ResNet-34", "convolution", "resnet34", _resnet("resnet34")),
+    Architecture("resnet50", "ResNet-50", "convolution", "resnet50", _resnet("resnet50")),
+)
+
+
+def architecture(name: str) -> Architecture:
+    """Look an architecture up by its name, its timm name or its title, however these are hyphenated.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, with the known ones and the nearest.
+
+    Examples
+    --------
+    >>> architecture("ViT-S").name, architecture("vit_small_patch16_224").name
+    ('vit_small', 'vit_small')
+    """
+    spellings = {
+        _plain(spelling): entry
+        for entry in ARCHITECTURES
+        for spelling in (entry.name, entry.title, entry.timm_name or entry.name)
+    }
+    if isinstance(name, str) and _plain(name) in spellings:
+        return spellings[_plain(name)]
+    check_choice(name, [entry.name for entry in ARCHITECTURES], name="architecture")
+    raise AssertionError("unreachable: check_choice raised")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def create(
+    name: str,
+    *,
+    size: str,
+    num_classes: int,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    weights: str | os.PathLike | None = None,
+) -> nn.Module:
+    """Build one of the paper's architectures.
+
+    Parameters
+    ----------
+    name : str
+        "mlp", "vit_small", "vit_base", "resnet34" or "resnet50"; timm names and the paper's spellings are known too.
+    size : {"tiny", "small", "paper"}
+        For images of 8, 32 or 224 pixels. "paper" is the exact timm model; a smaller size keeps the type of block,
+        the stages, and the relation between S and B, 34 and 50.
+    num_classes, in_chans : int
+    pretrained : bool
+        Download timm's weights (size "paper" only; not for the plain MLP).
+    weights : path, optional
+        A local file with a state dict (``.pt``, ``.pth`` or ``.safetensors``); nothing in it is executed.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU, in training mode; initialised from torch's current random state.
+
+    Raises
+    ------
+    ValueError
+        An unknown name or size, numbers below 1, or pretrained weights where there are none.
+    FileNotFoundError, RuntimeError
+        `weights` that do not exist or do not fit; pretrained weights that cannot be fetched.
+
+    Notes
+    -----
+    The residual blocks are what `Probe` reads by default.
+
+    References
+    ----------
+    .. [1] Self-similarity Analysis in Deep Neural Networks, arXiv 2507.17785, the models of its experiments.
+
+    Examples
+    --------
+    >>> model = create("mlp", size="tiny", num_classes=10, in_chans=1)
+    >>> model(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    """
+    found = architecture(name)
+    check_choice(size, PIXELS, name="size")
+    for argument, value in (("num_classes", num_classes), ("in_chans", in_chans)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{argument}: got {value!r}, need a whole number of at least 1")
+    if pretrained and (size != "paper" or found.timm_name is None):
+        raise ValueError(
+            f"pretrained: there are none for {found.name!r} at size {size!r}; need size='paper' and a timm model"
+        )
+    if size != "paper" or found.timm_name is None:
+        model = found.build(size, num_classes, in_chans)
+    else:
+        model = _from_timm(found.timm_name, num_classes, in_chans, pretrained)
+    if weights is not None:
+        _load_weights(model, Path(weights))
+    return model
+
+
+def _from_timm(timm_name: str, num_classes: int, in_chans: int, pretrained: bool) -> nn.Module:
+    import timm
+
+    try:
+        return timm.create_model(timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise RuntimeError(
+            f"pretrained: the weights of {timm_name!r} could not be fetched ({type(error).__name__}: {error}). Without a "
+            "network, fetch them elsewhere and pass the file as weights=..."
+        ) from error
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: no file {str(path)!r}")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state)

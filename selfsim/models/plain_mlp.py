@@ -1,0 +1,62 @@
+"""The paper's plain MLP: an input layer and residual MLP blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class MlpBlock(nn.Module):
+    """Residual block ``x + W2 gelu(W1 norm(x))``, `expansion` times as wide inside."""
+
+    def __init__(self, width: int, expansion: int = 4):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, expansion * width)
+        self.activation = nn.GELU()
+        self.contract = nn.Linear(expansion * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.contract(self.activation(self.expand(self.norm(x))))
+
+
+class PlainMlp(nn.Module):
+    """Multi-layer perceptron on flattened images (arXiv 2507.17785: 512 wide, 5 residual blocks of expansion 4).
+
+    Parameters
+    ----------
+    pixels : int
+        Height and width of the images.
+    in_chans, num_classes, width, depth, expansion : int
+
+    Examples
+    --------
+    >>> PlainMlp(pixels=8, in_chans=1, num_classes=10, width=32, depth=2)(torch.zeros(4, 1, 8, 8)).shape
+    torch.Size([4, 10])
+    """
+
+    def __init__(
+        self, *, pixels: int, in_chans: int, num_classes: int, width: int = 512, depth: int = 5, expansion: int = 4
+    ):
+        super().__init__()
+        # The input layer is the first of the blocks that are read, as in the paper.
+        stem = nn.Sequential(nn.Flatten(), nn.Linear(in_chans * pixels**2, width), nn.GELU())
+        self.blocks = nn.ModuleList([_Stem(stem), *(MlpBlock(width, expansion) for _ in range(depth))])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class _Stem(nn.Module):
+    """The input layer, as one block."""
+
+    def __init__(self, layers: nn.Sequential):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
