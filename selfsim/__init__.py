@@ -28,7 +28,7 @@ _ROOMS = {
     "Run": "training.runs",
     "SelfSimilarityConstraint": "training.constraint",
     "train": "training.loop",
-    "TrainConfig": "training.loop",
+    "TrainConfig": "training.config",
     "mean_interval": "uncertainty",
     "null_activations": "uncertainty",
     "null_band": "uncertainty",

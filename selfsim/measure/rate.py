@@ -102,7 +102,7 @@ def ss_rate(
             scales=scales, gradient=gradient, ends=ends, count=count, leave_out=leave_out, check=check
         )
         return {name: ss_rate(layer, **options) for name, layer in activations.items()}
-    _check_options(scales, gradient, ends, count, leave_out)
+    check_rate_options(scales=scales, gradient=gradient, ends=ends, count=count, leave_out=leave_out)
     activations = check_activations(activations, min_neurons=3 + leave_out, finite=False)
     if leave_out:
         activations = activations[:, _without_most_distant(activations.detach(), leave_out)]
@@ -132,7 +132,8 @@ def _apply(vectors: Tensor, evaluate) -> Tensor:
     return OfDistances.apply(vectors, evaluate)
 
 
-def _check_options(scales, gradient, ends, count, leave_out) -> None:
+def check_rate_options(*, scales: int | None, gradient: str, ends: str, count: str, leave_out: int) -> None:
+    """Raise ``ValueError`` for options of `ss_rate` that are unknown or exclude each other."""
     check_choice(gradient, ("exact", "straight-through"), name="gradient")
     check_choice(ends, ("attached", "detached"), name="ends")
     check_choice(count, COUNTS, name="count")
