@@ -91,7 +91,9 @@ class NullBand:
         """
         spread = float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
         if spread == 0:
-            raise ValueError(f"z_score: all {len(self.values)} null draws give {self.values[0]:.6g}; no spread to measure in")
+            raise ValueError(
+                f"z_score: all {len(self.values)} null draws give {self.values[0]:.6g}; no spread to measure in"
+            )
         return (float(value) - float(np.mean(self.values))) / spread
 
 

@@ -55,9 +55,7 @@ def check_activations(
     if isinstance(activations, np.ndarray):
         activations = torch.as_tensor(activations)
     if not isinstance(activations, Tensor):
-        raise TypeError(
-            f"{name}: got {type(activations).__name__}, need a tensor or array (samples, neurons)"
-        )
+        raise TypeError(f"{name}: got {type(activations).__name__}, need a tensor or array (samples, neurons)")
     if activations.layout != torch.strided:
         raise TypeError(f"{name}: got layout {activations.layout}, need a dense tensor (call .to_dense())")
     if not activations.is_floating_point():
@@ -65,9 +63,7 @@ def check_activations(
             f"{name}: got {activations.dtype}, need a real floating-point type (float16, bfloat16, float32, float64)"
         )
     if activations.ndim != 2:
-        raise ValueError(
-            f"{name}: got shape {tuple(activations.shape)}, need two dimensions (samples, neurons)"
-        )
+        raise ValueError(f"{name}: got shape {tuple(activations.shape)}, need two dimensions (samples, neurons)")
     samples, neurons = activations.shape
     if samples < 1:
         raise ValueError(f"{name}: got no samples (shape {(samples, neurons)}), need at least 1")

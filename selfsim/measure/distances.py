@@ -78,9 +78,7 @@ class OfDistances(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx, vectors: Tensor, evaluate: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
-    ) -> Tensor:
+    def forward(ctx, vectors: Tensor, evaluate: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]) -> Tensor:
         distances = raw_distances(vectors)
         value, slope = evaluate(distances, ctx.needs_input_grad[0])
         if slope is None:

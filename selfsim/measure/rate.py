@@ -98,9 +98,7 @@ def ss_rate(
     ['block 1', 'block 2']
     """
     if isinstance(activations, Mapping):
-        options = dict(
-            scales=scales, gradient=gradient, ends=ends, count=count, leave_out=leave_out, check=check
-        )
+        options = dict(scales=scales, gradient=gradient, ends=ends, count=count, leave_out=leave_out, check=check)
         return {name: ss_rate(layer, **options) for name, layer in activations.items()}
     check_rate_options(scales=scales, gradient=gradient, ends=ends, count=count, leave_out=leave_out)
     activations = check_activations(activations, min_neurons=3 + leave_out, finite=False)
@@ -155,7 +153,7 @@ def _axis(raw: Tensor, one: Tensor, activations: Tensor | None) -> Axis:
             check_finite(activations)
             raise ValueError(
                 f"activations: all {raw.numel()} distances between neurons are equal (to rounding), "
-                f"from {(low / one).item():.6g} to {(high / one).item():.6g}; an SS rate needs at least two different distances"
+                f"from {(low / one).item():.6g} to {(high / one).item():.6g}; need at least two different ones"
             )
     return Axis.between(low, high, one)
 

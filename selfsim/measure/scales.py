@@ -67,10 +67,7 @@ def straight_through_slope(lengths: Tensor, at: np.ndarray, fraction: np.ndarray
     count = surrogate_count(fraction, n)
     residual = (1 - np.linspace(0.0, 1.0, scales)) - np.log(count) / math.log(n)
     by_fraction = (
-        np.sign(residual)
-        * (2 / scales)
-        * (n - 1) ** 2
-        / (count * math.log(n) ** 2 * (1 + (n - 1) * fraction))
+        np.sign(residual) * (2 / scales) * (n - 1) ** 2 / (count * math.log(n) ** 2 * (1 + (n - 1) * fraction))
     )
     by_fraction[[0, -1]] = 0.0
     weight = -by_fraction * n / lengths.numel()

@@ -155,8 +155,8 @@ def load_images(
 
 def _remedy(dataset: str, problem: str) -> str:
     if dataset == "folder":
-        return f"{problem}; need a directory with one folder of images per class (or train/, val/, test/ with such folders)"
-    return f"{problem}; {dataset} is read from data_dir: pass the directory that has it, or download=True to fetch it there"
+        return f"{problem}; need a directory with a folder of images per class, or with train/ and test/ of such"
+    return f"{problem}; need the directory that has {dataset}, or download=True to fetch it into data_dir"
 
 
 def _digits(pixels: int | None, limits) -> Images:
@@ -176,7 +176,9 @@ def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool)
     if (root / "train").is_dir():
         found = _folder(root, pixels or 32, limits, title=f"{dataset.upper()[:5]}-{dataset[5:]}")
         if len(found.classes) != int(dataset[5:]):
-            raise ValueError(f"data_dir: {str(root)!r} has {len(found.classes)} classes, need the {dataset[5:]} of {dataset}")
+            raise ValueError(
+                f"data_dir: {str(root)!r} has {len(found.classes)} classes, need the {dataset[5:]} of {dataset}"
+            )
         return found
     if not root.is_dir() and not download:
         raise FileNotFoundError(_remedy(dataset, f"data_dir: no directory {str(root)!r}"))
@@ -186,7 +188,9 @@ def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool)
     try:
         whole, test = (source(root, train=train, download=download) for train in (True, False))
     except RuntimeError as error:
-        raise FileNotFoundError(_remedy(dataset, f"data_dir: {str(root)!r} does not have it, or not whole ({error})")) from error
+        raise FileNotFoundError(
+            _remedy(dataset, f"data_dir: {str(root)!r} does not have it, or not whole ({error})")
+        ) from error
     labels = np.asarray(whole.targets)
     train, validation = _divide(labels, len(labels) // 10)
     pieces = ((whole, train), (whole, validation), (test, np.arange(len(test.targets))))
@@ -221,7 +225,9 @@ def _folder(root: Path, pixels: int | None, limits, *, title: str) -> Images:
         try:
             found = ImageFolder(root / part if part else root)
         except FileNotFoundError as error:
-            raise ValueError(_remedy("folder", f"data_dir: {str(root / part)!r} has a class without images ({error})")) from error
+            raise ValueError(
+                _remedy("folder", f"data_dir: {str(root / part)!r} has a class without images ({error})")
+            ) from error
         paths, labels = zip(*found.samples, strict=True)
         return np.array(paths), np.array(labels), tuple(found.classes)
 
@@ -236,7 +242,9 @@ def _folder(root: Path, pixels: int | None, limits, *, title: str) -> Images:
             val_paths, val_labels, val_classes = paths[validation], labels[validation], classes
             paths, labels = paths[train], labels[train]
         if not classes == test_classes == val_classes:
-            raise ValueError(f"data_dir: the parts of {str(root)!r} have different classes, need the same folders in each")
+            raise ValueError(
+                f"data_dir: the parts of {str(root)!r} have different classes, need the same folders in each"
+            )
     else:
         all_paths, all_labels, classes = listed("train" if "train" in have else "")
         rest, test = _divide(all_labels, max(len(all_labels) * 15 // 100, len(classes)))
@@ -245,7 +253,11 @@ def _folder(root: Path, pixels: int | None, limits, *, title: str) -> Images:
             (all_paths[i], all_labels[i]) for i in (train, validation, test)
         )
     parts = []
-    for part, targets, limit in ((paths, labels, limits[0]), (val_paths, val_labels, limits[1]), (test_paths, test_labels, limits[1])):
+    for part, targets, limit in (
+        (paths, labels, limits[0]),
+        (val_paths, val_labels, limits[1]),
+        (test_paths, test_labels, limits[1]),
+    ):
         keep = _subset(targets, limit)
         parts.append(_as_split(_decoded(part[keep], pixels), targets[keep]))
     copy = " (JPEG copy)" if title.startswith("CIFAR") and str(paths[0]).lower().endswith((".jpg", ".jpeg")) else ""
@@ -262,7 +274,9 @@ def _decoded(paths: np.ndarray, pixels: int) -> np.ndarray:
                 fitted = ImageOps.fit(image.convert("RGB"), (pixels, pixels), Image.Resampling.BILINEAR)
                 return np.asarray(fitted)
         except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"data_dir: cannot read the image {path!r} ({error}); restore or delete this file") from error
+            raise ValueError(
+                f"data_dir: cannot read the image {path!r} ({error}); restore or delete this file"
+            ) from error
 
     with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
         return np.stack(list(pool.map(read, paths.tolist(), chunksize=64)))
@@ -270,7 +284,9 @@ def _decoded(paths: np.ndarray, pixels: int) -> np.ndarray:
 
 def _as_split(images: np.ndarray, labels: np.ndarray) -> Split:
     """From ``(N, height, width, channels)`` bytes."""
-    return Split(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels.astype(np.int64)))
+    return Split(
+        torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels.astype(np.int64))
+    )
 
 
 def _divide(labels: np.ndarray, second: int) -> tuple[np.ndarray, np.ndarray]:
@@ -280,7 +296,9 @@ def _divide(labels: np.ndarray, second: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.bincount(labels)
     rarest = int(counts[counts > 0].min())
     if rarest < 2:
-        raise ValueError(f"data_dir: class {int(counts.argmin())} has {rarest} image; need at least 2 (better 10) of each class to split")
+        raise ValueError(
+            f"data_dir: class {int(counts.argmin())} has {rarest} image; need at least 2 of each class, better 10"
+        )
     return tuple(train_test_split(np.arange(len(labels)), test_size=second, stratify=labels, random_state=_SPLIT_SEED))
 
 
@@ -292,7 +310,9 @@ def _subset(labels: np.ndarray, limit: int | None) -> np.ndarray:
     if limit is None or limit >= len(labels):
         return np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
     if limit < len(np.unique(labels)):
-        raise ValueError(f"train_images, test_images: got {limit}, need at least one for each of {len(np.unique(labels))} classes")
+        raise ValueError(
+            f"train_images, test_images: got {limit}, need at least one for each of {len(np.unique(labels))} classes"
+        )
     if len(labels) - limit < len(np.unique(labels)):
         return np.random.default_rng(_SPLIT_SEED).permutation(len(labels))[:limit]
     return _divide(labels, limit)[1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..models.architectures import PIXELS, architecture
-from ..models.data import DATASETS
+from ..models.data import DATASETS, Images, load_images
 from ..validation import check_choice
 
 
@@ -88,3 +88,14 @@ class TrainConfig:
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and low <= value < high):
                 raise ValueError(f"{name}: got {value!r}, need a number from {low} to below {high}")
+
+    def load_images(self) -> Images:
+        """The data set that this run is about, at its size."""
+        return load_images(
+            self.dataset,
+            data_dir=self.data_dir,
+            pixels=PIXELS[self.size],
+            train_images=self.train_images,
+            test_images=self.test_images,
+            download=self.download,
+        )

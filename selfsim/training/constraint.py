@@ -82,7 +82,9 @@ class SelfSimilarityConstraint:
             if value is not None and value < 1:
                 raise ValueError(f"{argument}: got {value!r}, need at least 1")
         if count == "greedy-coloring":
-            raise ValueError("count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'")
+            raise ValueError(
+                "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
+            )
         self.target = target
         self.weight = weight
         self.layers_per_step = layers_per_step

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..measure.distances import pair_distances
 from ..measure.rate import ss_rate
 from ..models.architectures import PIXELS, create
-from ..models.data import Images, Split, load_images
+from ..models.data import Images, Split
 from ..models.probe import Probe, activations
 from ..models.seeding import seeded
 from ..validation import resolve_device
@@ -86,18 +86,13 @@ def train(
     if directory is not None and os.path.isdir(directory) and os.listdir(directory):
         raise FileExistsError(f"directory: {os.fspath(directory)!r} is not empty; need a new one, or load_run")
     if images is None:
-        images = load_images(
-            config.dataset,
-            data_dir=config.data_dir,
-            pixels=PIXELS[config.size],
-            train_images=config.train_images,
-            test_images=config.test_images,
-            download=config.download,
-        )
+        images = config.load_images()
     if images.pixels != PIXELS[config.size]:
         raise ValueError(f"images: got {images.pixels} pixels, need {PIXELS[config.size]} for size={config.size!r}")
     if len(images.validation) < config.samples:
-        raise ValueError(f"samples: got {config.samples}, but there are only {len(images.validation)} validation images")
+        raise ValueError(
+            f"samples: got {config.samples}, but there are only {len(images.validation)} validation images"
+        )
     started = time.perf_counter()
     date = datetime.now(UTC).isoformat(timespec="minutes")
     with seeded(config.seed, device):
@@ -147,10 +142,14 @@ def _train(model: nn.Module, config: TrainConfig, images: Images, device: torch.
             optimizer.step()
             schedule.step()
             correct = (logits.argmax(1) == y).sum()
-            totals += torch.stack([totals.new_tensor(len(y)), loss.detach() * len(y), correct, penalty.detach() * len(y)])
+            totals += torch.stack(
+                [totals.new_tensor(len(y)), loss.detach() * len(y), correct, penalty.detach() * len(y)]
+            )
         count, loss, correct, penalty = totals.tolist()
         if not all(map(torch.isfinite, totals)):
-            raise FloatingPointError(f"loss: became {loss / count} in epoch {epoch}; try a lower learning_rate or weight")
+            raise FloatingPointError(
+                f"loss: became {loss / count} in epoch {epoch}; try a lower learning_rate or weight"
+            )
         history += [
             Row(epoch, "train", "", "loss", loss / count),
             Row(epoch, "train", "", "accuracy", correct / count),
@@ -168,7 +167,11 @@ def make_constraint(config: TrainConfig) -> SelfSimilarityConstraint | None:
     if config.constraint is None:
         return None
     options = {"seed": config.seed} | dict(config.constraint)
-    return SelfSimilarityConstraint.paper(**options) if options.pop("paper", False) else SelfSimilarityConstraint(**options)
+    return (
+        SelfSimilarityConstraint.paper(**options)
+        if options.pop("paper", False)
+        else SelfSimilarityConstraint(**options)
+    )
 
 
 def _order(data: Split, config: TrainConfig, generator: torch.Generator | None = None) -> Iterator[Tensor]:
@@ -196,7 +199,11 @@ def _evaluated(model, images: Images, layers, config: TrainConfig, epoch: int, d
     """Accuracy and loss on validation, and what is followed of each layer."""
     rows = _scores(model, images, "validation", epoch, device)
     hidden = activations(
-        model, images.batches("validation", batch_size=config.batch_size), layers=layers, samples=config.samples, device=device
+        model,
+        images.batches("validation", batch_size=config.batch_size),
+        layers=layers,
+        samples=config.samples,
+        device=device,
     )
     for layer, values in hidden.items():
         measures = {

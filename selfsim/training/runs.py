@@ -81,7 +81,9 @@ class Run:
         """
         target = Path(directory)
         if target.exists() and any(target.iterdir()):
-            raise FileExistsError(f"directory: {str(target)!r} is not empty; need a new one, or load_run({str(target)!r})")
+            raise FileExistsError(
+                f"directory: {str(target)!r} is not empty; need a new one, or load_run({str(target)!r})"
+            )
         # Complete or not there: written beside the target and renamed.
         partial = target.with_name(target.name + ".partial")
         partial.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,292 @@
+"""Figures of the book, in one visual language.
+
+Without constraint: grey, solid, round. With it: vermilion, dashed, square. Null models: bands, hatched apart. The
+colours are told apart by readers with any colour vision (after Okabe and Ito).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..measure.curve import RateCurve
+from ..measure.network import FeatureNetwork
+from ..models.data import Images
+from ..training.runs import Run
+from ..uncertainty import NullBand
+
+FREE = {"color": "#4d5761", "linestyle": "-", "marker": "o", "label": "unconstrained"}
+HELD = {"color": "#d55e00", "linestyle": "--", "marker": "s", "label": "constrained"}
+BANDS = {
+    "gauss": {"color": "#0072b2", "label": "null: Gauss"},
+    "shuffled": {"color": "#009e73", "hatch": "///", "label": "null: shuffled"},
+}
+BOXES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255")
+GREY = "#c9ced3"
+
+
+def use_style() -> None:
+    """Set matplotlib to the book's style: readable on a phone, sharp, on a white ground also in dark mode."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "figure.facecolor": "white",
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e6e8ea",
+            "lines.linewidth": 1.8,
+            "lines.markersize": 4,
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def plot_images(images: Images) -> Figure:
+    """One training image of each class (the first twenty classes), as the network gets it."""
+    classes = images.classes[:20]
+    columns = min(10, len(classes))
+    rows = math.ceil(len(classes) / columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(0.9 * columns, 1.15 * rows), squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, (axes, name) in enumerate(zip(grid.flat, classes, strict=False)):
+        picture = images.train.images[(images.train.labels == number).nonzero()[0, 0]].permute(1, 2, 0)
+        axes.imshow(picture.squeeze(-1), cmap="gray_r")
+        axes.set_title(name, fontsize=8)
+    return _closed(figure)
+
+
+def plot_feature_network(
+    network: FeatureNetwork, boxes: Sequence[int] | np.ndarray, *, neighbours: int = 3, title: str = "", seed: int = 0
+) -> Figure:
+    """Draw a feature network, every neuron in the colour of its box.
+
+    Parameters
+    ----------
+    network : FeatureNetwork
+    boxes : array of int, shape (n,)
+        From `selfsim.box_cover`. The largest eight boxes get a colour, the others are grey.
+    neighbours : int
+        Edges drawn: those to each neuron's nearest others. The network itself is complete.
+    title : str
+    seed : int
+        Of the layout.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    graph = network.to_networkx(neighbours=neighbours)
+    closeness = {(a, b): 1 / (1e-9 + d["length"]) for a, b, d in graph.edges(data=True)}
+    nx.set_edge_attributes(graph, closeness, "closeness")
+    place = nx.spring_layout(graph, weight="closeness", seed=seed, iterations=60, k=2.5 / math.sqrt(network.n))
+    sizes = np.bincount(boxes)
+    largest = [int(b) for b in np.argsort(-sizes, kind="stable")[: len(BOXES)] if sizes[b] > 1]
+    colour = {box: BOXES[rank] for rank, box in enumerate(largest)}
+    figure, axes = plt.subplots(figsize=(7, 5))
+    inside = [(a, b) for a, b in graph.edges if boxes[a] == boxes[b]]
+    nx.draw_networkx_edges(graph, place, ax=axes, edge_color="#dfe3e6", width=0.6)
+    nx.draw_networkx_edges(
+        graph,
+        place,
+        ax=axes,
+        edgelist=inside,
+        edge_color=[colour.get(int(boxes[a]), GREY) for a, _ in inside],
+        width=1.6,
+    )
+    nx.draw_networkx_nodes(
+        graph,
+        place,
+        ax=axes,
+        node_size=34,
+        node_color=[colour.get(int(boxes[node]), GREY) for node in graph],
+        edgecolors="white",
+        linewidths=0.5,
+    )
+    for box in largest:
+        axes.scatter([], [], s=34, color=colour[box], label=f"{sizes[box]} neurons")
+    others = int((sizes > 0).sum()) - len(largest)
+    if others:
+        axes.scatter([], [], s=34, color=GREY, label=f"{others} other boxes" if others > 1 else "1 other box")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="Boxes", alignment="left")
+    axes.set_title(title)
+    axes.set_axis_off()
+    return _closed(figure)
+
+
+def plot_curves(curves: Mapping[str, RateCurve]) -> Figure:
+    """The paper's picture of each layer: ln N_B against ln(1 + l_B), the fitted line and the ideal power law.
+
+    Parameters
+    ----------
+    curves : mapping of layers to RateCurve
+        From `selfsim.rate_curve`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, panels = _panels(len(curves), sharey=True)
+    for axes, (layer, curve) in zip(panels, curves.items(), strict=False):
+        x = np.log1p(curve.l_B)
+        axes.plot(x[[0, -1]], [np.log(curve.counts[0]), 0], color="#0072b2", linestyle=":", label="ideal power law")
+        axes.plot(x, curve.fitted, color="#d55e00", linestyle="--", linewidth=1.3, label="fitted line")
+        axes.plot(x, np.log(curve.counts), color="#4d5761", label="box counts")
+        axes.set_title(f"{layer}", loc="left")
+        axes.text(
+            0.97,
+            0.97,
+            f"slope {curve.slope:.2f}\nintercept {curve.intercept:.2f}\nresidual {curve.residual:.2f}",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=9,
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+        )
+    _label(figure, panels, len(curves), x="ln(1 + box size l_B)", y="ln N_B")
+    return _closed(figure)
+
+
+def plot_rates(
+    free: Sequence[Run],
+    held: Sequence[Run],
+    *,
+    bands: Mapping[str, Sequence[NullBand]],
+    target: float | None = None,
+) -> Figure:
+    """SS rate of every layer over the epochs, with and without constraint, beside its null bands.
+
+    Parameters
+    ----------
+    free, held : sequence of Run
+        Runs with the same seeds, without and with the constraint. Drawn: each run, thin, and their mean.
+    bands : mapping of layers to NullBand
+        What activations without structure give at the same numbers of neurons and samples.
+    target : float, optional
+        The constraint's.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    layers = free[0].layers
+    figure, panels = _panels(len(layers), sharey=True)
+    top = 0.0
+    for axes, layer in zip(panels, layers, strict=False):
+        for band in bands.get(layer, ()):
+            style = BANDS[band.null]
+            axes.axhspan(
+                band.low,
+                band.high,
+                facecolor=style["color"] if "hatch" not in style else "none",
+                edgecolor=style["color"],
+                hatch=style.get("hatch"),
+                alpha=0.3,
+                linewidth=0,
+                label=style["label"],
+            )
+            top = max(top, band.high)
+        for runs, style in ((free, FREE), (held, HELD)):
+            top = max(top, _plot_seeds(axes, [run.series("ss_rate", layer=layer) for run in runs], style))
+        if target is not None:
+            axes.axhline(target, color=HELD["color"], linewidth=1, linestyle=":", label="target")
+        axes.set_title(layer, loc="left")
+    for axes in panels[: len(layers)]:
+        axes.set_ylim(0, 1.08 * top)
+    _label(figure, panels, len(layers), x="epoch", y="SS rate")
+    return _closed(figure)
+
+
+def _plot_seeds(axes: Axes, series: list[list[float]], style: dict) -> float:
+    """A thin line per run and their mean; the largest value that has to be seen."""
+    values = np.array(series)
+    epochs = np.arange(values.shape[1])
+    for run in values if len(values) > 1 else ():
+        axes.plot(epochs, run, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.5)
+    axes.plot(epochs, values.mean(0), **style, markevery=max(1, len(epochs) // 8))
+    return float(values.max())
+
+
+def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
+    """What the constraint changed, seed by seed: accuracy, both rates, median distance.
+
+    Parameters
+    ----------
+    free, held : sequence of Run
+        Runs with the same seeds, without and with the constraint. Each line is one pair; rates and distances are
+        means over layers after the last epoch, accuracy is on the test images.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, panels = plt.subplots(1, 4, figsize=(10, 3.2))
+    for axes, (title, value) in zip(panels, PAIRED.items(), strict=True):
+        for a, b in zip(free, held, strict=True):
+            axes.plot([0, 1], [value(a), value(b)], color=GREY, zorder=1)
+        for place, runs, style in ((0, free, FREE), (1, held, HELD)):
+            axes.scatter(
+                [place] * len(runs),
+                [value(run) for run in runs],
+                color=style["color"],
+                marker=style["marker"],
+                s=36,
+                zorder=2,
+            )
+        axes.set_xticks([0, 1], ["uncon-\nstrained", "con-\nstrained"])
+        axes.set_xlim(-0.4, 1.4)
+        axes.set_title(title, loc="left")
+        axes.margins(y=0.2)
+    return _closed(figure)
+
+
+def _mean_over_layers(metric: str):
+    return lambda run: float(np.mean([run.series(metric, layer=layer)[-1] for layer in run.layers]))
+
+
+# What a pair of runs is compared by: a title, and the number of one run.
+PAIRED = {
+    "test accuracy": lambda run: run.series("accuracy", split="test")[-1],
+    "SS rate": _mean_over_layers("ss_rate"),
+    "SS rate without\n3 most distant": _mean_over_layers("ss_rate_left_out"),
+    "median distance": _mean_over_layers("median_distance"),
+}
+
+
+def _closed(figure: Figure) -> Figure:
+    """Taken off pyplot's list of open figures, or a notebook would show it a second time."""
+    plt.close(figure)
+    return figure
+
+
+def _panels(number: int, *, sharey: bool) -> tuple[Figure, list[Axes]]:
+    columns = min(3, number)
+    rows = math.ceil(number / columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.3 * columns, 2.6 * rows + 0.5), sharex=False, sharey=sharey, squeeze=False
+    )
+    return figure, list(grid.flat)
+
+
+def _label(figure: Figure, panels: list[Axes], used: int, *, x: str, y: str) -> None:
+    """Labels at the outer panels, one legend under all of them, unused panels hidden."""
+    columns = min(3, used)
+    for place, axes in enumerate(panels):
+        axes.set_visible(place < used)
+        if place + columns >= used:
+            axes.set_xlabel(x)
+        if place % columns == 0:
+            axes.set_ylabel(y)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))

@@ -1,0 +1,122 @@
+"""Tables of the book: what one chapter shows, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ..models.architectures import architecture
+from ..training.runs import Run
+from ..uncertainty import NullBand, mean_interval, paired_difference
+from .plots import PAIRED
+
+
+def pair_table(free: Sequence[Run], held: Sequence[Run]) -> pd.DataFrame:
+    """What the constraint changed: means over seeds and the paired difference with its 95 % interval.
+
+    Parameters
+    ----------
+    free, held : sequence of Run
+        Runs with the same seeds, without and with the constraint.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a measure; rates and distances are means over layers after the last epoch, accuracy is on test.
+
+    Raises
+    ------
+    ValueError
+        Runs whose seeds do not pair.
+    """
+    seeds = [[run.config.seed for run in runs] for runs in (free, held)]
+    if seeds[0] != seeds[1] or not seeds[0]:
+        raise ValueError(f"free, held: got seeds {seeds[0]} and {seeds[1]}, need the same, at least one")
+    rows = []
+    for title, value in PAIRED.items():
+        a, b = [value(run) for run in free], [value(run) for run in held]
+        rows.append(
+            {
+                "measure": title.replace("\n", " "),
+                "unconstrained": f"{mean_interval(a).estimate:.3f}",
+                "constrained": f"{mean_interval(b).estimate:.3f}",
+                "difference [95 % interval]": f"{paired_difference(b, a):+.3f}" if len(a) > 1 else "one seed: none",
+            }
+        )
+    return pd.DataFrame(rows).set_index("measure")
+
+
+def network_table(run: Run) -> pd.DataFrame:
+    """What was trained: parameters, layers read, images, accuracy of this run."""
+    rows = {
+        "network": architecture(run.config.architecture).title,
+        "parameters": f"{sum(p.numel() for p in run.model.parameters()):,}",
+        "layers that are read": ", ".join(run.layers),
+        "validation accuracy": f"{run.series('accuracy')[-1]:.3f}",
+        "test accuracy": f"{run.series('accuracy', split='test')[-1]:.3f}",
+    }
+    return pd.DataFrame({"value": rows}).rename_axis(f"seed {run.config.seed}")
+
+
+def rate_table(
+    free: Sequence[Run], held: Sequence[Run] = (), *, bands: Mapping[str, Sequence[NullBand]]
+) -> pd.DataFrame:
+    """SS rate of each layer before and after training, beside its null bands.
+
+    Parameters
+    ----------
+    free, held : sequence of Run
+        Runs with the same seeds, without and (if there are any) with the constraint.
+    bands : mapping of layers to NullBand
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer: means over seeds, each null band, and the z-score of the unconstrained rate in it.
+    """
+    rows = []
+    for layer in free[0].layers:
+        after = _mean_rate(free, layer, -1)
+        row = {"layer": layer, "untrained": f"{_mean_rate(free, layer, 0):.3f}", "trained": f"{after:.3f}"}
+        if held:
+            row["constrained"] = f"{_mean_rate(held, layer, -1):.3f}"
+        for band in bands[layer]:
+            row[f"null: {band.null}"] = f"{band.low:.3f} to {band.high:.3f}"
+            row[f"z ({band.null})"] = f"{band.z_score(after):+.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("layer")
+
+
+def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Mapping[str, Sequence[NullBand]], target: float) -> str:
+    """Three sentences, in Markdown, made from the numbers of one chapter."""
+    layers = free[0].layers
+    inside = [layer for layer in layers if any(b.low <= _mean_rate(free, layer, -1) <= b.high for b in bands[layer])]
+    rate, rest, accuracy = (
+        [[PAIRED[name](run) for run in runs] for runs in (free, held)]
+        for name in ("SS rate", "SS rate without\n3 most distant", "test accuracy")
+    )
+    first = (
+        f"After training without constraint, the SS rate of {len(inside)} of {len(layers)} layers lies inside a null "
+        "band: there it cannot be told from noise by this number."
+    )
+    second = (
+        f"The constraint (target {target:g}) took the mean rate from {mean_interval(rate[0]).estimate:.3f} to "
+        f"{mean_interval(rate[1]).estimate:.3f}, and the rate without the three most distant neurons from "
+        f"{mean_interval(rest[0]).estimate:.3f} to {mean_interval(rest[1]).estimate:.3f}."
+    )
+    if len(free) < 2:
+        return f"{first} {second} With a single seed nothing can be said about the accuracy."
+    gain = paired_difference(accuracy[1], accuracy[0])
+    verdict = (
+        "which cannot be told from no change"
+        if gain.low <= 0 <= gain.high
+        else ("a gain" if gain.estimate > 0 else "a loss")
+    )
+    points = f"{100 * gain.estimate:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    third = f"Over {gain.n} paired seeds the test accuracy changed by {points}, {verdict}."
+    return f"{first} {second} {third}"
+
+
+def _mean_rate(runs: Sequence[Run], layer: str, epoch: int) -> float:
+    return mean_interval([run.series("ss_rate", layer=layer)[epoch] for run in runs]).estimate
