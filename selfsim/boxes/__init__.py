@@ -1,0 +1,1 @@
+"""Box covering of any graph or distance matrix: covers, counts, dimension. Knows nothing of neural networks."""

@@ -1,0 +1,1 @@
+"""Activations in, numbers out: distances, feature network, SS rate. No neural network in it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..boxes.complete_linkage import counts_at, merge_heights
 from ..boxes.correlation_sum import surrogate_count
 from ..validation import check_activations, check_choice
-from .distances import pair_distances
+from .distances import all_equal, equal_within, pair_distances
 from .scales import fractions_below, scale_lengths
 
 
@@ -78,8 +78,8 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     activations = check_activations(activations, min_neurons=3)
     distances = pair_distances(activations).cpu()
     low, high = float(distances.min()), float(distances.max())
-    if not high > low:
-        raise ValueError(f"activations: all distances between neurons are equal ({low:.6g}); a curve needs two")
+    if not high - low > equal_within(distances.dtype) * high:
+        raise all_equal(distances.numel(), low, high)
     sizes = scale_lengths(low, high, scales)
     fraction = fractions_below(distances, sizes)
     if count == "surrogate":

@@ -70,6 +70,19 @@ def gradient_of_distances(vectors: Tensor, distances: Tensor, slope: Tensor) -> 
     return centred * matrix.sum(1, keepdim=True) - matrix @ centred
 
 
+def equal_within(dtype: torch.dtype) -> float:
+    """Relative difference below which two distances of this type are equal but for rounding."""
+    return 8 * torch.finfo(dtype).eps
+
+
+def all_equal(pairs: int, low: float, high: float) -> ValueError:
+    """The error for activations whose distances span no range."""
+    return ValueError(
+        f"activations: all {pairs} distances between neurons are equal (to rounding), from {low:.6g} to {high:.6g}; "
+        "need at least two different ones"
+    )
+
+
 class OfDistances(torch.autograd.Function):
     """A scalar function of all pair distances, with the gradient to the neurons in one matrix product.
 

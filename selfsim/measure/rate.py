@@ -18,7 +18,7 @@ from ..boxes.correlation_sum import surrogate_drop, surrogate_steps
 from ..boxes.greedy_coloring import counts_at as coloring_counts_at
 from ..validation import check_activations, check_choice, check_finite
 from .area import Axis, sorted_values, sorted_with_order, staircase_area, staircase_slope
-from .distances import OfDistances, raw_distances, scaled_neurons, square_form
+from .distances import OfDistances, all_equal, equal_within, raw_distances, scaled_neurons, square_form
 from .scales import fractions_below, scale_lengths, straight_through_slope, sum_over_scales
 
 COUNTS = ("surrogate", "complete-linkage", "greedy-coloring")
@@ -148,13 +148,10 @@ def _axis(raw: Tensor, one: Tensor, activations: Tensor | None) -> Axis:
     low, high = torch.aminmax(raw)
     if activations is not None:
         # NaN and Inf in the activations make the ends NaN or Inf, so one look at the ends finds all faults.
-        tolerance = 8 * torch.finfo(raw.dtype).eps
+        tolerance = equal_within(raw.dtype)
         if not bool((high - low > tolerance * high) & torch.isfinite(high)):
             check_finite(activations)
-            raise ValueError(
-                f"activations: all {raw.numel()} distances between neurons are equal (to rounding), "
-                f"from {(low / one).item():.6g} to {(high / one).item():.6g}; need at least two different ones"
-            )
+            raise all_equal(raw.numel(), (low / one).item(), (high / one).item())
     return Axis.between(low, high, one)
 
 

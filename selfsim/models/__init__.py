@@ -1,0 +1,1 @@
+"""Networks to look at: the probe, the architectures of the paper, the data."""

@@ -1,0 +1,1 @@
+"""Training under the self-similarity constraint, and its finished runs."""

@@ -128,7 +128,7 @@ class SelfSimilarityConstraint:
         """
         if isinstance(activations, Probe):
             activations = activations.activations
-        if isinstance(activations, Tensor):
+        if not isinstance(activations, Mapping):
             activations = {"activations": activations}
         if not activations:
             raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")

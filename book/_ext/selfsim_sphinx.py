@@ -1,0 +1,71 @@
+"""What Sphinx does not bring: equations without a network, references of many docstrings on one page.
+
+MathJax comes from another site when the page is read. docutils can turn the same LaTeX into MathML, which
+browsers draw themselves, screen readers read, and which is there when the book is opened from a folder.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+
+logger = logging.getLogger(__name__)
+
+REFERENCE = re.compile(r"^(\s*)\.\. \[(\d+)\] ?(.*)$")
+
+
+def to_mathml(node: nodes.Node, *, block: bool) -> str:
+    source = node.astext().strip()
+    try:
+        # The one-line form: indentation inside <math> would show as blanks in some readers.
+        mathml = latex2mathml.tex2mathml(source, as_block=block)
+    except Exception as error:
+        logger.warning("cannot turn %r into MathML: %s", source, error, location=node)
+        return f"<code>{html.escape(source)}</code>"
+    return mathml.replace("<math ", f'<math alttext="{html.escape(source, quote=True)}" ', 1)
+
+
+def visit_inline(translator, node):
+    translator.body.append(f'<span class="math notranslate nohighlight">{to_mathml(node, block=False)}</span>')
+    raise nodes.SkipNode
+
+
+def visit_block(translator, node):
+    translator.body.append(translator.starttag(node, "div", CLASS="math notranslate nohighlight"))
+    if node["number"]:
+        translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
+        translator.add_permalink_ref(node, "Link to this equation")
+        translator.body.append("</span>")
+    translator.body.append(to_mathml(node, block=True) + "</div>\n")
+    raise nodes.SkipNode
+
+
+def plain_references(app, what, name, obj, options, lines):
+    """Write the numbered references of a docstring as plain text.
+
+    As footnotes, the [1] of one docstring would clash with the [1] of the next one on the same page.
+    """
+    written: list[str] = []
+    inside = None
+    for line in lines:
+        match = REFERENCE.match(line)
+        if match:
+            inside = match[1]
+            written += ["", f"{inside}[{match[2]}] {match[3]}"]
+        elif inside is not None and line.startswith(inside + "   "):
+            written[-1] += " " + line.strip()
+        else:
+            inside = None
+            written.append(re.sub(r"\[(\d+)\]_", r"[\1]", line))
+    lines[:] = written
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
+    app.connect("autodoc-process-docstring", plain_references, priority=400)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

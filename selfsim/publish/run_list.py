@@ -1,0 +1,201 @@
+"""The run list: which notebook, with which parameters, makes which chapter of a book.
+
+A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its
+own, then the preset's for every chapter, then the preset's for this chapter, then what the caller gives;
+later ones win. All are checked against the notebooks here, so that nothing starts with a mistake in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfsim.publish.parameters import check_known, check_parameters
+from selfsim.publish.plain_yaml import read_yaml
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_CHAPTER_KEYS = {"title": str, "notebook": str, "parameters": dict, "intro": str}
+_PRESET_KEYS = {
+    "description": str,
+    "jobs": int,
+    "minutes": (int, float),
+    "disk": str,
+    "parameters": dict,
+    "chapters": dict,
+    "only": list,
+}
+_KIND_NAMES = {str: "text", int: "a whole number", (int, float): "a number", dict: "a table", list: "a list"}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One page to be made: a notebook and the parameters to execute it with.
+
+    Parameters
+    ----------
+    name : str
+        File name of the page, without its ending.
+    title : str or None
+        Replaces the first heading of the notebook; None keeps it.
+    notebook : Path
+    parameters : dict
+        Checked; those left out keep the notebook's default.
+    intro : str
+        Markdown that is put below the title; may be empty.
+    """
+
+    name: str
+    title: str | None
+    notebook: Path
+    parameters: dict[str, Any]
+    intro: str = ""
+
+
+@dataclass(frozen=True)
+class RunList:
+    """One preset of a run list, ready to be executed.
+
+    Parameters
+    ----------
+    path : Path
+        The file it was read from.
+    preset : str
+    description : str
+    chapters : tuple of Chapter
+    jobs : int
+        Chapters at a time.
+    minutes : float or None
+        About how long it takes on two cores.
+    disk : str
+        About how much it needs, in words; may be empty.
+    """
+
+    path: Path
+    preset: str
+    description: str
+    chapters: tuple[Chapter, ...]
+    jobs: int = 1
+    minutes: float | None = None
+    disk: str = ""
+
+
+def read_run_list(
+    path: str | Path,
+    preset: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    only: Iterable[str] | None = None,
+) -> RunList:
+    """Read one preset of a run list and check all of it.
+
+    Parameters
+    ----------
+    path : str or Path
+        A YAML file; notebooks are named relative to its folder.
+    preset : str
+        One of the file's presets.
+    overrides : mapping of str to object, optional
+        Parameters for every chapter that win over the file's.
+    only : iterable of str, optional
+        Names of the chapters to make, in place of the preset's own choice.
+
+    Returns
+    -------
+    RunList
+        Its chapters in the order of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such run list, or a notebook that it names is missing.
+    ValueError
+        An unknown key, preset, chapter or parameter (with the known names and the nearest one), or a value of
+        the wrong type; the message starts with the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such run list")
+    content = read_yaml(path)
+    try:
+        return _run_list(path, content, preset, dict(overrides or {}), only)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _run_list(path: Path, content: Any, preset: str, overrides: dict[str, Any], only: Iterable[str] | None) -> RunList:
+    _check_table(content, {"chapters": dict, "presets": dict}, "run list")
+    chapters, presets = content.get("chapters", {}), content.get("presets", {})
+    if not chapters:
+        raise ValueError("chapters: got none, need at least one")
+    if not presets:
+        raise ValueError("presets: got none, need at least one")
+    for name, chapter in chapters.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"chapter {name!r}: need a file name of letters, digits, - and _")
+        _check_table(chapter, _CHAPTER_KEYS, f"chapter {name!r}")
+        if "notebook" not in chapter:
+            raise ValueError(f"chapter {name!r}: need the key 'notebook'")
+    for name, table in presets.items():
+        _check_preset(name, table, chapters)
+    check_known(preset, presets, name="preset")
+    chosen = presets[preset]
+    names = list(only) if only else chosen.get("only", list(chapters))
+    for name in names:
+        check_known(name, chapters, name="chapter")
+    return RunList(
+        path=path,
+        preset=preset,
+        description=chosen.get("description", ""),
+        chapters=tuple(_chapter(path, name, chapters[name], chosen, overrides) for name in chapters if name in names),
+        jobs=chosen.get("jobs", 1),
+        minutes=chosen.get("minutes"),
+        disk=chosen.get("disk", ""),
+    )
+
+
+def _chapter(
+    path: Path, name: str, chapter: dict[str, Any], preset: dict[str, Any], overrides: dict[str, Any]
+) -> Chapter:
+    notebook = path.parent / chapter["notebook"]
+    if not notebook.is_file():
+        raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
+    values = (
+        chapter.get("parameters", {})
+        | preset.get("parameters", {})
+        | preset.get("chapters", {}).get(name, {})
+        | overrides
+    )
+    try:
+        parameters = check_parameters(notebook, values)
+    except ValueError as error:
+        raise ValueError(f"chapter {name!r}: {error}") from error
+    return Chapter(name, chapter.get("title"), notebook, parameters, chapter.get("intro", "").strip())
+
+
+def _check_preset(name: str, table: Any, chapters: dict[str, Any]) -> None:
+    where = f"preset {name!r}"
+    _check_table(table, _PRESET_KEYS, where)
+    for key in ("jobs", "minutes"):
+        if key in table and table[key] <= 0:
+            raise ValueError(f"{where}: {key}: got {table[key]}, need more than 0")
+    if "only" in table and not table["only"]:
+        raise ValueError(f"{where}: only: got an empty list, need at least one chapter")
+    for key in ("only", "chapters"):
+        for chapter in table.get(key, ()):
+            check_known(chapter, chapters, name=f"{where}: {key}")
+    for chapter, values in table.get("chapters", {}).items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{where}: chapters: {chapter}: got {values!r}, need a table of parameters")
+
+
+def _check_table(table: Any, kinds: Mapping[str, Any], where: str) -> None:
+    if not isinstance(table, dict):
+        raise ValueError(f"{where}: got {table!r}, need a table with the keys {', '.join(kinds)}")
+    for key, value in table.items():
+        check_known(key, kinds, name=f"{where}: key")
+        kind = kinds[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{where}: {key}: got {value!r}, need {_KIND_NAMES[kind]}")

@@ -1,0 +1,223 @@
+"""Box covering against scipy's linkage, brute force, networkx and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import pdist, squareform
+
+from selfsim import FeatureNetwork, box_counts, box_cover
+from selfsim.boxes import complete_linkage
+from selfsim.boxes.correlation_sum import surrogate_count
+from tests import reference
+
+METHODS = ("complete-linkage", "greedy-coloring")
+
+
+def points(n: int, dimensions: int, seed: int = 0) -> np.ndarray:
+    return pdist(np.random.default_rng(seed).normal(size=(n, dimensions)))
+
+
+def assert_valid(distances: np.ndarray, labels: np.ndarray, l_B: float) -> None:
+    """A partition into boxes whose distances are all less than l_B."""
+    assert labels.shape == (len(distances),)
+    assert set(labels) == set(range(labels.max() + 1))
+    for box in range(labels.max() + 1):
+        inside = distances[np.ix_(labels == box, labels == box)]
+        assert (inside[~np.eye(len(inside), dtype=bool)] < l_B).all()
+
+
+class TestCompleteLinkage:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_heights_are_those_of_the_papers_procedure(self, seed):
+        d = points(17, 3, seed)
+        assert complete_linkage.merge_heights(d).tolist() == reference.agglomerate(d)
+
+    @pytest.mark.parametrize("l_B", [0.2, 0.9, 1.7, 3.0, 9.0])
+    def test_counts_are_merges_strictly_below(self, l_B):
+        d = points(60, 4)
+        expected = 60 - int((linkage(d, "complete")[:, 2] < l_B).sum())
+        assert box_counts(d, method="complete-linkage", l_B=[l_B]).counts.tolist() == [expected]
+        assert box_cover(d, l_B=l_B, method="complete-linkage").max() + 1 == expected
+
+    def test_size_equal_to_a_distance_does_not_reach_it(self):
+        line = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
+        counts = box_counts(line, method="complete-linkage", l_B=[1.0, 1.5, 3.0, 3.5]).counts
+        assert counts.tolist() == [4, 2, 2, 1]
+
+    def test_pair_of_each_merge_has_its_height(self):
+        d = points(40, 3)
+        assert np.array_equal(d[complete_linkage.merge_pairs(d)], complete_linkage.merge_heights(d))
+
+    def test_pair_of_each_merge_joins_its_boxes_with_ties(self):
+        d = np.round(points(30, 2), 1)  # many ties
+        tree, pairs = complete_linkage.merge_tree(d), complete_linkage.merge_pairs(d)
+        members = {k: {k} for k in range(30)}
+        i, j = np.triu_indices(30, 1)
+        for k, (a, b, height, _) in enumerate(tree):
+            ends = {int(i[pairs[k]]), int(j[pairs[k]])}
+            assert d[pairs[k]] == height
+            assert len(ends & members[int(a)]) == len(ends & members[int(b)]) == 1
+            members[30 + k] = members[int(a)] | members[int(b)]
+
+
+class TestCovers:
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("dimensions", [1, 3, 20])
+    def test_valid_at_every_size(self, method, dimensions):
+        d = points(40, dimensions)
+        for l_B in np.quantile(d, [0, 0.01, 0.2, 0.7, 1.0]):
+            assert_valid(squareform(d), box_cover(d, l_B=l_B, method=method), l_B)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_greedy_is_never_below_the_optimum(self, seed):
+        d = squareform(points(8, 2, seed))
+        for l_B in np.quantile(d, [0.3, 0.6, 0.9]):
+            graph = nx.Graph((i, j) for i in range(8) for j in range(i) if d[i, j] >= l_B)
+            graph.add_nodes_from(range(8))
+            optimum = next(k for k in range(1, 9) if k_colourable(graph, k))
+            assert optimum <= box_cover(d, l_B=l_B, method="greedy-coloring").max() + 1 <= 8
+
+    def test_greedy_coloring_is_networkx_greedy_coloring_of_the_complement(self):
+        d = squareform(points(40, 3))
+        order = np.random.default_rng(0).permutation(40)
+        l_B = np.quantile(d, 0.4)
+        conflicts = nx.Graph((i, j) for i in range(40) for j in range(i) if d[i, j] >= l_B)
+        conflicts.add_nodes_from(range(40))
+        expected = nx.greedy_color(conflicts, strategy=lambda graph, colors: order.tolist())
+        got = box_counts(d, method="greedy-coloring", l_B=[l_B], seeds=[0]).counts
+        assert got.tolist() == [max(expected.values()) + 1]
+
+    @pytest.mark.parametrize("n", [1, 2, 7, 30])
+    @pytest.mark.parametrize("l_B", [1, 2, 3, 5])
+    def test_path(self, n, l_B):
+        cover = box_cover(nx.path_graph(n), l_B=l_B, method="greedy-coloring")
+        assert_valid(np.abs(np.subtract.outer(np.arange(n), np.arange(n))), np.array(list(cover.values())), l_B)
+        assert max(cover.values()) + 1 >= math.ceil(n / l_B)
+
+    def test_complete_and_star(self):
+        assert box_counts(nx.complete_graph(9), method="greedy-coloring").counts.tolist() == [9, 1]
+        assert box_counts(nx.star_graph(8), method="greedy-coloring").counts.tolist() == [9, 8, 1]
+
+    def test_no_box_spans_two_components(self):
+        graph = nx.disjoint_union_all([nx.path_graph(4), nx.complete_graph(3), nx.empty_graph(2)])
+        cover = box_cover(graph, l_B=100, method="greedy-coloring")
+        parts = [{cover[node] for node in part} for part in nx.connected_components(graph)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 4
+
+    def test_without_edges_or_nodes(self):
+        assert box_cover(nx.Graph(), l_B=2, method="greedy-coloring") == {}
+        assert sorted(box_cover(nx.empty_graph(3), l_B=2, method="greedy-coloring").values()) == [0, 1, 2]
+        assert box_cover(np.zeros((0, 0)), l_B=1, method="greedy-coloring").shape == (0,)
+
+    def test_weighted_against_hops(self):
+        graph = nx.path_graph(4)
+        nx.set_edge_attributes(graph, {(0, 1): 0.1, (1, 2): 5.0, (2, 3): 0.1}, "length")
+        weighted = box_cover(graph, l_B=1, method="greedy-coloring", weight="length")
+        assert weighted[0] == weighted[1] != weighted[2] == weighted[3]
+        assert len(set(box_cover(graph, l_B=1, method="greedy-coloring").values())) == 4
+
+    def test_edges_of_length_zero_join(self):
+        graph = nx.path_graph(3)
+        nx.set_edge_attributes(graph, 0.0, "length")
+        assert set(box_cover(graph, l_B=0.5, method="greedy-coloring", weight="length").values()) == {0}
+
+    def test_self_loops_do_not_count(self):
+        graph = nx.path_graph(5)
+        graph.add_edge(2, 2)
+        expected = box_cover(nx.path_graph(5), l_B=2, method="greedy-coloring")
+        assert box_cover(graph, l_B=2, method="greedy-coloring") == expected
+
+    def test_sparse_matrix_as_its_graph(self):
+        graph = nx.random_geometric_graph(30, 0.3, seed=0)
+        got = box_counts(nx.to_scipy_sparse_array(graph), method="greedy-coloring").counts
+        assert np.array_equal(got, box_counts(graph, method="greedy-coloring").counts)
+
+    def test_seed_gives_the_same_cover_again(self):
+        d = points(50, 5)
+        first, again, other = (box_cover(d, l_B=3, method="greedy-coloring", seed=s) for s in (1, 1, 2))
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+
+class TestCounts:
+    def test_ends(self):
+        d = points(30, 3)
+        for method in (*METHODS, "surrogate"):
+            counts = box_counts(d, method=method)
+            assert counts.counts[0] == pytest.approx(30)
+            assert counts.counts[-1] == pytest.approx(1)
+            assert (np.diff(counts.counts) <= 1e-9).all() or method == "greedy-coloring"
+
+    def test_greedy_coloring_over_all_sizes_needs_fewer_boxes_than_complete_linkage(self):
+        # Not at each size: a random order of nodes can cost a box more.
+        d = points(80, 10)
+        greedy = box_counts(d, method="greedy-coloring", seeds=range(5))
+        linked = box_counts(d, method="complete-linkage")
+        assert greedy.counts.sum() < linked.counts.sum()
+        assert greedy.spread.max() > 0
+
+    def test_surrogate_formula(self):
+        d = points(25, 3)
+        l_B = np.quantile(d, 0.3)
+        expected = 25 - 24 * math.log(1 + 24 * np.mean(d < l_B)) / math.log(25)
+        assert box_counts(d, method="surrogate", l_B=[l_B]).counts[0] == pytest.approx(expected)
+        assert surrogate_count(np.array([0.0, 1.0]), 25) == pytest.approx([25, 1])
+
+    def test_torch_and_feature_network(self):
+        x = torch.randn(20, 15, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        network = FeatureNetwork(x)
+        matrix = torch.from_numpy(network.matrix())
+        for graph in (network.distances, network.matrix(), matrix):
+            assert np.array_equal(
+                box_counts(graph, method="complete-linkage").counts,
+                box_counts(network, method="complete-linkage").counts,
+            )
+
+
+def k_colourable(graph: nx.Graph, k: int, colours: dict | None = None) -> bool:
+    colours = colours or {}
+    free = [node for node in graph if node not in colours]
+    if not free:
+        return True
+    node = free[0]
+    return any(
+        k_colourable(graph, k, {**colours, node: c})
+        for c in range(k)
+        if all(colours.get(other) != c for other in graph[node])
+    )
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("graph", "options", "error", "message"),
+        [
+            (nx.DiGraph([(0, 1)]), {}, TypeError, "graph: got a DiGraph"),
+            (nx.MultiGraph([(0, 1)]), {}, TypeError, "graph: got a MultiGraph"),
+            ("abc", {}, TypeError, "graph: got str"),
+            (np.array([["a"]]), {}, TypeError, "graph: got <U1"),
+            (np.ones((2, 3)), {}, ValueError, "shape"),
+            (np.ones(4), {}, ValueError, "got 4 condensed distances"),
+            (np.array([[0, 1.0], [2.0, 0]]), {}, ValueError, "asymmetric"),
+            (np.array([[1, 1.0], [1.0, 0]]), {}, ValueError, "non-zero diagonal"),
+            (np.array([[0, -1.0], [-1.0, 0]]), {}, ValueError, "negative or NaN"),
+            (np.array([math.nan]), {}, ValueError, "negative or NaN"),
+            (sparse.csr_array([[0, 1.0], [0, 0]]), {}, ValueError, "asymmetric sparse"),
+            (nx.path_graph(3), {"weight": "length"}, ValueError, "has length=None"),
+            (nx.path_graph(3), {"method": "complete-linkage"}, ValueError, "covers distances"),
+            (np.array([1.0]), {"l_B": 0}, ValueError, "l_B: got 0"),
+            (np.array([1.0]), {"l_B": -2.0}, ValueError, "l_B: got -2.0"),
+            (np.array([1.0]), {"l_B": math.nan}, ValueError, "l_B: got nan"),
+            (np.array([1.0]), {"l_B": math.inf}, ValueError, "l_B: got inf"),
+            (np.array([1.0]), {"method": "greedy"}, ValueError, "did you mean 'greedy-coloring'"),
+        ],
+    )
+    def test_messages(self, graph, options, error, message):
+        with pytest.raises(error, match=message):
+            box_cover(graph, **{"l_B": 1, "method": "greedy-coloring"} | options)

@@ -1,0 +1,202 @@
+"""Data: splits that never mix, folders in every layout, and errors that name the remedy."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selfsim import load_images
+
+CLASSES = ("cat", "dog", "emu")
+
+
+def make_folder(root, parts=("train", "test"), per_class=12, pixels=20):
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for number, name in enumerate(CLASSES):
+            place = root / part / name
+            place.mkdir(parents=True)
+            for k in range(per_class):
+                grey = rng.integers(0, 30, (pixels, pixels + 4, 3)) + 80 * number
+                Image.fromarray(grey.astype(np.uint8)).save(place / f"{k}.png")
+    return root
+
+
+def fingerprints(split) -> set[bytes]:
+    return {image.numpy().tobytes() for image in split.images}
+
+
+class TestDigits:
+    def test_splits_are_whole_stratified_and_apart(self):
+        digits = load_images("digits")
+        assert [len(s) for s in (digits.train, digits.validation, digits.test)] == [1122, 225, 450]
+        for split in (digits.train, digits.validation, digits.test):
+            shares = torch.bincount(split.labels) / len(split)
+            assert shares.min() > 0.08
+            assert shares.max() < 0.12
+        prints = [fingerprints(s) for s in (digits.train, digits.validation, digits.test)]
+        assert not (prints[0] & prints[2] or prints[1] & prints[2] or prints[0] & prints[1])
+
+    def test_are_the_real_ones(self):
+        from sklearn.datasets import load_digits
+
+        digits = load_images("digits")
+        total = sum(int(split.images.sum()) for split in (digits.train, digits.validation, digits.test))
+        assert total == pytest.approx(load_digits().images.sum() * 255 / 16, rel=1e-3)
+        assert digits.classes == tuple("0123456789")
+
+    def test_always_the_same(self):
+        state = torch.get_rng_state()
+        assert torch.equal(load_images("digits").test.images, load_images("digits").test.images)
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_subset_is_a_part_of_the_whole(self):
+        whole, part = load_images("digits"), load_images("digits", train_images=100, test_images=50)
+        assert [len(s) for s in (part.train, part.validation, part.test)] == [100, 50, 50]
+        assert fingerprints(part.train) <= fingerprints(whole.train)
+        assert torch.bincount(part.train.labels).min() >= 8
+
+    def test_resized(self):
+        assert load_images("digits", pixels=32).test.images.shape == (450, 1, 32, 32)
+
+    def test_prepared_has_mean_0_and_deviation_1(self):
+        digits = load_images("digits")
+        x = digits.prepared(digits.train.images)
+        assert x.mean().item() == pytest.approx(0, abs=1e-5)
+        assert x.std().item() == pytest.approx(1, abs=1e-3)
+
+    def test_batches_are_the_split_in_order(self):
+        digits = load_images("digits")
+        labels = torch.cat([y for _, y in digits.batches("test", batch_size=100)])
+        assert torch.equal(labels, digits.test.labels)
+
+
+class TestFolder:
+    @pytest.mark.parametrize(
+        ("parts", "expected"),
+        [
+            (("train", "test"), (33, 3, 36)),
+            (("train", "val"), (33, 3, 36)),  # as Imagenette's: val is what is reported
+            (("train", "val", "test"), (36, 36, 36)),
+            (("",), (26, 5, 5)),
+        ],
+    )
+    def test_layouts(self, tmp_path, parts, expected):
+        found = load_images("folder", data_dir=make_folder(tmp_path, parts), pixels=16)
+        splits = (found.train, found.validation, found.test)
+        assert tuple(map(len, splits)) == expected
+        assert found.classes == CLASSES
+        assert all(s.images.shape[1:] == (3, 16, 16) for s in splits)
+        prints = [fingerprints(s) for s in splits]
+        assert sum(map(len, prints)) == len(set.union(*prints)) == sum(expected)
+        # Brightness was drawn by class: labels belong to their images.
+        for split in splits:
+            assert torch.equal((split.images.float().mean((1, 2, 3)) / 80).long(), split.labels)
+
+    def test_not_in_the_order_of_the_folders(self, tmp_path):
+        labels = load_images(
+            "folder", data_dir=make_folder(tmp_path, ("train", "val", "test")), pixels=8
+        ).validation.labels
+        assert len(set(labels[:9].tolist())) > 1
+
+    def test_cifar_as_folders(self, tmp_path):
+        for part in ("train", "test"):
+            for number in range(10):
+                (tmp_path / part / f"class{number}").mkdir(parents=True)
+                for k in range(5):
+                    Image.new("RGB", (32, 32), (number, k, 0)).save(tmp_path / part / f"class{number}" / f"{k}.jpg")
+        found = load_images("cifar10", data_dir=tmp_path)
+        assert found.title == "CIFAR-10 (JPEG copy)"
+        assert found.train.images.shape == (40, 3, 32, 32)
+        with pytest.raises(ValueError, match="has 10 classes, need the 100 of cifar100"):
+            load_images("cifar100", data_dir=tmp_path)
+
+    def test_missing(self, tmp_path):
+        for dataset in ("cifar10", "cifar100", "imagenette"):
+            with pytest.raises(FileNotFoundError, match=f"(?s)none.*{dataset}.*download=True"):
+                load_images(dataset, data_dir=tmp_path / "none")
+            with pytest.raises(FileNotFoundError, match="data_dir: got none"):
+                load_images(dataset)
+        with pytest.raises(FileNotFoundError, match="none.*need a directory with a folder of images per class"):
+            load_images("folder", data_dir=tmp_path / "none", pixels=8)
+
+    def test_empty(self, tmp_path):
+        with pytest.raises(ValueError, match=f"data_dir: '{tmp_path}.*need a directory"):
+            load_images("folder", data_dir=tmp_path, pixels=8)
+        make_folder(tmp_path)
+        (tmp_path / "train" / "fox").mkdir()
+        with pytest.raises(ValueError, match="class without images.*fox"):
+            load_images("folder", data_dir=tmp_path, pixels=8)
+
+    def test_broken_image(self, tmp_path):
+        broken = make_folder(tmp_path) / "train" / "dog" / "3.png"
+        broken.write_bytes(broken.read_bytes()[:60])
+        with pytest.raises(ValueError, match="data_dir: cannot read the image.*3.png.*restore or delete"):
+            load_images("folder", data_dir=tmp_path, pixels=8)
+
+    def test_different_classes(self, tmp_path):
+        make_folder(tmp_path)
+        (tmp_path / "test" / "cat").rename(tmp_path / "test" / "cow")
+        with pytest.raises(ValueError, match="different classes"):
+            load_images("folder", data_dir=tmp_path, pixels=8)
+
+    def test_one_image_of_a_class(self, tmp_path):
+        make_folder(tmp_path, ("",), per_class=1)
+        with pytest.raises(ValueError, match="has 1 image; need at least 2"):
+            load_images("folder", data_dir=tmp_path, pixels=8)
+
+
+class TestTorchvision:
+    """The real reader on small files of the real format; only the check of their sums is taken out."""
+
+    @pytest.fixture
+    def cifar(self, tmp_path, monkeypatch):
+        from torchvision.datasets import CIFAR10
+
+        folder = tmp_path / CIFAR10.base_folder
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]:
+            batch = {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [k % 10 for k in range(20)]}
+            (folder / name).write_bytes(pickle.dumps(batch))
+        (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {k}" for k in range(10)]}))
+        monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+        return tmp_path
+
+    def test_cifar10(self, cifar):
+        found = load_images("cifar10", data_dir=cifar)
+        assert found.title == "CIFAR-10"
+        assert [len(s) for s in (found.train, found.validation, found.test)] == [90, 10, 20]
+        assert found.train.images.shape == (90, 3, 32, 32)
+        assert found.classes[3] == "class 3"
+
+    def test_download_is_asked_of_torchvision_only_when_wanted(self, tmp_path, monkeypatch):
+        from torchvision.datasets import CIFAR10
+
+        asked = []
+        monkeypatch.setattr(CIFAR10, "download", lambda self: asked.append(self.root))
+        with pytest.raises(FileNotFoundError, match="not whole"):
+            load_images("cifar10", data_dir=tmp_path)
+        assert asked == []
+        with pytest.raises(FileNotFoundError, match="not whole"):
+            load_images("cifar10", data_dir=tmp_path, download=True)
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "cifar"}, "dataset: got 'cifar'.*did you mean 'cifar10'"),
+        ({"pixels": 0}, "pixels: got 0"),
+        ({"train_images": -1}, "train_images: got -1"),
+        ({"train_images": 5}, "train_images, test_images: got 5, need at least one for each of 10"),
+        ({"dataset": "folder", "data_dir": "."}, "pixels: got None for a folder"),
+    ],
+)
+def test_messages(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(**{"dataset": "digits"} | arguments)

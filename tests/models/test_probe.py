@@ -1,0 +1,198 @@
+"""The probe: what it reads, what it leaves as it was, what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from selfsim import Probe, activations, create
+from selfsim.models.probe import natural_layers
+
+
+class Tokens(nn.Module):
+    """Gives (samples, tokens, channels)."""
+
+    def forward(self, x):
+        return x[:, :, None] * torch.arange(1.0, 4.0)
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+
+
+def test_reads_what_the_layer_gives_with_its_gradient():
+    model = mlp()
+    x = torch.randn(8, 4)
+    with (probe := Probe(model, ["0", "1"])):
+        model(x)
+    assert torch.equal(probe.activations["1"], model[1](model[0](x)))
+    probe.activations["1"].sum().backward()
+    assert model[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "expected"),
+    [
+        (nn.Identity(), torch.rand(5, 7), lambda x: x),
+        (nn.Identity(), torch.rand(5, 9, 7), lambda x: x.mean(1)),
+        (nn.Identity(), torch.rand(5, 7, 3, 4), lambda x: x.flatten(2).mean(2)),
+    ],
+    ids=["vectors", "tokens", "maps"],
+)
+def test_pools_by_rank(module, x, expected):
+    model = nn.Sequential(module)
+    with (probe := Probe(model, ["0"])):
+        model(x)
+    torch.testing.assert_close(probe.activations["0"], expected(x))
+
+
+def test_tuple_output_is_read_at_its_first_tensor():
+    model = nn.Sequential(nn.MultiheadAttention(8, 2, batch_first=True))
+    with (probe := Probe(model, ["0"])):
+        y, _ = model[0](*[torch.rand(3, 5, 8)] * 3)
+    torch.testing.assert_close(probe.activations["0"], y.mean(1))
+
+
+def test_hooks_are_gone_also_after_an_exception():
+    model = mlp()
+    probe = Probe(model, ["1"])
+    with probe:
+        assert hooks(model) == 1
+    assert hooks(model) == 0
+    with pytest.raises(RuntimeError), probe:
+        model(torch.rand(2, 999))
+    assert hooks(model) == 0
+
+
+def test_only_one_block_at_a_time():
+    probe = Probe(mlp(), ["1"])
+    with probe, pytest.raises(RuntimeError, match="already inside"), probe:
+        pass
+
+
+def test_a_second_block_forgets_the_first():
+    model = mlp()
+    probe = Probe(model, ["1"])
+    for n in (2, 5):
+        with probe:
+            model(torch.rand(n, 4))
+        assert len(probe.activations["1"]) == n
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["blocks.1"], "layers: got 'blocks.1', need one of '0', '1', '2', '3'"),
+        ("1", r"need a sequence of names such as \['1'\]"),
+        ([], "layers: got none"),
+    ],
+)
+def test_wrong_layers(layers, message):
+    with pytest.raises(ValueError, match=message):
+        Probe(mlp(), layers)
+
+
+def test_wrong_layer_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'blocks.1'"):
+        Probe(create("mlp", size="tiny", num_classes=10), ["block.1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mlp", [f"blocks.{i}" for i in range(6)]),
+        ("vit_small", [f"blocks.{i}" for i in range(4)]),
+        ("resnet34", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
+        ("resnet50", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
+    ],
+)
+def test_natural_layers_are_the_residual_blocks(name, expected):
+    assert natural_layers(create(name, size="tiny", num_classes=10)) == expected
+
+
+def test_natural_layers_of_other_networks():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, batch_first=True), 3, enable_nested_tensor=False)
+    assert natural_layers(encoder) == ["layers.0", "layers.1", "layers.2"]
+    assert natural_layers(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))) == ["0"]
+    with pytest.raises(ValueError, match="model: Linear has no blocks"):
+        natural_layers(nn.Linear(2, 3))
+
+
+class TestActivations:
+    def batches(self, n=3, size=6):
+        generator = torch.Generator().manual_seed(0)
+        return [torch.randn(size, 4, generator=generator) for _ in range(n)]
+
+    def test_exactly_as_many_samples_from_the_front(self):
+        model, batches = mlp(), self.batches()
+        got = activations(model, batches, layers=["1"], samples=10, device="cpu")["1"]
+        assert not got.requires_grad
+        torch.testing.assert_close(got, model[1](model[0](torch.cat(batches)[:10])).detach())
+
+    def test_all_samples(self):
+        assert len(activations(mlp(), self.batches(), layers=["1"], samples=None, device="cpu")["1"]) == 18
+
+    def test_in_eval_mode_and_modes_as_they_were(self):
+        model = mlp()
+        model[1].eval()
+        a, b = (activations(model, self.batches(), layers=["2"], samples=6, device="cpu")["2"] for _ in range(2))
+        assert torch.equal(a, b)  # no dropout
+        assert (model.training, model[1].training, model[2].training) == (True, False, True)
+        assert all(p.grad is None for p in model.parameters())
+
+    def test_modes_as_they_were_after_an_exception(self):
+        model = mlp()
+        with pytest.raises(RuntimeError):
+            activations(model, [torch.rand(2, 999)], layers=["1"], samples=2, device="cpu")
+        assert model.training
+        assert hooks(model) == 0
+
+    def test_batches_of_other_kinds(self):
+        model, (x, *_) = mlp(), self.batches()
+        plain = activations(model, [x], layers=["1"], samples=6, device="cpu")["1"]
+        for batch in ((x, torch.zeros(6)), [x, torch.zeros(6)], {"image": x, "label": torch.zeros(6)}):
+            assert torch.equal(activations(model, [batch], layers=["1"], samples=6, device="cpu")["1"], plain)
+
+    def test_dict_goes_in_by_name_where_the_model_takes_names(self):
+        class Named(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = nn.Identity()
+
+            def forward(self, pixel_values, mask=None):
+                return self.inner(pixel_values * mask)
+
+        batch = {"label": torch.zeros(2), "mask": torch.full((2, 1), 2.0), "pixel_values": torch.ones(2, 3)}
+        got = activations(Named(), [batch], layers=["inner"], samples=2, device="cpu")["inner"]
+        assert torch.equal(got, torch.full((2, 3), 2.0))
+
+    @pytest.mark.parametrize(
+        ("batches", "options", "message"),
+        [
+            ([], {}, "loader: got no batches"),
+            ([torch.rand(6, 4)], {"samples": 7}, "samples: asked for 7, but the loader has only 6"),
+            ([torch.rand(6, 4)], {"samples": 0}, "samples: got 0"),
+            ([torch.rand(6, 4)], {"device": "gpu"}, "device: got 'gpu'"),
+        ],
+    )
+    def test_messages(self, batches, options, message):
+        with pytest.raises(ValueError, match=message):
+            activations(mlp(), batches, **{"layers": ["1"], "samples": 6, "device": "cpu"} | options)
+
+    def test_a_layer_that_is_not_reached(self):
+        model = mlp()
+        model.unused = nn.Linear(1, 1)
+        model.forward = lambda x: model[1](model[0](x))
+        with pytest.raises(ValueError, match="does not reach 'unused'"):
+            activations(model, [torch.rand(6, 4)], layers=["1", "unused"], samples=6, device="cpu")
+
+
+def test_output_that_is_no_activation():
+    model = nn.Sequential(nn.Unflatten(1, (1, 1, 1, 4)))
+    with pytest.raises(ValueError, match="layer '0': its output has shape"), Probe(model, ["0"]):
+        model(torch.rand(2, 4))

@@ -1,0 +1,126 @@
+"""The book's prose: pages and table of contents agree, and the code on the pages runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+PAGES = sorted((ROOT / "book").glob("*.md"))
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
+
+
+def listed(toc: dict) -> list[str]:
+    pages = [toc["root"]]
+    for part in toc["parts"]:
+        for chapter in part["chapters"]:
+            pages.append(chapter["file"])
+            pages += [section["file"] for section in chapter.get("sections", [])]
+    return pages
+
+
+def blocks(path: Path, *languages: str) -> list[str]:
+    text = path.read_text() if path.exists() else ""
+    return [m["code"] for m in FENCE.finditer(text) if m["info"].strip().strip("{}") in languages]
+
+
+def by_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", listed(TOC))
+def test_every_page_of_the_contents_exists(page):
+    assert any((ROOT / page).with_suffix(suffix).is_file() for suffix in (".md", ".ipynb"))
+
+
+def test_every_page_is_in_the_contents():
+    written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES}
+    written |= {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book" / "chapters").glob("*.ipynb")}
+    assert written == set(listed(TOC))
+
+
+def test_chapters_are_those_of_the_run_list():
+    run_list = yaml.safe_load((ROOT / "notebooks" / "runs.yml").read_text())
+    in_contents = [page.removeprefix("book/chapters/") for page in listed(TOC) if page.startswith("book/chapters/")]
+    assert sorted(in_contents) == sorted(run_list["chapters"])
+
+
+def test_the_published_book_executes_nothing_and_takes_only_its_pages():
+    assert CONFIG["execute"]["execute_notebooks"] == "off"
+    assert CONFIG["only_build_toc_files"] is True
+
+
+@pytest.mark.parametrize("path", PAGES, ids=by_name)
+def test_prose_links_to_no_chapter(path):
+    # Chapters come from a run list: with another one, the prose has to stand without these.
+    assert not re.search(r"\]\([^)]*chapters/|\{doc\}`[^`]*chapters/", path.read_text())
+
+
+def test_every_public_name_is_in_the_reference():
+    import selfsim
+
+    documented = re.findall(
+        r"^\.\. auto(?:function|class):: selfsim\.(\w+)$", (ROOT / "book" / "api.md").read_text(), re.M
+    )
+    assert sorted(documented) == sorted(selfsim.__all__)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=by_name)
+def test_pages_have_one_title_and_their_images_an_alt_text(path):
+    text = FENCE.sub("", path.read_text())
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    for alt in re.findall(r"!\[(.*?)\]\(", text):
+        assert len(alt.split()) >= 3, f"an image without an alt text: {alt!r}"
+    for directive in FENCE.finditer(path.read_text()):
+        if directive["info"].startswith(("{figure}", "{image}")):
+            assert re.search(r"^:alt: \S+ \S+ \S+", directive["code"], re.MULTILINE), directive[0]
+
+
+WITH_CODE = [path for path in [ROOT / "README.md", *PAGES] if blocks(path, "python")]
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=by_name)
+def test_the_python_of_a_page_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"__name__": "page"}
+    for number, code in enumerate(blocks(path, "python"), 1):
+        exec(compile(code, f"{by_name(path)}, block {number}", "exec"), namespace)
+
+
+PAPERMILL = [
+    (path, line.strip())
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+    for code in blocks(path, "sh", "bash", "console")
+    for line in code.replace("\\\n", " ").splitlines()
+    if re.match(r"\s*(\$ )?\S*papermill ", line)
+]
+
+
+@pytest.mark.parametrize(("path", "line"), PAPERMILL, ids=[f"{by_name(p)}-{i}" for i, (p, _) in enumerate(PAPERMILL)])
+def test_papermill_lines_name_parameters_that_exist(path, line):
+    from selfsim.publish.parameters import check_parameters
+
+    words = shlex.split(line, comments=True)
+    notebook = ROOT / next(word for word in words if word.endswith(".ipynb"))
+    given = {words[i + 1]: yaml.safe_load(words[i + 2]) for i, word in enumerate(words) if word == "-p"}
+    # papermill's -p knows scalars only; a list would arrive as its text.
+    assert not any(isinstance(value, list) for value in given.values())
+    for i, word in enumerate(words):
+        if word == "-y":
+            given |= yaml.safe_load(words[i + 1])
+    assert given
+    check_parameters(notebook, given)
+    assert words[words.index("-k") + 1] == "python3"
+
+
+TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=by_name)
+def test_make_commands_on_the_page_exist(path):
+    named = set(re.findall(r"(?:^|`|&& )make ([a-z-]+)", path.read_text(), re.MULTILINE))
+    assert named <= TARGETS

@@ -1,0 +1,131 @@
+"""The parameters of a notebook: read, and checked before anything runs."""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from selfsim.publish.parameters import (
+    Parameter,
+    check_parameters,
+    check_value,
+    notebook_parameters,
+    parse_parameters,
+    parse_value,
+)
+
+
+def test_every_line_of_the_cell_is_a_parameter(notebook):
+    found = notebook_parameters(notebook)
+    assert {name: p.type for name, p in found.items()} == {
+        "name": "str",
+        "epochs": "int",
+        "weight": "float",
+        "seeds": "list[int]",
+        "stop": "float | None",
+        "flag": "bool",
+    }
+    assert found["name"] == Parameter("name", "str", "mlp", "which one")
+    assert found["seeds"].default == [0, 1]
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_one_parameters_cell_is_needed(tmp_path, number):
+    cells = [new_code_cell("a = 1", metadata={"tags": ["parameters"]}) for _ in range(number)]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
+    with pytest.raises(ValueError, match=rf"n\.ipynb: got {number} code cells.*exactly one"):
+        notebook_parameters(tmp_path / "n.ipynb")
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "n.ipynb").write_text("{")
+    with pytest.raises(ValueError, match=r"n\.ipynb: not a Jupyter notebook"):
+        notebook_parameters(tmp_path / "n.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("import os", "need 'name: type = literal'"),
+        ("a = 1 + x", "a: got '1 \\+ x', need a literal"),
+        ("a: int = 'x'", "a: got 'x' \\(str\\), need int"),
+        ("a: dict = {}", "a: got the type dict"),
+        ("a = []", "a: the type does not follow from \\[\\]"),
+        ("a = None", "a: the type does not follow from None"),
+        ("a = [1,\n 2]", "a spans several lines"),
+        ("a = 1\na = 2", "line 2: a is assigned twice"),
+        ("%matplotlib inline", "line 1: not Python"),
+    ],
+)
+def test_a_line_that_is_no_parameter_is_an_error(line, message):
+    with pytest.raises(ValueError, match=message):
+        parse_parameters(line)
+
+
+def test_values_come_back_in_the_type_of_their_parameter(notebook):
+    checked = check_parameters(notebook, {"weight": 2, "seeds": (3, 4), "stop": 1, "epochs": 5})
+    assert checked == {"weight": 2.0, "seeds": [3, 4], "stop": 1.0, "epochs": 5}
+    assert type(checked["weight"]) is float
+    assert type(checked["stop"]) is float
+    assert check_parameters(notebook, {"stop": None}) == {"stop": None}
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_nearest(notebook):
+    with pytest.raises(ValueError, match=r"tiny\.ipynb: got 'epoch'.*'weight', 'seeds'.*mean 'epochs'"):
+        check_parameters(notebook, {"epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("type_name", "value"),
+    [
+        ("int", True),
+        ("int", 1.0),
+        ("int", "1"),
+        ("float", True),
+        ("bool", 1),
+        ("str", 1),
+        ("list[int]", 1),
+        ("list[int]", [1, True]),
+        ("list[int]", [1, 2.5]),
+        ("float | None", "x"),
+        ("list[str | None]", [1]),
+    ],
+)
+def test_a_wrong_type_names_parameter_value_and_need(type_name, value):
+    with pytest.raises(ValueError) as caught:
+        check_value(value, Parameter("depth", type_name, None))
+    message = str(caught.value)
+    assert message.startswith("depth: got ")
+    assert repr(value) in message
+    assert message.endswith(f"need {type_name}")
+
+
+@pytest.mark.parametrize(
+    ("text", "type_name", "value"),
+    [
+        ("3", "int", 3),
+        ("1e-3", "float", 1e-3),
+        ("1.5e3", "float", 1500.0),
+        ("2", "float", 2.0),
+        ("true", "bool", True),
+        ("3", "str", "3"),
+        ("null", "str", "null"),
+        ("null", "str | None", None),
+        ("a: b", "str", "a: b"),
+        ("'quoted'", "str", "quoted"),
+        ("[0, 1]", "list[int]", [0, 1]),
+        ("[1e-3, 2]", "list[float]", [1e-3, 2.0]),
+        ("null", "float | None", None),
+    ],
+)
+def test_text_of_the_command_line_is_read_in_the_parameters_type(text, type_name, value):
+    read = parse_value(text, Parameter("x", type_name, None))
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(("text", "type_name"), [("x", "int"), ("1.5", "int"), ("3", "list[int]"), ("[", "int")])
+def test_text_that_does_not_fit_is_an_error(text, type_name):
+    with pytest.raises(ValueError, match=r"x: got '.*', need " + type_name.replace("[", r"\[")):
+        parse_value(text, Parameter("x", type_name, None))

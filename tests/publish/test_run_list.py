@@ -1,0 +1,101 @@
+"""The run list: what is read, which value wins, and every mistake found before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfsim.publish.run_list import read_run_list
+from tests.publish.conftest import write_notebook
+
+GOOD = """\
+chapters:
+  first:
+    title: The first
+    notebook: sub/tiny.ipynb
+    parameters: {name: a, epochs: 1, weight: 1e-3}
+    intro: |
+      Hello.
+  second: {notebook: sub/tiny.ipynb}
+presets:
+  quick:
+    description: small
+    jobs: 2
+    minutes: 4
+    disk: 100 MB
+    parameters: {epochs: 2, seeds: [5]}
+    chapters: {first: {epochs: 3, flag: true}}
+  one: {only: [second]}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text=GOOD):
+        write_notebook(tmp_path / "sub" / "tiny.ipynb")
+        (tmp_path / "runs.yml").write_text(text)
+        return tmp_path / "runs.yml"
+
+    return write
+
+
+def test_all_of_a_preset_is_read(written):
+    run_list = read_run_list(written(), "quick")
+    assert (run_list.preset, run_list.description, run_list.jobs) == ("quick", "small", 2)
+    assert (run_list.minutes, run_list.disk) == (4, "100 MB")
+    first, second = run_list.chapters
+    assert (first.name, first.title, first.intro) == ("first", "The first", "Hello.")
+    assert (second.title, second.intro) == (None, "")
+    assert first.notebook.is_file()
+
+
+def test_later_parameters_win(written):
+    path = written()
+    first, second = read_run_list(path, "quick").chapters
+    assert first.parameters == {"name": "a", "epochs": 3, "weight": 1e-3, "seeds": [5], "flag": True}
+    assert second.parameters == {"epochs": 2, "seeds": [5]}
+    first, second = read_run_list(path, "quick", {"epochs": 9, "weight": 2}).chapters
+    assert (first.parameters["epochs"], first.parameters["weight"]) == (9, 2.0)
+    assert second.parameters == {"epochs": 9, "seeds": [5], "weight": 2.0}
+
+
+def test_a_subset_is_chosen_by_the_preset_or_the_caller(written):
+    path = written()
+    assert [c.name for c in read_run_list(path, "one").chapters] == ["second"]
+    assert [c.name for c in read_run_list(path, "one", only=["first"]).chapters] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("presets:", "preset:", "run list: key: got 'preset'.*mean 'presets'"),
+        ("title:", "titel:", "chapter 'first': key: got 'titel'.*mean 'title'"),
+        ("jobs:", "job:", "preset 'quick': key: got 'job'.*mean 'jobs'"),
+        ("jobs: 2", "jobs: two", "preset 'quick': jobs: got 'two', need a whole number"),
+        ("jobs: 2", "jobs: 0", "preset 'quick': jobs: got 0, need more than 0"),
+        ("only: [second]", "only: [secnd]", "preset 'one': only: got 'secnd'.*mean 'second'"),
+        ("{first: {epochs", "{frist: {epochs", "preset 'quick': chapters: got 'frist'.*mean 'first'"),
+        ("sub/tiny.ipynb\n", "sub/tinny.ipynb\n", "chapter 'first': notebook: there is no .*tinny"),
+        ("epochs: 1,", "epoch: 1,", "chapter 'first': parameter of tiny.ipynb: got 'epoch'.*mean 'epochs'"),
+        ("flag: true", "flag: 1", "chapter 'first': flag: got 1 .int., need bool"),
+        ("  first:\n", "  fir/st:\n", "chapter 'fir/st': need a file name"),
+        ("  first:\n", "  second:\n", "the key 'second' occurs twice"),
+        ("    jobs: 2", "   jobs: 2", "runs.yml: .*line"),
+    ],
+)
+def test_every_mistake_is_named_with_its_file(written, old, new, message):
+    assert old in GOOD
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"(?s)runs\.yml: .*{message}|{message}") as caught:
+        read_run_list(written(GOOD.replace(old, new, 1)), "quick")
+    assert "runs.yml" in str(caught.value)
+
+
+def test_unknown_preset_chapter_override_and_missing_file(written, tmp_path):
+    path = written()
+    with pytest.raises(ValueError, match="preset: got 'quik', need one of 'quick', 'one'; did you mean 'quick'"):
+        read_run_list(path, "quik")
+    with pytest.raises(ValueError, match="chapter: got 'thrid'"):
+        read_run_list(path, "quick", only=["thrid"])
+    with pytest.raises(ValueError, match="got 'epoch'"):
+        read_run_list(path, "quick", {"epoch": 1})
+    with pytest.raises(FileNotFoundError, match="no such run list"):
+        read_run_list(tmp_path / "none.yml", "quick")

@@ -1,0 +1,337 @@
+"""Execution: the right kernel and cores, finished chapters kept, failures told, no orphans, clean pages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+
+from selfsim.publish.book import page_faults, publish
+from selfsim.publish.run_list import read_run_list
+from selfsim.publish.runner import ChapterError, chapter_fingerprint, execute, package_digest
+from tests.publish.conftest import write_notebook
+
+RUNS = """\
+chapters:
+  first: {notebook: tiny.ipynb, title: The first, intro: An *introduction*., parameters: {epochs: 7}}
+  second: {notebook: tiny.ipynb, title: The second, parameters: {name: vit}}
+presets:
+  quick: {jobs: 2}
+"""
+# One line of JSON, so that a test can ask the executed page.
+TELL = """\
+import json, os, sys
+print(json.dumps([sys.executable, os.environ.get("OMP_NUM_THREADS"), os.getcwd(), name, epochs, os.getpid()]))
+print(sys.argv[sys.argv.index("-f") + 1])
+os.system("echo written to the descriptor");"""
+
+
+def told(page):
+    notebook = nbformat.read(page, as_version=4)
+    text = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output)
+    return json.loads(text.splitlines()[0])
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def is_running(pid):
+    # A process that ended but was not waited for is no longer running.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def wait_until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _package_at_rest():
+    """The package counts as unchanged while these tests run, though somebody may be editing it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("selfsim.publish.runner.package_digest", lambda: "unchanged")
+        yield
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Two chapters, executed once beside a decoy kernel that a user installed."""
+    folder = tmp_path_factory.mktemp("executed")
+    write_notebook(folder / "tiny.ipynb", TELL)
+    (folder / "runs.yml").write_text(RUNS)
+    decoy = folder / "jupyter" / "kernels" / "python3"
+    decoy.mkdir(parents=True)
+    (decoy / "kernel.json").write_text(
+        json.dumps({"argv": ["/nowhere/python", "{connection_file}"], "display_name": "X", "language": "python"})
+    )
+    before = tree(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        run_list = read_run_list(folder / "runs.yml", "quick")
+        pages = execute(run_list, folder / "out", progress=False)
+    assert tree(folder) - before == {"out/first.ipynb", "out/second.ipynb", "out/.lock"}
+    return run_list, folder / "out", pages
+
+
+def test_each_chapter_gets_its_parameters_our_interpreter_and_its_share_of_the_cores(executed):
+    _, out, pages = executed
+    assert pages == [out / "first.ipynb", out / "second.ipynb"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share, here = str(max(1, cores // 2)), os.getcwd()
+    first, second = told(pages[0]), told(pages[1])
+    assert first[:5] == [sys.executable, share, here, "mlp", 7]
+    assert second[:5] == [sys.executable, share, here, "vit", 3]
+    assert f"{pages[0].parent}/.run-" in pages[0].read_text()  # the kernel's connection file
+    assert not is_running(first[5])
+    assert not is_running(second[5])
+
+
+def test_a_page_has_title_and_introduction_and_nothing_of_this_machine(executed):
+    run_list, _, pages = executed
+    notebook = nbformat.read(pages[0], as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].source == "# The first\n\nAn *introduction*.\n\nSome text."
+    assert nbformat.read(pages[1], as_version=4).cells[0].source == "# The second\n\nSome text."
+    held = json.dumps([notebook.metadata, [cell.metadata for cell in notebook.cells]])
+    assert str(pages[0].parent.parent) not in held
+    assert "duration" not in held
+    assert all("execution" not in cell.metadata for cell in notebook.cells)
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
+    assert notebook.metadata["papermill"] == {"parameters": {"epochs": 7}}
+    assert notebook.metadata["selfsim"]["fingerprint"] == chapter_fingerprint(run_list.chapters[0])
+
+
+def test_finished_chapters_are_kept_and_changed_ones_made_anew(executed, capsys):
+    run_list, out, pages = executed
+    times = [page.stat().st_mtime_ns for page in pages]
+    (out / ".first.ipynb.partial").write_text("left by a kill")
+    (out / ".run-left").mkdir()
+    assert execute(run_list, out) == pages
+    assert [page.stat().st_mtime_ns for page in pages] == times
+    assert tree(out) == {"first.ipynb", "second.ipynb", ".lock"}
+    assert not (out / ".run-left").exists()
+    assert capsys.readouterr().err == "first: kept from an earlier run\nsecond: kept from an earlier run\n"
+    other = read_run_list(run_list.path, "quick", {"epochs": 8}, only=["first"])
+    assert execute(other, out) == pages[:1]
+    assert told(pages[0])[4] == 8
+    assert pages[1].stat().st_mtime_ns == times[1]
+    assert "first: done in " in capsys.readouterr().err
+
+
+def test_the_fingerprint_changes_with_everything_that_a_page_shows(executed, tmp_path):
+    run_list, _, _ = executed
+    text = run_list.path.read_text()
+    write_notebook(tmp_path / "tiny.ipynb", TELL)
+
+    def fingerprint(text=text):
+        (tmp_path / "runs.yml").write_text(text)
+        return chapter_fingerprint(read_run_list(tmp_path / "runs.yml", "quick").chapters[0])
+
+    # Neither the place of the notebook nor the random names of its cells matter.
+    assert fingerprint() == chapter_fingerprint(run_list.chapters[0])
+    changed = {
+        fingerprint(),
+        fingerprint(text.replace("epochs: 7", "epochs: 8")),
+        fingerprint(text.replace("The first", "The 1st")),
+        fingerprint(text.replace("*introduction*", "introduction")),
+    }
+    write_notebook(tmp_path / "tiny.ipynb", TELL + "\n1")
+    assert len(changed | {fingerprint()}) == 5
+
+
+def test_the_fingerprint_changes_with_the_package(executed, tmp_path, monkeypatch):
+    chapter = executed[0].chapters[0]
+    before = chapter_fingerprint(chapter)
+    monkeypatch.setattr("selfsim.publish.runner.package_digest", lambda: "changed")
+    assert chapter_fingerprint(chapter) != before
+    (tmp_path / "wing").mkdir()
+    (tmp_path / "wing" / "a.py").write_text("x = 1")
+    digests = [package_digest(tmp_path)]
+    (tmp_path / "wing" / "a.txt").write_text("not source")
+    assert package_digest(tmp_path) == digests[0]
+    (tmp_path / "wing" / "a.py").write_text("x = 2")
+    digests.append(package_digest(tmp_path))
+    (tmp_path / "wing" / "a.py").rename(tmp_path / "wing" / "b.py")
+    digests.append(package_digest(tmp_path))
+    assert len(set(digests)) == 3
+
+
+def test_a_failing_cell_ends_the_run_but_not_the_chapter_under_way(tmp_path, capsys):
+    write_notebook(
+        tmp_path / "tiny.ipynb",
+        "if name == 'bad':\n    raise KeyError('gone')\nimport time; time.sleep(2)",
+    )
+    (tmp_path / "runs.yml").write_text(
+        "chapters:\n"
+        "  bad: {notebook: tiny.ipynb, parameters: {name: bad}}\n"
+        "  good: {notebook: tiny.ipynb}\n"
+        "  never: {notebook: tiny.ipynb}\n"
+        "presets: {quick: {}}\n"
+    )
+    run_list, out = read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out"
+    out.mkdir()
+    (out / "bad.ipynb").write_text("{}")
+    with pytest.raises(ChapterError) as caught:
+        execute(run_list, out, jobs=2)
+    error = caught.value
+    assert (error.chapter, error.notebook, error.cell) == ("bad", tmp_path / "tiny.ipynb", 3)
+    assert error.source.startswith("if name == 'bad'")
+    assert "KeyError: 'gone'" in error.traceback
+    assert "\x1b" not in error.traceback
+    assert str(error).startswith(f"chapter 'bad': cell 3 of {tmp_path / 'tiny.ipynb'} failed")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert tree(out) == {"good.ipynb", ".lock"}
+    assert "bad: failed in " in capsys.readouterr().err
+
+
+def test_a_kernel_that_dies_is_a_failed_chapter(tmp_path):
+    write_notebook(tmp_path / "tiny.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    (tmp_path / "runs.yml").write_text("chapters: {a: {notebook: tiny.ipynb}}\npresets: {quick: {}}\n")
+    with pytest.raises(ChapterError, match=r"chapter 'a': cell 3 of .*tiny\.ipynb failed(?s:.*)Kernel died"):
+        execute(read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out", progress=False)
+    assert tree(tmp_path / "out") == {".lock"}
+
+
+def test_jobs_must_be_positive_and_one_run_writes_at_a_time(executed, tmp_path):
+    run_list, out, _ = executed
+    with pytest.raises(ValueError, match="jobs: got 0, need at least 1"):
+        execute(run_list, out, jobs=0)
+    fcntl = pytest.importorskip("fcntl", reason="Windows has no lock of this kind")
+    with open(out / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="another run is writing there"):
+            execute(run_list, out, progress=False)
+
+
+RUN = """\
+import sys
+from pathlib import Path
+from selfsim.publish.run_list import read_run_list
+from selfsim.publish import runner
+runner.package_digest = lambda: "unchanged"
+folder = Path(sys.argv[1])
+runner.execute(read_run_list(folder / "runs.yml", "quick"), folder / "out", jobs=1)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+def test_after_a_kill_no_process_is_left_and_finished_chapters_are_kept(tmp_path, how):
+    pids = tmp_path / "pids"
+    # Busy without a break for other threads: what ends it must not need its help.
+    cell = (
+        f"import os, pathlib\nwith open({str(pids)!r}, 'a') as f: f.write(f'{{name}} {{os.getpid()}}\\n')\n"
+        f"if name == 'slow' and not pathlib.Path({str(tmp_path / 'go')!r}).exists(): sum(range(10**12))"
+    )
+    write_notebook(tmp_path / "tiny.ipynb", cell)
+    (tmp_path / "runs.yml").write_text(
+        "chapters:\n"
+        "  fast: {notebook: tiny.ipynb}\n"
+        "  slow: {notebook: tiny.ipynb, parameters: {name: slow}}\n"
+        "presets: {quick: {}}\n"
+    )
+
+    def started():
+        return dict(line.split() for line in pids.read_text().splitlines()) if pids.exists() else {}
+
+    runner = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(tmp_path)], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert wait_until(lambda: "slow" in started() or runner.poll() is not None, 60)
+        assert runner.poll() is None
+        runner.send_signal(how)
+        assert runner.wait(timeout=20) != 0
+    finally:
+        runner.kill()
+        runner.wait()
+    kernel = int(started()["slow"])
+    assert wait_until(lambda: not is_running(kernel), 10)
+    assert (tmp_path / "out" / "fast.ipynb").is_file()
+    assert not (tmp_path / "out" / "slow.ipynb").exists()
+    if how == signal.SIGINT:
+        return
+    (tmp_path / "go").touch()
+    subprocess.run([sys.executable, "-c", RUN, str(tmp_path)], check=True, timeout=120, capture_output=True)
+    assert [line.split()[0] for line in pids.read_text().splitlines()] == ["mlp", "slow", "slow"]
+    assert tree(tmp_path / "out") == {"fast.ipynb", "slow.ipynb", ".lock"}
+
+
+def test_chapters_are_published_all_or_none(executed, tmp_path):
+    pages = executed[2]
+    # These pages tell paths of this machine on purpose.
+    clean = []
+    for page in pages:
+        notebook = nbformat.read(page, as_version=4)
+        for cell in notebook.cells:
+            if "outputs" in cell:
+                cell.outputs = []
+        clean.append(tmp_path / "clean" / page.name)
+        clean[-1].parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, clean[-1])
+    root = tmp_path / "root"
+    root.mkdir()
+    bad = tmp_path / "bad.ipynb"
+    bad.write_text("{}")
+    with pytest.raises(ValueError, match="not a Jupyter notebook"):
+        publish([clean[0], bad], root)
+    assert tree(root) == set()
+    assert publish(clean, root) == [root / "book/chapters/first.ipynb", root / "book/chapters/second.ipynb"]
+    assert (root / "book/chapters/first.ipynb").read_bytes() == clean[0].read_bytes()
+    assert tree(root) == {"book/chapters/first.ipynb", "book/chapters/second.ipynb"}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            lambda n: n.cells[-1].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])),
+            "cell 4 holds an error output",
+        ),
+        (
+            lambda n: n.cells[-1].outputs.append(
+                nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}})
+            ),
+            "cell 4 holds a widget",
+        ),
+        (lambda n: n.metadata.update(widgets={"x": 1}), "widget state"),
+        (lambda n: n.metadata.pop("selfsim"), "no provenance"),
+        (lambda n: n.cells[1].metadata.update(tags=[]), "no cell tagged 'parameters'"),
+        (
+            lambda n: n.cells[-1].outputs.append(nbformat.v4.new_output("stream", text="in /some/root/a.py\n")),
+            "project folder occurs in 'in /some/root/a.py'",
+        ),
+        (
+            lambda n: n.cells[-1].outputs.append(nbformat.v4.new_output("stream", text="x\n/some/home/.cache: no\n")),
+            "home folder occurs in '/some/home/.cache: no'",
+        ),
+    ],
+)
+def test_what_cannot_be_published_is_named(executed, tmp_path, monkeypatch, change, fault):
+    monkeypatch.setenv("HOME", "/some/home")
+    notebook = nbformat.read(executed[2][1], as_version=4)
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="/some/rooted /some/homestead\n")]
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    assert page_faults(tmp_path / "n.ipynb", "/some/root") == []
+    change(notebook)
+    (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    faults = page_faults(tmp_path / "n.ipynb", "/some/root")
+    assert len(faults) == 1
+    assert fault in faults[0]
