@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from ..models.architectures import PIXELS, architecture
 from ..models.data import DATASETS, Images, load_images
 from ..validation import check_choice
+from .constraint import SelfSimilarityConstraint
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,19 @@ class TrainConfig:
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and low <= value < high):
                 raise ValueError(f"{name}: got {value!r}, need a number from {low} to below {high}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(f"seed: got {self.seed!r}, need a whole number")
+        self.make_constraint()  # wrong options fail here, not after loading the data
+
+    def make_constraint(self) -> SelfSimilarityConstraint | None:
+        """The constraint of this run, seeded by the run's seed; None for none."""
+        if self.constraint is None:
+            return None
+        options = {"seed": self.seed} | dict(self.constraint)
+        build = SelfSimilarityConstraint.paper if options.pop("paper", False) else SelfSimilarityConstraint
+        for option in options:
+            check_choice(option, inspect.signature(build).parameters, name="constraint")
+        return build(**options)
 
     def load_images(self) -> Images:
         """The data set that this run is about, at its size."""

@@ -20,7 +20,6 @@ from ..models.probe import Probe, activations
 from ..models.seeding import seeded
 from ..validation import resolve_device
 from .config import TrainConfig
-from .constraint import SelfSimilarityConstraint
 from .environment import environment_facts
 from .runs import Row, Run
 
@@ -111,7 +110,7 @@ def train(
 def _train(model: nn.Module, config: TrainConfig, images: Images, device: torch.device, progress: bool) -> list[Row]:
     """Train `model` in place; the history."""
     data = images.train.to(device)
-    constraint = make_constraint(config)
+    constraint = config.make_constraint()
     probe = Probe(model, config.layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * len(list(_order(data, config)))
@@ -160,18 +159,6 @@ def _train(model: nn.Module, config: TrainConfig, images: Images, device: torch.
         history += _evaluated(model, images, probe.layers, config, epoch, device)
     history += _scores(model, images, "test", config.epochs, device)
     return history
-
-
-def make_constraint(config: TrainConfig) -> SelfSimilarityConstraint | None:
-    """The constraint that a configuration asks for, seeded by the run's seed; None for none."""
-    if config.constraint is None:
-        return None
-    options = {"seed": config.seed} | dict(config.constraint)
-    return (
-        SelfSimilarityConstraint.paper(**options)
-        if options.pop("paper", False)
-        else SelfSimilarityConstraint(**options)
-    )
 
 
 def _order(data: Split, config: TrainConfig, generator: torch.Generator | None = None) -> Iterator[Tensor]:

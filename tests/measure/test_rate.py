@@ -184,11 +184,11 @@ class TestNumerics:
         torch.testing.assert_close(x.grad, expected)
 
     def test_leaves_random_states_alone(self):
-        torch_state, numpy_state = torch.get_rng_state(), pickle.dumps(np.random.get_state())
+        torch_state, numpy_state = torch.get_rng_state(), pickle.dumps(np.random.get_state())  # noqa: NPY002
         for count in ("surrogate", "complete-linkage", "greedy-coloring"):
             ss_rate(gauss(8, 9), count=count, leave_out=1)
         assert torch.equal(torch_state, torch.get_rng_state())
-        assert numpy_state == pickle.dumps(np.random.get_state())
+        assert numpy_state == pickle.dumps(np.random.get_state())  # noqa: NPY002
 
 
 class TestProperties:
