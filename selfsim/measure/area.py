@@ -3,105 +3,113 @@
 On the axis ``u = (ln(1 + l) - ln(1 + dmin)) / (ln(1 + dmax) - ln(1 + dmin))`` the ideal power law is the straight
 line from 1 to 0, and the curve ``ln N_B / ln n`` is a staircase that changes only at distances. The area between
 a line and a staircase has a closed form: no scales, no bandwidth.
+
+The same lines work on numpy arrays (on a CPU, where numpy sorts and takes logarithms many times faster than torch
+does) and on torch tensors (on a GPU); `xp` is the module of either.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+
+from ..boxes.correlation_sum import Steps
+
+Array = np.ndarray | torch.Tensor
 
 
 class Axis(NamedTuple):
-    """The logarithmic axis between the shortest and the longest distance, in raw units (all 0-dim).
+    """The logarithmic axis between the shortest and the longest distance, in raw units.
 
     A raw distance r stands for the length ``r / one``; `one` is the raw distance of length 1.
     """
 
-    low: Tensor
-    high: Tensor
-    factor: Tensor  # 1 / (one + low): ln(1 + l) - ln(1 + dmin) = log1p((r - low) * factor)
-    length: Tensor  # log1p((high - low) * factor)
+    low: Array
+    high: Array
+    one: Array
+    factor: Array  # 1 / (one + low): ln(1 + l) - ln(1 + dmin) = log1p((r - low) * factor)
+    length: Array  # log1p((high - low) * factor)
 
     @classmethod
-    def between(cls, low: Tensor, high: Tensor, one: Tensor) -> Axis:
+    def between(cls, low: Array, high: Array, one: Array, xp: ModuleType) -> Axis:
         # Where all lengths are tiny, log1p is linear and only the ratio of its arguments matters: a floor keeps
         # them out of the subnormal numbers without changing a digit.
-        factor = torch.maximum(1 / (one + low), 1e-20 / (high - low))
-        return cls(low, high, factor, torch.log1p((high - low) * factor))
+        factor = xp.maximum(1 / (one + low), 1e-20 / (high - low))
+        return cls(low, high, one, factor, xp.log1p((high - low) * factor))
 
-    def positions(self, raw: Tensor) -> Tensor:
-        """Positions u of raw distances, 0 at `low` and 1 at `high`."""
+    def positions(self, raw: Array, xp: ModuleType) -> Array:
+        """Positions u of raw distances, 0 at `low` and 1 at `high`; held there outside."""
         # r - low is exact where the range is narrow; a difference of two logarithms would lose its digits there.
-        return torch.log1p((raw - self.low).mul_(self.factor)).div_(self.length)
+        u = raw - self.low
+        u *= self.factor
+        u = xp.log1p(u) / self.length
+        return xp.clip(u, 0, 1)
 
-    def slope(self, raw: Tensor) -> Tensor:
+    def slope(self, raw: Array) -> Array:
         """Derivative of u by the raw distance, with the ends as constants."""
-        return (self.factor / self.length) / ((raw - self.low).mul_(self.factor).add_(1))
+        shrink = raw - self.low
+        shrink *= self.factor
+        shrink += 1
+        return (self.factor / self.length) / shrink
 
-    def slope_by_ends(self, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def slope_by_ends(self, u: Array, weight: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum(weight * u)`` by `low` and by `high`, with the distances as constants."""
         by_low = -(weight * (1 - u)).sum() * self.factor / self.length
         by_high = -(weight * u).sum() * self.slope(self.high)
         return by_low, by_high
 
+    def slope_by_one(self, raw: Array, u: Array, weight: Array) -> Array:
+        """Derivative of ``sum(weight * u)`` by `one`, the raw distance of length 1."""
+        at_low, at_high = 1 / (self.one + self.low), 1 / (self.one + self.high)
+        moved = 1 / (self.one + raw) - at_low - u * (at_high - at_low)
+        return (weight * moved).sum() / self.length
 
-def staircase_area(u: Tensor, drop: Tensor) -> Tensor:
-    """Twice the area between the line ``1 - u`` and the staircase that has fallen by `drop` after each knot.
 
-    ``S = 2 sum_j [G_j(u_{j+1}) - G_j(u_j)]`` with ``G_j(u) = (u - drop_j) |u - drop_j| / 2``. Taken as
-    ``width * (|left| + |right|)``, corrected in the few intervals where the line crosses the step, because a sum
-    over millions of differences of squares would lose the digits of float32.
+def staircase(u: Array, steps: Steps, xp: ModuleType) -> tuple[Array, Array]:
+    """Twice the area between the line ``1 - u`` and a staircase, and its derivative by the inner knots.
+
+    The area is ``2 sum_j [G_j(u_{j+1}) - G_j(u_j)]`` with ``G_j(u) = (u - drop_j) |u - drop_j| / 2`` (METHOD: the
+    closed form). Summed by knots instead of intervals, knot j adds ``rise * |m|`` with ``m = 2 u_j - total``, or
+    ``(m² + rise²) / 2`` where the line crosses its step, and its derivative is m clipped to the rise: no
+    difference of nearly equal numbers is left, of which float32 would lose the digits.
 
     Parameters
     ----------
-    u : Tensor, shape (knots,)
-        Ascending, from 0 to 1.
-    drop : Tensor, shape (knots - 1,)
+    u : array, shape (knots - 2,)
+        The inner knots, ascending, in [0, 1]; the first and the last lie at 0 and 1.
+    steps : Steps
 
     Returns
     -------
-    Tensor, 0-dim
+    area : array, 0-dim
+    slope : array, shape (knots - 2,)
     """
-    left = u[:-1] - drop
-    right = u[1:] - drop
-    crossing = (left * right).clamp_(max=0).sum()
-    return (u.diff() * left.abs_().add_(right.abs_())).sum() + 2 * crossing
+    m = u * 2
+    m -= steps.total
+    distance = abs(m)
+    inside = xp.clip(steps.rise - distance, 0, None)
+    distance *= steps.rise
+    inside *= inside
+    area = distance.sum() + 0.5 * inside.sum() + steps.ends
+    slope = xp.clip(m, -steps.rise, steps.rise)
+    slope *= 2
+    return area, slope
 
 
-def staircase_slope(u: Tensor, drop: Tensor, rise: Tensor) -> Tensor:
-    """Derivative of `staircase_area` by the inner knots, shape (knots - 2,).
+def sorting_order(values: np.ndarray) -> np.ndarray:
+    """The order ``(pairs,)`` that sorts non-negative distances, as `numpy.argsort` but faster for float32.
 
-    ``2 (|u_j - drop_{j-1}| - |u_j - drop_j|)`` as one clipped difference: with millions of steps the two terms
-    agree in nearly all digits.
+    Non-negative floats sort like their bits. The 32 bits, less the smallest, are sorted by their lower and then by
+    their upper half; for 16 bits numpy has a radix sort, in about a fifth of the time of sorting floats.
     """
-    middle = (u[1:-1] - drop[:-1]).mul_(2).sub_(rise)
-    return torch.clamp(middle, -rise, rise).mul_(2)
-
-
-def sorted_with_order(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances in ascending order, and their places before.
-
-    On a CPU, float32 distances travel through numpy's vectorised sort with their place packed behind their bits
-    (non-negative floats sort like their bit patterns): about 20 times faster than sorting with indices.
-    """
-    if raw.device.type != "cpu":
-        return torch.sort(raw)
-    values = raw.detach().numpy()
-    if values.dtype != np.float32:
-        order = np.argsort(values)
-        return torch.from_numpy(values[order]), torch.from_numpy(order)
-    keys = values.view(np.uint32).astype(np.uint64)
-    keys <<= 32
-    keys |= np.arange(len(keys), dtype=np.uint64)
-    keys.sort()
-    order = (keys & 0xFFFFFFFF).view(np.int64)
-    keys >>= 32
-    return torch.from_numpy(keys.astype(np.uint32).view(np.float32)), torch.from_numpy(order)
-
-
-def sorted_values(raw: Tensor) -> Tensor:
-    """Distances in ascending order."""
-    return torch.from_numpy(np.sort(raw.detach().numpy())) if raw.device.type == "cpu" else raw.sort().values
+    if values.dtype != np.float32 or not len(values):
+        return np.argsort(values)
+    keys = values.view(np.uint32)
+    keys = keys - keys.min()
+    by_lower = np.argsort(keys.astype(np.uint16), kind="stable").astype(np.uint32)
+    keys >>= 16
+    upper = keys.astype(np.uint8 if keys.max() < 256 else np.uint16)
+    return by_lower.take(np.argsort(upper.take(by_lower), kind="stable"))

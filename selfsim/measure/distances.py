@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial.distance import squareform
+from scipy.linalg import get_blas_funcs
 from torch import Tensor
 
 from ..validation import check_activations
@@ -21,22 +21,20 @@ class Scaled(NamedTuple):
     """Neurons as rows, brought near 1 by an exact power of two, so that no square overflows or vanishes."""
 
     vectors: Tensor  # (neurons, samples)
-    exponent: Tensor  # 0-dim; the activations are vectors * 2**exponent
+    scale: Tensor  # 0-dim; vectors are the activations times this
 
 
 def scaled_neurons(activations: Tensor) -> Scaled:
-    """Transpose ``(samples, neurons)`` to neurons as rows and divide by a power of two near their largest value.
+    """Transpose ``(samples, neurons)`` to neurons as rows and divide by a power of two near their spread.
 
     A power of two keeps every digit. Without it, float32 activations of 1e30 or 1e-30 have no finite, or no
     non-zero, squared distance. No synchronisation on a GPU.
     """
-    vectors = activations.t()
     # A constant added to all neurons changes no distance, so the size that matters is that of the spread.
-    spread = vectors.amax() - vectors.amin()
-    exponent = torch.frexp(spread).exponent.clamp(-120, 120)
-    # ldexp would build 2**120 in one factor of the same dtype: in range for float32, and exact.
-    scale = torch.exp2((-exponent).to(vectors.dtype))
-    return Scaled((vectors * scale).contiguous(), exponent)
+    low, high = torch.aminmax(activations)
+    exponent = torch.frexp(high - low).exponent.clamp(-120, 120)
+    scale = torch.exp2((-exponent).to(activations.dtype))
+    return Scaled((activations.t() * scale).contiguous(), scale)
 
 
 def raw_distances(vectors: Tensor) -> Tensor:
@@ -47,16 +45,6 @@ def raw_distances(vectors: Tensor) -> Tensor:
     return torch.pdist(vectors)
 
 
-def square_form(condensed: Tensor, n: int) -> Tensor:
-    """Symmetric ``(n, n)`` matrix with zero diagonal from condensed ``(pairs,)`` values."""
-    if condensed.device.type == "cpu":
-        return torch.from_numpy(squareform(condensed.detach().numpy(), checks=False))
-    square = condensed.new_zeros(n, n)
-    i, j = torch.triu_indices(n, n, 1, device=condensed.device)
-    square[i, j] = condensed
-    return square + square.t()
-
-
 def gradient_of_distances(vectors: Tensor, distances: Tensor, slope: Tensor) -> Tensor:
     """Gradient ``(neurons, samples)`` of a value whose derivative by each raw pair distance is `slope`.
 
@@ -64,10 +52,36 @@ def gradient_of_distances(vectors: Tensor, distances: Tensor, slope: Tensor) -> 
     over pairs and samples. A pair at distance 0 has no direction and gets none.
     """
     weight = torch.where(distances > 0, slope / distances, 0.0)
-    matrix = square_form(weight, vectors.shape[0])
     # Centred, the two terms nearly cancel less: an offset of 1000 would cost three digits.
     centred = vectors - vectors.mean(0)
-    return centred * matrix.sum(1, keepdim=True) - matrix @ centred
+    # With a column of ones, the product gives the sums of rows as well.
+    columns = torch.cat([centred, centred.new_ones(len(centred), 1)], 1)
+    product = _symmetric_times(weight, columns)
+    return centred * product[:, -1:] - product[:, :-1]
+
+
+def _symmetric_times(condensed: Tensor, columns: Tensor) -> Tensor:
+    """``W @ columns`` for the symmetric matrix with zero diagonal that `condensed` stands for."""
+    n = len(columns)
+    if condensed.device.type != "cpu":
+        return square_form(condensed, n) @ columns
+    # BLAS reads one triangle only, so the other need not be written.
+    upper = np.empty((n, n), dtype=condensed.numpy().dtype)
+    values, start = condensed.numpy(), 0
+    for i in range(n):
+        upper[i, i] = 0
+        upper[i, i + 1 :] = values[start : start + n - i - 1]
+        start += n - i - 1
+    symm = get_blas_funcs("symm", (upper,))
+    return torch.from_numpy(symm(1.0, upper.T, columns.numpy().T, side=1, lower=1).T)
+
+
+def square_form(condensed: Tensor, n: int) -> Tensor:
+    """Symmetric ``(n, n)`` matrix with zero diagonal from condensed ``(pairs,)`` values."""
+    square = condensed.new_zeros(n, n)
+    i, j = torch.triu_indices(n, n, 1, device=condensed.device)
+    square[i, j] = condensed
+    return square + square.t()
 
 
 def equal_within(dtype: torch.dtype) -> float:
@@ -84,20 +98,22 @@ def all_equal(pairs: int, low: float, high: float) -> ValueError:
 
 
 class OfDistances(torch.autograd.Function):
-    """A scalar function of all pair distances, with the gradient to the neurons in one matrix product.
+    """A scalar function of all pair distances, with the gradient to the activations in one matrix product.
 
-    ``evaluate(distances, need_slope)`` gets the raw condensed distances and returns the value (0-dim) and its
-    derivative by each distance (or None).
+    ``evaluate(distances, one, need_slope)`` gets the raw condensed distances and the raw distance that stands for
+    the length 1; it returns the value (0-dim) and its derivative by each raw distance (or None).
     """
 
     @staticmethod
-    def forward(ctx, vectors: Tensor, evaluate: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]) -> Tensor:
+    def forward(ctx, activations: Tensor, evaluate: Callable) -> Tensor:
+        vectors, scale = scaled_neurons(activations)
         distances = raw_distances(vectors)
-        value, slope = evaluate(distances, ctx.needs_input_grad[0])
+        one = scale * activations.shape[0] ** 0.5
+        value, slope = evaluate(distances, one, ctx.needs_input_grad[0])
         if slope is None:
             ctx.mark_non_differentiable(value)
         else:
-            ctx.save_for_backward(vectors, distances, slope)
+            ctx.save_for_backward(vectors, scale, distances, slope)
         return value
 
     @staticmethod
@@ -105,7 +121,11 @@ class OfDistances(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         if not ctx.saved_tensors:
             return None, None
-        return upstream * gradient_of_distances(*ctx.saved_tensors), None
+        vectors, scale, distances, slope = ctx.saved_tensors
+        gradient = gradient_of_distances(vectors, distances, slope) * (upstream * scale)
+        # In the layout of the activations: a transposed one would send what comes after through another path of
+        # the matrix library, and a constraint of weight 0 would change the last bits of a training.
+        return gradient.t().contiguous(), None
 
 
 def pair_distances(activations: Tensor | np.ndarray) -> Tensor:
@@ -123,8 +143,8 @@ def pair_distances(activations: Tensor | np.ndarray) -> Tensor:
 
     Raises
     ------
-    ValueError
-        Not two-dimensional, no samples, fewer than 2 neurons, NaN or Inf.
+    TypeError, ValueError
+        Not a floating-point tensor, not two-dimensional, no samples, fewer than 2 neurons, NaN or Inf.
 
     Notes
     -----
@@ -141,5 +161,5 @@ def pair_distances(activations: Tensor | np.ndarray) -> Tensor:
     tensor([5.0000, 1.0000, 4.2426])
     """
     activations = check_activations(activations, min_neurons=2).detach()
-    vectors, exponent = scaled_neurons(activations)
-    return raw_distances(vectors) * torch.exp2(exponent.to(vectors.dtype)) / activations.shape[0] ** 0.5
+    vectors, scale = scaled_neurons(activations)
+    return raw_distances(vectors) / scale / activations.shape[0] ** 0.5

@@ -15,6 +15,7 @@ from numpy.polynomial import chebyshev
 from torch import Tensor
 
 from ..boxes.correlation_sum import surrogate_count
+from .area import sorting_order
 
 # Distances are sorted in pieces that stay in the processor's cache; counting needs no order across pieces.
 _PIECE = 32_768
@@ -26,24 +27,33 @@ def scale_lengths(shortest: float, longest: float, scales: int) -> np.ndarray:
     return np.expm1(log_low + (math.log1p(longest) - log_low) * np.linspace(0.0, 1.0, scales))
 
 
-def fractions_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
-    """Fraction of the distances ``(pairs,)`` strictly below each of the ascending `scales_at` (same unit).
-
-    At the two ends the strict comparison would be decided by the rounding of the scale, so they are set: nothing
-    lies below the shortest distance, all but one below the longest.
-    """
-    pairs = distances.numel()
+def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
+    """Number of the distances ``(pairs,)`` strictly below each of the ascending `scales_at` (same unit)."""
     # Rounded up to the distances' own type, the scales are passed by the same distances, and need no wider copy.
     limits = _rounded_up(scales_at, np.float64 if distances.dtype == torch.float64 else np.float32)
-    if distances.device.type == "cpu":
-        array = distances.detach().numpy()
-        pieces = (np.sort(array[i : i + _PIECE]) for i in range(0, pairs, _PIECE))
-        below = np.sum([np.searchsorted(piece, limits, side="left") for piece in pieces], axis=0)
-    else:
+    if distances.device.type != "cpu":
         ascending = distances.detach().sort().values
-        below = torch.searchsorted(ascending, torch.as_tensor(limits, device=distances.device)).cpu().numpy()
-    fraction = below / pairs
-    fraction[0], fraction[-1] = 0.0, (pairs - 1) / pairs
+        return torch.searchsorted(ascending, torch.as_tensor(limits, device=distances.device)).cpu().numpy()
+    array = distances.detach().numpy()
+    pieces = (_sorted(array[i : i + _PIECE]) for i in range(0, len(array), _PIECE))
+    return np.sum([np.searchsorted(piece, limits, side="left") for piece in pieces], axis=0)
+
+
+def _sorted(piece: np.ndarray) -> np.ndarray:
+    return piece[sorting_order(piece)]
+
+
+def fractions_below(distances: Tensor, scales_at: np.ndarray, *, open_ends: bool = False) -> np.ndarray:
+    """Fraction of the distances ``(pairs,)`` strictly below each of the ascending `scales_at` (same unit).
+
+    Where the scales reach from the shortest distance to the longest, the strict comparison at the two ends would be
+    decided by the rounding of the scale, so they are set: nothing lies below the shortest distance, all but one
+    below the longest. With `open_ends` they are counted like the others.
+    """
+    pairs = distances.numel()
+    fraction = counts_below(distances, scales_at) / pairs
+    if not open_ends:
+        fraction[0], fraction[-1] = 0.0, (pairs - 1) / pairs
     return fraction
 
 

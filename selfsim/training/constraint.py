@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..measure.rate import check_rate_options, ss_rate
+from ..measure.rate import RateOptions, ss_rate
 from ..models.probe import Probe
 
 
@@ -95,7 +95,7 @@ class SelfSimilarityConstraint:
         self._baseline: Tensor | None = None  # S_old
         self._sum: Tensor | None = None
         self._calls = 0
-        check_rate_options(**self._rate)  # here, not in the middle of a training
+        RateOptions(**self._rate)  # wrong options fail here, not in the middle of a training
 
     @classmethod
     def paper(
