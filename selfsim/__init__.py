@@ -19,6 +19,8 @@ _ROOMS = {
     "feature_networks": "measure.network",
     "pair_distances": "measure.distances",
     "rate_curve": "measure.curve",
+    "rate_drivers": "measure.drivers",
+    "RateDrivers": "measure.drivers",
     "ss_rate": "measure.rate",
     "activations": "models.probe",
     "create": "models.architectures",
@@ -33,6 +35,7 @@ _ROOMS = {
     "null_activations": "uncertainty",
     "null_band": "uncertainty",
     "paired_difference": "uncertainty",
+    "samples_interval": "uncertainty",
 }
 
 __all__ = sorted(_ROOMS)

@@ -10,6 +10,7 @@ does) and on torch tensors (on a GPU); `xp` is the module of either.
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import NamedTuple
 
@@ -71,6 +72,8 @@ class Axis(NamedTuple):
 def staircase(u: Array, steps: Steps, xp: ModuleType) -> tuple[Array, Array]:
     """Twice the area between the line ``1 - u`` and a staircase, and its derivative by the inner knots.
 
+    Without ``steps.ends``, so that it can be summed over pieces.
+
     The area is ``2 sum_j [G_j(u_{j+1}) - G_j(u_j)]`` with ``G_j(u) = (u - drop_j) |u - drop_j| / 2`` (METHOD: the
     closed form). Summed by knots instead of intervals, knot j adds ``rise * |m|`` with ``m = 2 u_j - total``, or
     ``(m² + rise²) / 2`` where the line crosses its step, and its derivative is m clipped to the rise: no
@@ -93,23 +96,34 @@ def staircase(u: Array, steps: Steps, xp: ModuleType) -> tuple[Array, Array]:
     inside = xp.clip(steps.rise - distance, 0, None)
     distance *= steps.rise
     inside *= inside
-    area = distance.sum() + 0.5 * inside.sum() + steps.ends
+    area = distance.sum() + 0.5 * inside.sum()
     slope = xp.clip(m, -steps.rise, steps.rise)
     slope *= 2
     return area, slope
 
 
-def sorting_order(values: np.ndarray) -> np.ndarray:
-    """The order ``(pairs,)`` that sorts non-negative distances, as `numpy.argsort` but faster for float32.
+def sorted_with_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Non-negative distances ``(pairs,)`` in ascending order, and the order; faster than `numpy.argsort` for float32.
 
-    Non-negative floats sort like their bits. The 32 bits, less the smallest, are sorted by their lower and then by
-    their upper half; for 16 bits numpy has a radix sort, in about a fifth of the time of sorting floats.
+    Non-negative floats sort like their bits, and whole numbers can be sorted by radix, in a fifth of the time of
+    sorting floats: by torch where it is built with FBGEMM and they are many, else by numpy, which has a radix sort
+    for 16 bits (first by the lower half of the bits, then by the upper).
     """
     if values.dtype != np.float32 or not len(values):
-        return np.argsort(values)
+        order = np.argsort(values)
+        return values[order], order
+    if len(values) >= 32_768 and _radix_sort_in_torch():
+        bits, order = torch.from_numpy(values.view(np.int32)).sort()
+        return bits.numpy().view(np.float32), order.numpy()
     keys = values.view(np.uint32)
     keys = keys - keys.min()
-    by_lower = np.argsort(keys.astype(np.uint16), kind="stable").astype(np.uint32)
+    by_lower = np.argsort(keys.astype(np.uint16), kind="stable")
     keys >>= 16
     upper = keys.astype(np.uint8 if keys.max() < 256 else np.uint16)
-    return by_lower.take(np.argsort(upper.take(by_lower), kind="stable"))
+    order = by_lower.take(np.argsort(upper.take(by_lower), kind="stable"))
+    return values.take(order), order
+
+
+@functools.cache
+def _radix_sort_in_torch() -> bool:
+    return "USE_FBGEMM" in torch.__config__.show()

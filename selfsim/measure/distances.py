@@ -51,7 +51,9 @@ def gradient_of_distances(vectors: Tensor, distances: Tensor, slope: Tensor) -> 
     With ``W_ij = slope_ij / distance_ij`` it is ``rowsum(W) * X - W X``: one matrix product instead of a pass
     over pairs and samples. A pair at distance 0 has no direction and gets none.
     """
-    weight = torch.where(distances > 0, slope / distances, 0.0)
+    weight = slope / distances
+    if distances.device.type != "cpu" or distances.min() == 0:
+        weight = torch.where(distances > 0, weight, 0.0)
     # Centred, the two terms nearly cancel less: an offset of 1000 would cost three digits.
     centred = vectors - vectors.mean(0)
     # With a column of ones, the product gives the sums of rows as well.
@@ -68,10 +70,11 @@ def _symmetric_times(condensed: Tensor, columns: Tensor) -> Tensor:
     # BLAS reads one triangle only, so the other need not be written.
     upper = np.empty((n, n), dtype=condensed.numpy().dtype)
     values, start = condensed.numpy(), 0
-    for i in range(n):
-        upper[i, i] = 0
-        upper[i, i + 1 :] = values[start : start + n - i - 1]
-        start += n - i - 1
+    for i in range(n - 1):
+        stop = start + n - i - 1
+        upper[i, i + 1 :] = values[start:stop]
+        start = stop
+    np.fill_diagonal(upper, 0)
     symm = get_blas_funcs("symm", (upper,))
     return torch.from_numpy(symm(1.0, upper.T, columns.numpy().T, side=1, lower=1).T)
 

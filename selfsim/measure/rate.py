@@ -20,12 +20,13 @@ from ..boxes.complete_linkage import counts_at, merge_heights, merge_pairs
 from ..boxes.correlation_sum import Steps, surrogate_drop, surrogate_steps
 from ..boxes.greedy_coloring import counts_at as coloring_counts_at
 from ..validation import check_activations, check_choice, check_finite
-from .area import Array, Axis, sorting_order, staircase
+from .area import Array, Axis, sorted_with_order, staircase
 from .blocks import BlockedRate
 from .distances import OfDistances, all_equal, equal_within, raw_distances, scaled_neurons, square_form
 from .scales import fractions_below, scale_lengths, straight_through_slope, sum_over_scales
 
 PAPER_SCALES = 256
+_PIECE = 65_536
 
 
 @dataclass(frozen=True)
@@ -189,21 +190,32 @@ def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
             )
         return BlockedRate.apply(activations, options.scales, options.max_bytes, options.check)
 
-    def evaluate(raw: Tensor, one: Tensor, need_slope: bool) -> tuple[Tensor, Tensor | None]:
-        measure = _Measure(raw, one, activations, options)
-        match options.count:
-            case "complete-linkage":
-                return measure.by_linkage(need_slope)
-            case "greedy-coloring":
-                return measure.by_coloring(), None
-        if options.gradient == "straight-through":
-            return measure.by_scales(need_slope)
-        if options.scales is not None and not need_slope:
-            return measure.by_scales(False)
-        value, slope = measure.by_area(need_slope)
-        return (value if options.scales is None else measure.by_scales(False)[0]), slope
+    return OfDistances.apply(activations, functools.partial(_value_and_slope, activations, options))
 
-    return OfDistances.apply(activations, evaluate)
+
+def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
+    """Derivative of the rate by the length of each edge, ``(pairs,)``, in scipy's order of pairs."""
+    vectors, scale = scaled_neurons(activations.detach())
+    one = scale * activations.shape[0] ** 0.5
+    return _value_and_slope(activations, options, raw_distances(vectors), one, True)[1] * one
+
+
+def _value_and_slope(
+    activations: Tensor, options: RateOptions, raw: Tensor, one: Tensor, need_slope: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The rate, and (where it has one) its derivative by each raw distance."""
+    measure = _Measure(raw, one, activations, options)
+    match options.count:
+        case "complete-linkage":
+            return measure.by_linkage(need_slope)
+        case "greedy-coloring":
+            return measure.by_coloring(), None
+    if options.gradient == "straight-through":
+        return measure.by_scales(need_slope)
+    if options.scales is not None and not need_slope:
+        return measure.by_scales(False)
+    value, slope = measure.by_area(need_slope)
+    return (value if options.scales is None else measure.by_scales(False)[0]), slope
 
 
 class _Measure:
@@ -245,29 +257,40 @@ class _Measure:
 
     def by_area(self, need_slope: bool) -> tuple[Tensor, Tensor | None]:
         """The surrogate's exact area, and its derivative by each raw distance."""
-        order = sorting_order(self.raw) if self.on_cpu else self.raw.argsort()
-        ascending = self.raw[order]
+        ascending, order = sorted_with_order(self.raw) if self.on_cpu else self.raw.sort()
         at = self.places()
         axis = self.axis(tuple(ascending[place] for place in at))
-        value, slope = self.under(ascending, axis, at, _steps(self.n, self.tensor))
+        value, slope = self.under(ascending, axis, at, _steps(self.n, self.tensor), need_slope)
         return self.tensor.new_tensor(value), self.back(order, slope) if need_slope else None
 
-    def under(self, knots: Array, axis: Axis, at: tuple[int, int, int], steps: Steps) -> tuple[Array, Array]:
+    def under(
+        self, knots: Array, axis: Axis, at: tuple[int, int, int], steps: Steps, need_slope: bool
+    ) -> tuple[Array, Array | None]:
         """Area of the staircase with these raw knots (ends included), and its derivative by each of them."""
-        inner = knots[1:-1]
-        u = axis.positions(inner, self.xp)
-        value, by_u = staircase(u, steps, self.xp)
-        low, high, middle = at
-        if self.options.quantiles is not None:  # knots outside the ends are held there
-            by_u[: max(low, 0)], by_u[max(high - 1, 0) :] = 0, 0
-        slope = self.xp.zeros_like(knots)
-        slope[1:-1] = by_u * axis.slope(inner)
-        if self.options.ends == "attached":
-            by_low, by_high = axis.slope_by_ends(u, by_u)
-            slope[low] += by_low
-            slope[high] += by_high
-            if self.options.unit == "median":
-                slope[middle] += axis.slope_by_one(inner, u, by_u)
+        slope = self.xp.zeros_like(knots) if need_slope else None
+        value, by_ends = steps.ends, [0.0, 0.0, 0.0]
+        low, high, _ = at
+        # In pieces that stay in the processor's cache; a GPU takes all at once.
+        piece = _PIECE if self.on_cpu else len(knots)
+        for first in range(1, len(knots) - 1, piece):
+            inner = knots[first : min(first + piece, len(knots) - 1)]
+            u = axis.positions(inner, self.xp)
+            part, by_u = staircase(u, steps.part(first - 1, len(inner)), self.xp)
+            value = value + part
+            if not need_slope:
+                continue
+            # Knots outside the ends are held there.
+            by_u[: max(low + 1 - first, 0)] = 0
+            by_u[max(high - first, 0) :] = 0
+            if self.options.ends == "attached":
+                by_ends[:2] = (a + b for a, b in zip(by_ends, axis.slope_by_ends(u, by_u), strict=False))
+                if self.options.unit == "median":
+                    by_ends[2] = by_ends[2] + axis.slope_by_one(inner, u, by_u)
+            by_u *= axis.slope(inner)
+            slope[first : first + len(inner)] = by_u
+        if need_slope and self.options.ends == "attached":
+            for place, change in zip(at, by_ends, strict=True):
+                slope[place] += change
         return value, slope
 
     def back(self, order: Array, slope: Array) -> Tensor:
@@ -312,6 +335,7 @@ class _Measure:
         inner = heights[1:-1]
         u = axis.positions(inner, np)
         value, by_u = staircase(u, steps, np)
+        value += steps.ends
         by_u = np.where((inner > axis.low) & (inner < axis.high), by_u, 0)
         slope = np.zeros_like(self.raw)
         slope[pairs[1:-1]] = by_u * axis.slope(inner)

@@ -15,7 +15,7 @@ from numpy.polynomial import chebyshev
 from torch import Tensor
 
 from ..boxes.correlation_sum import surrogate_count
-from .area import sorting_order
+from .area import sorted_with_order
 
 # Distances are sorted in pieces that stay in the processor's cache; counting needs no order across pieces.
 _PIECE = 32_768
@@ -35,12 +35,8 @@ def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
         ascending = distances.detach().sort().values
         return torch.searchsorted(ascending, torch.as_tensor(limits, device=distances.device)).cpu().numpy()
     array = distances.detach().numpy()
-    pieces = (_sorted(array[i : i + _PIECE]) for i in range(0, len(array), _PIECE))
+    pieces = (sorted_with_order(array[i : i + _PIECE])[0] for i in range(0, len(array), _PIECE))
     return np.sum([np.searchsorted(piece, limits, side="left") for piece in pieces], axis=0)
-
-
-def _sorted(piece: np.ndarray) -> np.ndarray:
-    return piece[sorting_order(piece)]
 
 
 def fractions_below(distances: Tensor, scales_at: np.ndarray, *, open_ends: bool = False) -> np.ndarray:
@@ -68,7 +64,7 @@ def sum_over_scales(drop: np.ndarray) -> float:
 
 
 def straight_through_slope(lengths: Tensor, at: np.ndarray, fraction: np.ndarray, n: int) -> Tensor:
-    """The paper's derivative of S by each pair's length, ``(pairs,)``, in the dtype of `lengths`.
+    """The paper's derivative of S by each of the `lengths`, in their dtype; any part of the layer's pairs.
 
     ``h(d) = -(n / P) sum_i dS/dC_i sigmoid'(l_i - d)``; the signs at the two end scales are rounding noise in the
     published code and are zero here.
@@ -80,7 +76,7 @@ def straight_through_slope(lengths: Tensor, at: np.ndarray, fraction: np.ndarray
         np.sign(residual) * (2 / scales) * (n - 1) ** 2 / (count * math.log(n) ** 2 * (1 + (n - 1) * fraction))
     )
     by_fraction[[0, -1]] = 0.0
-    weight = -by_fraction * n / lengths.numel()
+    weight = -by_fraction * n / (n * (n - 1) / 2)
     return _bump_sum(lengths, at, weight)
 
 
@@ -94,8 +90,19 @@ def _bump_sum(lengths: Tensor, at: np.ndarray, weight: np.ndarray) -> Tensor:
     degree = math.ceil(digits * math.log(10) / math.log(ratio))
     if degree <= 64:
         series = chebyshev.Chebyshev.interpolate(lambda d: _bumps(d, at, weight), degree, domain=[low, high])
-        return _clenshaw(series.coef, (lengths - (low + half)) / half)
-    return _bumps_in_pieces(lengths, at, weight)
+
+        def evaluate(piece: Tensor) -> Tensor:
+            return _clenshaw(series.coef, (piece - (low + half)) / half)
+    else:  # too wide a range for a short series: the sum itself
+        at_, weight_ = (torch.as_tensor(array).to(lengths) for array in (at, weight))
+
+        def evaluate(piece: Tensor) -> Tensor:
+            return (((at_ - piece[:, None]) / 2).clamp_(-40, 40).cosh_().square_().reciprocal_() @ weight_) / 4
+
+    out = torch.empty_like(lengths)
+    for target, piece in zip(out.split(_PIECE), lengths.split(_PIECE), strict=True):
+        target.copy_(evaluate(piece))
+    return out
 
 
 def _bumps(d: np.ndarray, at: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -111,13 +118,3 @@ def _clenshaw(coefficients: np.ndarray, x: Tensor) -> Tensor:
         previous.neg_().addcmul_(twice, current).add_(c)
         current, previous = previous, current
     return x * current - previous + float(coefficients[0])
-
-
-def _bumps_in_pieces(lengths: Tensor, at: np.ndarray, weight: np.ndarray) -> Tensor:
-    """The sum itself, in pieces of bounded memory, for distances that span too wide a range for a short series."""
-    at_, weight_ = (torch.as_tensor(a).to(lengths) for a in (at, weight))
-    out = torch.empty_like(lengths)
-    for target, piece in zip(out.split(_PIECE), lengths.split(_PIECE), strict=True):
-        half = (at_ - piece[:, None]).mul_(0.5).clamp_(-40, 40)
-        torch.mv(half.cosh_().square_().reciprocal_(), weight_ / 4, out=target)
-    return out

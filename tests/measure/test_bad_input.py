@@ -17,8 +17,12 @@ FUNCTIONS = {
     "ss_rate straight-through": lambda x: selfsim.ss_rate(x, gradient="straight-through"),
     "ss_rate complete-linkage": lambda x: selfsim.ss_rate(x, count="complete-linkage"),
     "ss_rate greedy-coloring": lambda x: selfsim.ss_rate(x, count="greedy-coloring"),
+    "ss_rate at quantiles": lambda x: selfsim.ss_rate(x, quantiles=(0.0, 0.95)),
+    "ss_rate by medians": lambda x: selfsim.ss_rate(x, unit="median"),
+    "ss_rate in blocks": lambda x: selfsim.ss_rate(x, scales=256, max_bytes=10**6),
     "rate_curve": selfsim.rate_curve,
     "constraint": lambda x: selfsim.SelfSimilarityConstraint()(x),
+    "samples_interval": lambda x: selfsim.samples_interval(lambda a: a.sum(), x, draws=3),
     "null_activations": lambda x: selfsim.null_activations(x, null="gauss", seed=0),
     "FeatureNetwork": selfsim.FeatureNetwork,
     "pair_distances": selfsim.pair_distances,
@@ -112,13 +116,17 @@ def test_all_distances_equal(function, kind):
     ids=["float32", "float64", "float16", "bfloat16", "one sample", "numpy", "duplicates", "dead", "1e30", "1e-40"],
 )
 def test_unusual_but_good(function, value):
+    if function == "samples_interval" and len(value) == 1:
+        with pytest.raises(ValueError, match="activations: got 1 samples, need at least 4"):
+            FUNCTIONS[function](value)
+        return
     result = FUNCTIONS[function](value)
     if isinstance(result, torch.Tensor):
         assert torch.isfinite(result).all()
     elif isinstance(result, selfsim.FeatureNetwork):
         assert np.isfinite(result.distances).all()
     else:
-        assert np.isfinite(result.slope)
+        assert np.isfinite(result.estimate if function == "samples_interval" else result.slope)
 
 
 def test_unchecked_gives_nan_not_a_number_that_looks_good():

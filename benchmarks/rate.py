@@ -1,0 +1,144 @@
+"""Speed and memory of the SS rate, forward and backward, against a plain transcription of the paper's formula.
+
+    .venv/bin/python benchmarks/rate.py            # prints a table, writes results/benchmarks/rate.json
+
+Both run in one process on one thread, in turn, and the median of each is taken: only the ratios mean something.
+"Floor" is what no implementation can avoid: one and a half products X Xᵀ and one pass over the pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import torch
+
+from selfsim import ss_rate
+from selfsim.boxes.complete_linkage import merge_pairs, merge_tree
+from selfsim.training.environment import environment_facts
+
+SAMPLES = 64
+GOALS = {(192, "exact"): 60, (768, "exact"): 200, (2048, "exact"): 350}
+GOALS |= {(192, "scales"): 30, (768, "scales"): 200, (2048, "scales"): 400}
+
+
+def plain(activations: torch.Tensor, scales: int = 256) -> torch.Tensor:
+    """The paper's formula as it stands: autograd through a scales x pairs sigmoid."""
+    x = activations.t()
+    n, samples = x.shape
+    d = torch.pdist(x) / math.sqrt(samples)
+    low, high = d.min().detach(), d.max().detach()
+    s = torch.arange(scales) / (scales - 1)
+    sizes = ((1 + low) * ((1 + high) / (1 + low)) ** s - 1)[:, None]
+    hard = (d[None] < sizes).float().mean(1)
+    soft = n * torch.sigmoid(sizes - d[None]).mean(1)
+    fraction = soft + (hard - soft).detach()
+    count = n - (n - 1) * torch.log(1 + (n - 1) * fraction) / math.log(n)
+    return 2 * ((1 - s) - torch.log(count) / math.log(n)).abs().mean()
+
+
+WAYS = {
+    "plain": plain,
+    "exact": ss_rate,
+    "detached": lambda x: ss_rate(x, ends="detached"),
+    "scales": lambda x: ss_rate(x, scales=256, gradient="straight-through"),
+}
+
+
+def seconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def step(way, activations: torch.Tensor) -> None:
+    way(activations.detach().requires_grad_()).backward()
+
+
+def floor(vectors: torch.Tensor, pairs: torch.Tensor) -> None:
+    vectors @ vectors.t()
+    vectors[: len(vectors) // 2] @ vectors.t()
+    pairs.sum()
+
+
+def measured(n: int, ways: dict, repeats: int) -> dict:
+    """Median seconds of each way, taken in turn."""
+    activations = torch.randn(SAMPLES, n, generator=torch.Generator().manual_seed(n))
+    vectors, pairs = activations.t().contiguous(), torch.randn(n * (n - 1) // 2)
+    times = {name: [] for name in [*ways, "floor"]}
+    for repeat in range(repeats + 1):
+        for name, way in ways.items():
+            if name == "plain" and repeat > max(3, repeats // 4):
+                continue
+            times[name].append(seconds(lambda way=way: step(way, activations)))
+        times["floor"].append(seconds(lambda: floor(vectors, pairs)))
+    return {name: statistics.median(values[1:]) for name, values in times.items()}  # the first warms up
+
+
+def linkage(n: int) -> dict:
+    """Seconds of scipy's linkage, and of finding the pair of every merge beyond it."""
+    d = torch.pdist(torch.randn(n, SAMPLES, generator=torch.Generator().manual_seed(n))).double().numpy()
+    tree = statistics.median(seconds(lambda: merge_tree(d)) for _ in range(5))
+    both = statistics.median(seconds(lambda: merge_pairs(d)) for _ in range(5))
+    return {"linkage": tree, "merge pairs": both - tree, "ratio": (both - tree) / tree}
+
+
+def peak_memory(way: str, n: int) -> float:
+    """Peak memory of one forward and backward beyond what is there before, in bytes, in a process of its own."""
+    import subprocess
+
+    code = (
+        "import resource, sys; sys.argv = ['x']; sys.path.insert(0, 'benchmarks'); import torch, rate\n"
+        f"small = torch.randn({SAMPLES}, 16); [rate.step(w, small) for w in rate.WAYS.values()]\n"
+        f"big = torch.randn({SAMPLES}, {n}); ways = rate.WAYS | "
+        "{'blocks': lambda x: rate.ss_rate(x, scales=256, gradient='straight-through', max_bytes=2**28)}\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"rate.step(ways['{way}'], big); print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
+    )
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[192, 768, 2048])
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/rate.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for n in arguments.sizes:
+        times = measured(n, WAYS, repeats={192: 200, 768: 30}.get(n, 7))
+        for way in ("exact", "detached", "scales"):
+            row = {"n": n, "way": way, "milliseconds": 1e3 * times[way], "plain milliseconds": 1e3 * times["plain"]}
+            row |= {"times faster": times["plain"] / times[way], "times the floor": times[way] / times["floor"]}
+            row["goal"] = GOALS.get((n, way))
+            rows.append(row)
+            print(
+                f"n={n:5d} {way:9s} {row['milliseconds']:9.2f} ms, plain {row['plain milliseconds']:9.1f} ms: "
+                f"{row['times faster']:6.0f}x (goal {row['goal'] or '-'}), {row['times the floor']:4.1f}x the floor"
+            )
+    result = {"samples": SAMPLES, "rows": rows}
+    large = measured(8192, {k: WAYS[k] for k in ("exact", "scales")}, repeats=3)
+    result["floor at 8192"] = {way: large[way] / large["floor"] for way in ("exact", "scales")}
+    print("n= 8192, times the floor:", {k: round(v, 1) for k, v in result["floor at 8192"].items()}, "(goal 3)")
+    result["linkage at 768"] = linkage(768)
+    print("merge pairs, times the linkage:", round(result["linkage at 768"]["ratio"], 2), "(goal 0.5)")
+    memory = {way: peak_memory(way, 2048) for way in ("plain", "exact", "scales", "blocks")}
+    memory["blocks at 16384"] = peak_memory("blocks", 16384)
+    result["bytes at 2048"] = memory
+    print("memory at n=2048, MB:", {k: round(v / 2**20) for k, v in memory.items()})
+    result["environment"] = environment_facts()
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
