@@ -60,9 +60,11 @@ def plot_images(images: Images) -> Figure:
     figure, grid = plt.subplots(rows, columns, figsize=(0.9 * columns, 1.15 * rows), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
+    figure.suptitle(images.title, fontsize=10)
     for number, (axes, name) in enumerate(zip(grid.flat, classes, strict=False)):
         picture = images.train.images[(images.train.labels == number).nonzero()[0, 0]].permute(1, 2, 0)
         axes.imshow(picture.squeeze(-1), cmap="gray_r")
+        axes.grid(False)
         axes.set_title(name, fontsize=8)
     return _closed(figure)
 

@@ -52,7 +52,7 @@ def network_table(run: Run) -> pd.DataFrame:
     rows = {
         "network": architecture(run.config.architecture).title,
         "parameters": f"{sum(p.numel() for p in run.model.parameters()):,}",
-        "layers that are read": ", ".join(run.layers),
+        "layers that are read": f"{len(run.layers)}, from {run.layers[0]} to {run.layers[-1]}",
         "validation accuracy": f"{run.series('accuracy')[-1]:.3f}",
         "test accuracy": f"{run.series('accuracy', split='test')[-1]:.3f}",
     }
