@@ -261,7 +261,8 @@ class _Measure:
         at = self.places()
         axis = self.axis(tuple(ascending[place] for place in at))
         value, slope = self.under(ascending, axis, at, _steps(self.n, self.tensor), need_slope)
-        return self.tensor.new_tensor(value), self.back(order, slope) if need_slope else None
+        value = torch.as_tensor(value, dtype=self.tensor.dtype, device=self.tensor.device)
+        return value, self.back(order, slope) if need_slope else None
 
     def under(
         self, knots: Array, axis: Axis, at: tuple[int, int, int], steps: Steps, need_slope: bool
