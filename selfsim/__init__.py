@@ -12,9 +12,15 @@ __version__ = "0.1.0"
 
 # Public name -> the room that it lives in.
 _ROOMS = {
+    "box_bound": "boxes.exact",
     "box_counts": "boxes.counts",
     "box_cover": "boxes.cover",
     "BoxCounts": "boxes.counts",
+    "check_cover": "boxes.check",
+    "fractal_dimension": "boxes.dimension",
+    "multifractal": "boxes.multifractal",
+    "renormalization_flow": "boxes.renormalization",
+    "renormalize": "boxes.renormalization",
     "FeatureNetwork": "measure.network",
     "feature_networks": "measure.network",
     "pair_distances": "measure.distances",

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from .inputs import Distances
+
 
 def merge_tree(distances: np.ndarray) -> np.ndarray:
     """scipy's linkage matrix ``(n - 1, 4)`` of the condensed `distances`; heights ascend.
@@ -35,10 +37,22 @@ def counts_at(heights: np.ndarray, l_B: np.ndarray) -> np.ndarray:
     return len(heights) + 1 - np.searchsorted(heights, l_B, side="left")
 
 
-def labels_at(distances: np.ndarray, l_B: float) -> np.ndarray:
-    """Box of every node ``(n,)``, numbered from 0, when boxes hold distances less than `l_B`."""
-    # fcluster cuts at <=; the next number below l_B turns that into <.
-    labels = hierarchy.fcluster(merge_tree(distances), t=np.nextafter(l_B, -np.inf), criterion="distance")
+def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
+    """Box of every node ``(n,)``, numbered from 0, when distances inside a box are at most `limit`.
+
+    Notes
+    -----
+    Time O(n²), memory O(n²).
+    """
+    lengths = np.asarray(distances.condensed, dtype=np.float64)
+    if distances.n < 2:
+        return np.zeros(distances.n, dtype=np.int64)
+    finite = np.isfinite(lengths)
+    if not finite.all():
+        # Components must not merge at any size: put them further apart than any limit that is left.
+        longest = lengths.max(where=finite, initial=0.0)
+        lengths, limit = np.where(finite, lengths, 2 * longest + 1), min(limit, longest)
+    labels = hierarchy.fcluster(merge_tree(lengths), t=limit, criterion="distance")
     return np.unique(labels, return_inverse=True)[1]
 
 

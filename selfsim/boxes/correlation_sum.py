@@ -52,6 +52,10 @@ class Steps(NamedTuple):
         ends = float(drop[0] ** 2 + (1 - drop[-1]) ** 2)
         return cls((drop[1:] + drop[:-1]).astype(dtype), np.diff(drop).astype(dtype), ends)
 
+    def part(self, first: int, length: int) -> Steps:
+        """The steps of some neighbouring inner knots."""
+        return Steps(self.total[first : first + length], self.rise[first : first + length], self.ends)
+
 
 def surrogate_steps(n: int, dtype: np.dtype) -> Steps:
     """Steps of the surrogate's curve for `n` nodes: one at each of the sorted pair distances.

@@ -1,4 +1,4 @@
-"""Box counts over all scales: N_B against l_B."""
+"""Box counts over all scales: how many boxes are needed at each size."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..validation import check_choice
-from . import complete_linkage, greedy_coloring
+from . import complete_linkage, fast
 from .correlation_sum import surrogate_count
+from .cover import BY_L_B, BY_R_B, SEEDED, check_method, check_suits, labels_at
 from .inputs import Distances, as_distances
-
-METHODS = ("complete-linkage", "greedy-coloring", "surrogate")
+from .sizes import check_size_list, default_sizes
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class BoxCounts:
 
     Attributes
     ----------
-    l_B : ndarray, shape (sizes,)
-        Box sizes, ascending: distances inside a box are less than l_B.
+    sizes : ndarray, shape (sizes,)
+        Box sizes, ascending; also under their own name, as ``.l_B`` or ``.r_B``.
     counts : ndarray, shape (sizes,)
         Number of boxes N_B, averaged over seeds.
     spread : ndarray, shape (sizes,)
@@ -31,13 +31,34 @@ class BoxCounts:
         Number of nodes.
     method : str
         How the boxes were counted.
+    size_name : {"l_B", "r_B"}
+        What the sizes limit: distances inside a box (less than), or distances to its centre (at most).
+    components : int
+        Number of connected components: no count can be lower.
     """
 
-    l_B: np.ndarray
+    sizes: np.ndarray
     counts: np.ndarray
     spread: np.ndarray
     n: int
     method: str
+    size_name: str = "l_B"
+    components: int = 1
+
+    @property
+    def l_B(self) -> np.ndarray:
+        """The sizes, where they are l_B."""
+        return self._sizes_as("l_B")
+
+    @property
+    def r_B(self) -> np.ndarray:
+        """The sizes, where they are r_B."""
+        return self._sizes_as("r_B")
+
+    def _sizes_as(self, name: str) -> np.ndarray:
+        if name != self.size_name:
+            raise AttributeError(f"{name}: these counts are over {self.size_name}, and the two cannot be converted")
+        return self.sizes
 
 
 def box_counts(
@@ -45,6 +66,7 @@ def box_counts(
     *,
     method: str,
     l_B: Sequence[float] | np.ndarray | None = None,
+    r_B: Sequence[float] | np.ndarray | None = None,
     scales: int = 64,
     weight: str | None = None,
     seeds: Sequence[int] = (0,),
@@ -55,18 +77,21 @@ def box_counts(
     ----------
     graph
         As for `box_cover`: a networkx graph, a sparse or distance matrix, condensed distances, a `FeatureNetwork`.
-    method : {"complete-linkage", "greedy-coloring", "surrogate"}
-        Real boxes by agglomeration (the paper's exact procedure) or by greedy colouring, or the paper's
-        correlation-sum formula. The three differ, by a factor of up to 16 where it was measured.
-    l_B : sequence of float, optional
-        Box sizes. By default, for hop distances every size from 1 to the diameter + 1; else `scales` sizes
-        evenly spaced in ln(1 + l) from the shortest distance to just above the longest.
+    method : str
+        Any of `box_cover`, or "surrogate", the paper's correlation-sum formula (by l_B). For feature networks,
+        "complete-linkage" (the paper's exact procedure), "greedy-coloring" and "surrogate" differ by a factor of up
+        to 16 where it was measured.
+    l_B, r_B : sequence of float, optional
+        Box sizes, under the name that the method covers by. By default ("exact": by l_B) for hop distances every
+        size from 1 until there is one box per component; else `scales` sizes evenly spaced in ln(1 + size) from the
+        shortest distance to just above the longest.
     scales : int
-        How many sizes, where `l_B` is not given and distances are not hops.
+        How many sizes, where none are given and distances are not hops.
     weight : str, optional
         Edge attribute with lengths.
     seeds : sequence of int
-        Greedy colouring is repeated in one random order of nodes per seed, and averaged.
+        "greedy-coloring", "cbb" and "random-sequential" are repeated with each seed and averaged; the other methods
+        run once.
 
     Returns
     -------
@@ -75,12 +100,13 @@ def box_counts(
     Raises
     ------
     TypeError, ValueError
-        A graph that cannot be covered, an unknown method, sizes that are not positive, no seeds; infinite
-        distances (several components) with "complete-linkage" or "surrogate".
+        A graph that cannot be covered, an unknown method or one of the other convention, sizes that are not
+        positive, no seeds; infinite distances (several components) with "surrogate".
 
     Notes
     -----
-    Time O(n²) for complete linkage and the surrogate, O(sizes seeds n boxes) for greedy colouring; memory O(n²).
+    Time O(n²) for complete linkage and the surrogate, else as for one cover of `box_cover` per size and seed; the
+    distances are computed once. Memory as for `box_cover`.
 
     References
     ----------
@@ -92,51 +118,64 @@ def box_counts(
     >>> import networkx as nx
     >>> box_counts(nx.path_graph(8), method="greedy-coloring", l_B=[1, 9]).counts
     array([8., 1.])
+    >>> box_counts(nx.path_graph(9), method="memb").r_B
+    array([1., 2., 3., 4.])
     >>> box_counts(np.array([1.0, 3.0, 2.0]), method="complete-linkage", l_B=[1.0, 1.5, 4.0]).counts
     array([3., 2., 1.])
     """
-    check_choice(method, METHODS, name="method")
+    if l_B is not None and r_B is not None:
+        raise ValueError("l_B, r_B: got both, need one of them, or neither for sizes of all scales")
+    check_choice(method, {**BY_L_B, **BY_R_B, "surrogate": None}, name="method")
+    name = "r_B" if r_B is not None or (l_B is None and method in BY_R_B and method not in BY_L_B) else "l_B"
+    if method != "surrogate":
+        check_method(method, name)
+    elif name != "l_B":
+        raise ValueError("method: 'surrogate' counts by l_B, got r_B; need l_B")
     seeds = list(seeds)
     if not seeds:
         raise ValueError("seeds: got none, need at least one")
     distances = as_distances(graph, weight=weight)
-    sizes = _sizes(distances, l_B, scales)
-    runs = _runs(distances, sizes, method, seeds)
-    return BoxCounts(sizes, runs.mean(0), runs.std(0), distances.n, method)
+    if method != "surrogate":
+        check_suits(distances, method)
+    components = int(distances.components().max(initial=-1)) + 1
+    given = r_B if name == "r_B" else l_B
+    if given is not None:
+        sizes = check_size_list(given, name=name)
+    elif method == "fast":
+        sizes = _until_whole(distances, components)
+    else:
+        sizes = default_sizes(distances, name=name, scales=scales)
+    runs = _runs(distances, sizes, method, name, seeds)
+    return BoxCounts(sizes, runs.mean(0), runs.std(0), distances.n, method, name, components)
 
 
-def _runs(distances: Distances, sizes: np.ndarray, method: str, seeds: list[int]) -> np.ndarray:
+def _runs(distances: Distances, sizes: np.ndarray, method: str, name: str, seeds: list[int]) -> np.ndarray:
     """Counts ``(runs, sizes)``, one run per seed where the method depends on it."""
     if distances.n < 2:
         return np.full((1, len(sizes)), float(distances.n))
-    if method == "greedy-coloring":
-        orders = (np.random.default_rng(seed).permutation(distances.n) for seed in seeds)
-        return np.array([greedy_coloring.counts_at(distances.square, sizes, order=o) for o in orders], float)
-    lengths = distances.condensed
-    if not np.isfinite(lengths).all():
+    lengths = distances.condensed if method in ("complete-linkage", "surrogate") else None
+    if lengths is not None and np.isfinite(lengths).all():
+        if method == "complete-linkage":
+            return complete_linkage.counts_at(complete_linkage.merge_heights(lengths), sizes)[None].astype(float)
+        below = np.searchsorted(np.sort(lengths), sizes, side="left") / len(lengths)
+        return surrogate_count(below, distances.n)[None]
+    if method == "surrogate":
         raise ValueError(f"graph: has several components, which method={method!r} cannot count; need a connected one")
-    if method == "complete-linkage":
-        return complete_linkage.counts_at(complete_linkage.merge_heights(lengths), sizes)[None].astype(float)
-    below = np.searchsorted(np.sort(lengths), sizes, side="left") / len(lengths)
-    return surrogate_count(below, distances.n)[None]
+    runs = []
+    for seed in seeds if method in SEEDED else seeds[:1]:
+        # The same seed at every size: the order of nodes is the same throughout.
+        covers = (labels_at(distances, method, name, size, np.random.default_rng(seed)) for size in sizes)
+        runs.append([_number(boxes) for boxes in covers])
+    return np.array(runs, dtype=np.float64)
 
 
-def _sizes(distances: Distances, l_B, scales: int) -> np.ndarray:
-    if l_B is not None:
-        sizes = np.asarray(l_B, dtype=np.float64)
-        if sizes.ndim != 1 or not len(sizes) or not (sizes > 0).all() or not np.isfinite(sizes).all():
-            raise ValueError(f"l_B: got {l_B!r}, need one or more finite sizes above 0")
-        return np.sort(sizes)
-    finite = distances.square[np.isfinite(distances.square)]
-    longest = float(finite.max(initial=0.0))
-    if distances.hops:
-        return np.arange(1.0, longest + 2.0)
-    if scales < 2:
-        raise ValueError(f"scales: got {scales!r}, need at least 2")
-    positive = finite[finite > 0]
-    if not len(positive):
-        return np.array([1.0])
-    sizes = np.expm1(np.linspace(np.log1p(positive.min()), np.log1p(longest), scales))
-    # Sizes are limits that distances stay below: the ends, free of rounding, and one step beyond the longest.
-    sizes[0], sizes[-1] = positive.min(), np.nextafter(longest, np.inf)
-    return sizes
+def _number(boxes: np.ndarray) -> int:
+    return boxes.shape[1] if boxes.ndim == 2 else int(boxes.max(initial=-1)) + 1
+
+
+def _until_whole(distances: Distances, components: int) -> np.ndarray:
+    """Radii 1, 2, … until the fast method needs one box per component only."""
+    radius = 1
+    while len(fast.choose_centres(distances.adjacency, radius)) > components:
+        radius += 1
+    return np.arange(1.0, radius + 1)

@@ -2,64 +2,89 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
 import numpy as np
-from scipy.sparse import csgraph
 
 from ..validation import check_choice
-from . import complete_linkage, greedy_coloring
+from . import burning, complete_linkage, exact, fast, greedy_coloring, memb, overlapping
 from .inputs import Distances, as_distances
+from .sizes import check_sizes
 
-# Each takes the distances of one connected component, the size and a random generator (or None), and returns the
-# box of every node, numbered from 0.
-BY_L_B: dict[str, Callable[[Distances, float, np.random.Generator | None], np.ndarray]] = {
-    "complete-linkage": lambda d, l_B, rng: complete_linkage.labels_at(d.condensed, l_B),
-    "greedy-coloring": lambda d, l_B, rng: greedy_coloring.labels_at(
-        d.square, l_B, order=None if rng is None else rng.permutation(d.n)
-    ),
+# Each takes distances, the longest distance allowed and a random generator (or None), and returns the box of every
+# node (n,), numbered from 0, or for boxes that overlap a boolean matrix (n, boxes).
+BY_L_B = {
+    "greedy-coloring": greedy_coloring.cover,
+    "cbb": burning.compact_box,
+    "overlapping": overlapping.cover,
+    "complete-linkage": complete_linkage.cover,
+    "exact": exact.cover_by_size,
 }
+BY_R_B = {
+    "memb": memb.cover,
+    "random-sequential": burning.random_sequential,
+    "fast": fast.cover,
+    "exact": exact.cover_by_radius,
+}
+# Whose covers depend on a seed.
+SEEDED = {"greedy-coloring", "cbb", "random-sequential"}
 
 
 def box_cover(
-    graph, *, l_B: float, method: str, weight: str | None = None, seed: int | None = None
-) -> dict[Hashable, int] | np.ndarray:
+    graph,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    method: str,
+    weight: str | None = None,
+    seed: int | None = None,
+) -> dict[Hashable, int] | dict[Hashable, tuple[int, ...]] | np.ndarray:
     """Cover a graph or point set with boxes.
 
     Parameters
     ----------
     graph
         A networkx graph or scipy sparse matrix (shortest paths), a square matrix of distances, condensed
-        distances, or anything with ``.distances`` and ``.n`` such as a `FeatureNetwork`.
-    l_B : float
-        Box size: nodes in one box are at pairwise distances *less than* this (Song et al. 2005). For hop
-        distances, ``l_B=1`` gives one box per node.
-    method : {"complete-linkage", "greedy-coloring"}
-        Agglomeration (the paper's exact procedure; distances only, not graphs), or greedy colouring.
+        distances, or anything with ``.distances`` and ``.n`` such as a `FeatureNetwork`. Self-loops do not count.
+    l_B : float, optional
+        Box size: nodes in one box are at pairwise distances *less than* this. In hops, ``l_B=1`` gives one box per
+        node.
+    r_B : float, optional
+        Box radius: nodes are *at most* this far from the centre of their box. Exactly one of the two is needed.
+    method : str
+        By l_B: "greedy-coloring", "cbb" (compact box burning), "overlapping" (OBCA), "complete-linkage" (the paper's
+        exact procedure; distances only, not graphs), "exact" (small graphs). By r_B: "memb" (maximum excluded mass
+        burning), "random-sequential" (burning), "fast" (graphs of millions of nodes, hops only), "exact".
     weight : str, optional
-        Edge attribute with the lengths of edges; by default distances are numbers of edges.
+        Edge attribute with the lengths of edges ("data" for the entries of a sparse matrix); by default distances
+        are numbers of edges.
     seed : int, optional
-        Greedy colouring takes the nodes in a random order drawn from this seed; without one, in a fixed order.
+        Of the order in which "greedy-coloring", "cbb" and "random-sequential" take the nodes. Without one, greedy
+        colouring starts with the nodes that conflict with most others, and the other two draw as with seed 0.
 
     Returns
     -------
     dict or ndarray
-        For a networkx graph, node → box; else an array of boxes ``(n,)``. Boxes are numbered from 0.
+        For a networkx graph, node → box, or node → tuple of boxes for "overlapping"; else boxes ``(n,)``, or a
+        boolean matrix ``(n, boxes)``. Boxes are numbered from 0.
 
     Raises
     ------
     TypeError, ValueError
-        A graph that cannot be covered, a size that is not positive, an unknown method.
+        A graph that cannot be covered, not exactly one size, a size that is not positive, an unknown method or one
+        of the other convention, a method that does not suit the graph.
 
     Notes
     -----
-    No box spans two components. Time O(n²) for each method, after the distances; memory O(n²).
+    No box spans two components. Time and memory: after the distances (O(n (n + edges)) time and n² bytes in hops), at
+    most O(n²) time and O(n boxes) bytes; "fast" needs no distances and O(n) memory; "exact" is exponential.
 
     References
     ----------
     .. [1] C. Song, S. Havlin, H. A. Makse, Self-similarity of complex networks, Nature 433 (2005).
     .. [2] C. Song et al., How to calculate the fractal dimension of a complex network, J. Stat. Mech. (2007).
+    .. [3] Y. Sun, Y. Zhao, Overlapping-box-covering method for the fractal dimension of complex networks,
+       Phys. Rev. E 89 (2014).
 
     Examples
     --------
@@ -67,38 +92,41 @@ def box_cover(
     >>> cover = box_cover(nx.path_graph(6), l_B=2, method="greedy-coloring")
     >>> sorted(len([n for n in cover if cover[n] == box]) for box in set(cover.values()))
     [2, 2, 2]
+    >>> box_cover(nx.star_graph(3), r_B=1, method="memb")
+    {0: 0, 1: 0, 2: 0, 3: 0}
     """
-    check_choice(method, BY_L_B, name="method")
-    check_size(l_B, name="l_B")
+    name, size = check_sizes(l_B, r_B)
+    check_method(method, name)
     distances = as_distances(graph, weight=weight)
-    if method == "complete-linkage" and distances.nodes is not None:
-        raise ValueError("method: 'complete-linkage' covers distances, not graphs; need 'greedy-coloring'")
-    labels = _by_component(distances, l_B, method, seed)
-    return labels if distances.nodes is None else dict(zip(distances.nodes, labels.tolist(), strict=True))
-
-
-def check_size(size: float, *, name: str) -> None:
-    """Raise unless `size` is a positive number."""
-    if isinstance(size, bool) or not isinstance(size, (int, float, np.number)) or not size > 0:
-        raise ValueError(f"{name}: got {size!r}, need a number above 0")
-    if math.isinf(size):
-        raise ValueError(f"{name}: got {size!r}, need a finite number")
-
-
-def _by_component(distances: Distances, l_B: float, method: str, seed: int | None) -> np.ndarray:
+    check_suits(distances, method)
     rng = None if seed is None else np.random.default_rng(seed)
-    labels = np.full(distances.n, -1, dtype=np.int64)
-    boxes = 0
-    for component in _components(distances.square):
-        part = Distances(distances.square[np.ix_(component, component)], None, distances.hops)
-        inside = BY_L_B[method](part, l_B, rng) if len(component) > 1 else np.zeros(1, dtype=np.int64)
-        labels[component] = inside + boxes
-        boxes += int(inside.max()) + 1
-    return labels
+    boxes = labels_at(distances, method, name, size, rng)
+    if distances.nodes is None:
+        return boxes
+    if boxes.ndim == 1:
+        return dict(zip(distances.nodes, boxes.tolist(), strict=True))
+    return {node: tuple(np.flatnonzero(row).tolist()) for node, row in zip(distances.nodes, boxes, strict=True)}
 
 
-def _components(square: np.ndarray) -> list[np.ndarray]:
-    if np.isfinite(square).all():
-        return [np.arange(len(square))] if len(square) else []
-    number, member = csgraph.connected_components(np.isfinite(square), directed=False)
-    return [np.flatnonzero(member == k) for k in range(number)]
+def labels_at(distances: Distances, method: str, name: str, size: float, rng: np.random.Generator | None) -> np.ndarray:
+    """What the table's function returns for a size under its name, after all checks."""
+    table = BY_L_B if name == "l_B" else BY_R_B
+    return table[method](distances, distances.limit(**{name: size}), rng)
+
+
+def check_method(method: str, name: str) -> None:
+    """Raise unless `method` covers by the size that was named, l_B or r_B."""
+    here, there = (BY_L_B, BY_R_B) if name == "l_B" else (BY_R_B, BY_L_B)
+    other = "r_B" if name == "l_B" else "l_B"
+    if isinstance(method, str) and method in there and method not in here:
+        listed = ", ".join(map(repr, here))
+        raise ValueError(f"method: {method!r} covers by {other}, got {name}; need {other}, or one of {listed}")
+    check_choice(method, here if isinstance(method, str) and method in here else {**here, **there}, name="method")
+
+
+def check_suits(distances: Distances, method: str) -> None:
+    """Raise if `method` is not made for this kind of graph."""
+    if method == "complete-linkage" and distances.adjacency is not None:
+        raise ValueError("method: 'complete-linkage' covers distances, not graphs; need another method, or a matrix")
+    if method == "fast" and not distances.hops:
+        raise ValueError("method: 'fast' covers graphs in hops, got lengths; need 'memb', or a graph without weight")

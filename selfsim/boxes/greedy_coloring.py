@@ -1,54 +1,71 @@
 """Box covering by greedy colouring (Song, Gallos, Havlin and Makse, J. Stat. Mech. 2007, P03006).
 
-Two nodes may share a box of size l_B if their distance is less than l_B. Covering with few boxes is colouring
-the network of all other pairs with few colours; greedy colouring gives each node the first box that takes it.
+Two nodes may share a box if they are close enough. Covering with few boxes is colouring the network of all other
+pairs with few colours; greedy colouring gives each node the first box that takes it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from .compiled import compiled
+from .inputs import Distances
 
-def labels_at(distances: np.ndarray, l_B: float, *, order: np.ndarray | None = None) -> np.ndarray:
-    """Box of every node ``(n,)``, numbered from 0.
 
-    Parameters
-    ----------
-    distances : ndarray, shape (n, n)
-        Infinite between components.
-    l_B : float
-        Distances inside a box are less than this.
-    order : ndarray, shape (n,), optional
-        The order in which nodes choose; by default those with the most conflicts first (Welsh and Powell).
+def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
+    """Box of every node ``(n,)``, numbered from 0, when distances inside a box are at most `limit`.
+
+    Without a generator, the nodes with the most conflicts choose first (Welsh and Powell); else in a random order.
 
     Notes
     -----
-    Time O(n * boxes) in vectorised steps, memory O(n²) bits of the threshold network.
-
-    Examples
-    --------
-    >>> path = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
-    >>> labels_at(path, 2, order=np.arange(5))
-    array([0, 0, 1, 1, 2])
+    Time O(n² + n boxes), memory O(n boxes) bytes beside the distances.
     """
-    near = np.asarray(distances) < l_B
-    n = len(near)
-    if order is None:
-        order = np.argsort(near.sum(1), kind="stable")
-    takes = np.ones((n, n), dtype=bool)  # takes[box, node]: node is near everyone in the box so far
-    labels = np.empty(n, dtype=np.int64)
-    boxes = 0
-    for node in order:
-        fitting = takes[:boxes, node]
-        box = int(fitting.argmax()) if boxes else 0
-        if not boxes or not fitting[box]:
-            box = boxes
-            boxes += 1
-        takes[box] &= near[node]
-        labels[node] = box
-    return labels
+    square, reach = distances.square, distances.reach(limit)
+    if rng is None:
+        order = np.argsort((square <= reach).sum(1), kind="stable")
+    else:
+        order = rng.permutation(distances.n)
+    return _color(square, reach, order)
 
 
 def counts_at(distances: np.ndarray, l_B: np.ndarray, *, order: np.ndarray | None = None) -> np.ndarray:
-    """Number of boxes at each size in `l_B`."""
-    return np.array([labels_at(distances, size, order=order).max(initial=-1) + 1 for size in np.asarray(l_B)])
+    """Number of boxes at each size in `l_B`, for a matrix of distances ``(n, n)``: less than `l_B` inside a box.
+
+    Examples
+    --------
+    >>> path = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
+    >>> counts_at(path, [1, 2, 3], order=np.arange(5))
+    array([5, 3, 2])
+    """
+    square = np.ascontiguousarray(distances, dtype=np.float64)
+    counts = []
+    for size in np.asarray(l_B, dtype=np.float64):
+        limit = np.nextafter(size, -np.inf)
+        chosen = np.argsort((square <= limit).sum(1), kind="stable") if order is None else np.asarray(order)
+        counts.append(_color(square, limit, chosen).max(initial=-1) + 1)
+    return np.array(counts)
+
+
+@compiled
+def _color(distances, reach, order):
+    n = len(order)
+    labels = np.empty(n, dtype=np.int64)
+    # takes[box, node]: the node is near everyone in the box so far. Only the rows of boxes in use are touched.
+    takes = np.empty((n, n), dtype=np.bool_)
+    boxes = 0
+    for node in order:
+        near = distances[node]
+        box = 0
+        while box < boxes and not takes[box, node]:
+            box += 1
+        row = takes[box]
+        if box == boxes:
+            boxes += 1
+            for other in range(n):
+                row[other] = near[other] <= reach
+        else:
+            for other in range(n):
+                row[other] &= near[other] <= reach
+        labels[node] = box
+    return labels

@@ -1,16 +1,18 @@
-"""What can be covered by boxes, brought to one form: a matrix of distances and the names of its nodes."""
+"""What can be covered by boxes, brought to one form: distances between the nodes, made when they are needed."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
-import torch
 from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
 from scipy.spatial.distance import squareform
+
+from .hops import all_pairs_hops
 
 NEEDS = (
     "an undirected networkx graph, a scipy sparse adjacency matrix, a square distance matrix, "
@@ -18,115 +20,173 @@ NEEDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Distances:
-    """All pairwise distances of a graph or point set.
+    """A graph or point set, with its distances made on demand.
 
     Attributes
     ----------
-    square : ndarray, shape (n, n)
-        float64, zero diagonal; infinite between components.
+    n : int
+        Number of nodes.
     nodes : list or None
         The nodes of a networkx graph, in the order of the rows; None where nodes are numbers.
     hops : bool
         Whether distances are numbers of edges, so that box sizes are whole numbers.
+    adjacency : csr_array or None
+        Of a graph: symmetric, without a diagonal; its values are lengths unless `hops`.
+    given : ndarray or None
+        Of a point set: distances, square or condensed.
     """
 
-    square: np.ndarray
+    n: int
     nodes: list[Hashable] | None
     hops: bool
+    adjacency: sparse.csr_array | None = None
+    given: np.ndarray | None = None
 
-    @property
-    def n(self) -> int:
-        return len(self.square)
+    @functools.cached_property
+    def square(self) -> np.ndarray:
+        """All distances ``(n, n)``: float64, infinite where there is no path; hops as unsigned integers, the
+        largest value of whose type says that there is no path."""
+        if self.given is not None:
+            square = self.given if self.given.ndim == 2 else squareform(self.given, checks=False)
+            return np.ascontiguousarray(square, dtype=np.float64).reshape(self.n, self.n)
+        if self.hops:
+            return all_pairs_hops(self.adjacency)
+        if not self.n:
+            return np.zeros((0, 0))
+        square = shortest_path(self.adjacency, method="D", directed=False)
+        # The two directions of a path add up its lengths in two orders, which can differ in the last bit.
+        return np.minimum(square, square.T)
 
     @property
     def condensed(self) -> np.ndarray:
-        return squareform(self.square, checks=False)
+        """Distances ``(n (n - 1) / 2,)`` as floats, infinite where there is no path."""
+        if self.given is not None and self.given.ndim == 1:
+            return self.given
+        flat = squareform(self.square, checks=False) if self.n > 1 else np.zeros(0, self.square.dtype)
+        if not self.hops:
+            return flat
+        return np.where(flat == np.iinfo(flat.dtype).max, np.inf, flat.astype(np.float64))
+
+    def reach(self, limit: float) -> np.number:
+        """`limit` as a number to compare the entries of `square` with, below the mark for "no path"."""
+        dtype = self.square.dtype
+        return dtype.type(min(limit, np.iinfo(dtype).max - 1) if self.hops else limit)
+
+    def limit(self, *, l_B: float | None = None, r_B: float | None = None) -> float:
+        """The longest distance allowed: below `l_B` between two nodes, or up to `r_B` from the centre."""
+        if r_B is not None:
+            return int(np.floor(r_B)) if self.hops else float(r_B)
+        return int(np.ceil(l_B)) - 1 if self.hops else float(np.nextafter(l_B, -np.inf))
+
+    def components(self) -> np.ndarray:
+        """The connected component of every node ``(n,)``, numbered from 0."""
+        reached = self.adjacency
+        if reached is None:
+            finite = np.isfinite(self.given)
+            if finite.all():
+                return np.zeros(self.n, dtype=np.int64)
+            reached = sparse.csr_array(finite if finite.ndim == 2 else squareform(finite, checks=False))
+        return sparse.csgraph.connected_components(reached, directed=False)[1]
 
 
 def as_distances(graph, *, weight: str | None = None) -> Distances:
-    """All-pairs distances of anything that can be covered.
+    """Anything that can be covered, in one form.
 
     Parameters
     ----------
     graph
         A networkx graph (shortest paths, in hops or along `weight`; self-loops do not count), a scipy sparse
-        matrix (hops, or its entries as lengths with ``weight="data"``), a square distance matrix, condensed
-        distances, or anything with ``.distances`` and ``.n``.
+        matrix (hops, or its entries as lengths with ``weight="data"``; a stored 0 is no edge), a square distance
+        matrix, condensed distances, or anything with ``.distances`` and ``.n``.
     weight : str, optional
         The edge attribute that holds lengths.
 
     Raises
     ------
     TypeError, ValueError
-        Something else, a directed graph or multigraph, negative or NaN lengths, an asymmetric matrix, a non-zero
-        diagonal.
+        Something else, a directed graph or multigraph, negative, infinite or NaN lengths, an asymmetric matrix, a
+        non-zero diagonal.
 
     Notes
     -----
-    Time O(n (n + edges)) for hops, memory O(n²).
+    Time and memory O(n + edges) for a graph, O(n²) for distances; all pairs of a graph are computed when first used.
 
     Examples
     --------
     >>> as_distances(nx.path_graph(3)).square
-    array([[0., 1., 2.],
-           [1., 0., 1.],
-           [2., 1., 0.]])
+    array([[0, 1, 2],
+           [1, 0, 1],
+           [2, 1, 0]], dtype=uint8)
     """
+    if isinstance(graph, Distances):
+        return graph
+    if isinstance(graph, nx.Graph):
+        return _from_networkx(graph, weight)
+    if sparse.issparse(graph):
+        return _from_sparse(graph, weight)
     if hasattr(graph, "distances") and hasattr(graph, "n"):
         graph = graph.distances
-    elif isinstance(graph, nx.Graph):
-        return _from_networkx(graph, weight)
-    elif sparse.issparse(graph):
-        return _from_sparse(graph, weight)
     if weight is not None:
         raise ValueError(f"weight: got {weight!r} for distances, which carry their lengths already; need None")
-    return Distances(_checked_square(_to_array(graph)), None, hops=False)
+    matrix = _to_array(graph)
+    return Distances(_checked_number(matrix), None, hops=False, given=matrix)
 
 
 def _to_array(matrix) -> np.ndarray:
-    if isinstance(matrix, torch.Tensor):
+    if hasattr(matrix, "detach"):  # a torch tensor, without importing torch
         matrix = matrix.detach().cpu().numpy()
     if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "fiu":
         kind = matrix.dtype if isinstance(matrix, np.ndarray) else type(matrix).__name__
         raise TypeError(f"graph: got {kind}, need {NEEDS}")
-    return matrix.astype(np.float64)
+    return matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64)
 
 
-def _checked_square(matrix: np.ndarray) -> np.ndarray:
+def _checked_number(matrix: np.ndarray) -> int:
+    """How many nodes a matrix or condensed distances have, after all checks."""
     if matrix.ndim == 1:
         n = round((1 + (1 + 8 * len(matrix)) ** 0.5) / 2)
         if n * (n - 1) // 2 != len(matrix):
             raise ValueError(f"graph: got {len(matrix)} condensed distances, need n(n-1)/2 for a whole n")
-        matrix = squareform(matrix, checks=False) if len(matrix) else np.zeros((1, 1))
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    elif matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]:
+        n = len(matrix)
+    else:
         raise ValueError(f"graph: got an array of shape {matrix.shape}, need (n, n) or condensed (n(n-1)/2,)")
-    if np.isnan(matrix).any() or (matrix < 0).any():
+    if matrix.size and not matrix.min() >= 0:  # a NaN makes the minimum NaN
         raise ValueError("graph: got negative or NaN distances, need distances of 0 or more")
-    if matrix.diagonal().any():
-        raise ValueError("graph: got a distance matrix with a non-zero diagonal, need 0 from each node to itself")
-    if not np.array_equal(matrix, matrix.T):
-        raise ValueError("graph: got an asymmetric distance matrix, need one with d[i, j] = d[j, i]")
-    return matrix
+    if matrix.ndim == 2:
+        if matrix.diagonal().any():
+            raise ValueError("graph: got a distance matrix with a non-zero diagonal, need 0 from each node to itself")
+        if not np.array_equal(matrix, matrix.T):
+            raise ValueError("graph: got an asymmetric distance matrix, need one with d[i, j] = d[j, i]")
+    return n
 
 
 def _from_networkx(graph: nx.Graph, weight: str | None) -> Distances:
     if graph.is_directed() or graph.is_multigraph():
         raise TypeError(f"graph: got a {type(graph).__name__}, need an undirected graph without parallel edges")
     nodes = list(graph)
-    if weight is not None:
-        for a, b, length in graph.edges(data=weight):
-            if length is None or not length >= 0:
-                raise ValueError(f"weight: edge {(a, b)!r} has {weight}={length!r}, need a length of 0 or more")
-    if not nodes:
-        return Distances(np.zeros((0, 0)), nodes, hops=weight is None)
-    # csgraph reads a stored 0 as no edge, and a sparse array cannot tell them apart: lengths of 0 become tiny.
-    lengths = [1.0 if weight is None else max(float(w), 1e-300) for _, _, w in graph.edges(data=weight)]
     place = {node: i for i, node in enumerate(nodes)}
-    ends = np.array([(place[a], place[b]) for a, b in graph.edges()], dtype=np.int64).reshape(-1, 2)
-    matrix = sparse.csr_array((lengths, (ends[:, 0], ends[:, 1])), shape=(len(nodes), len(nodes)))
-    return Distances(_paths(matrix, hops=weight is None), nodes, hops=weight is None)
+    rows, columns, lengths = [], [], []
+    for a, b, length in graph.edges(data=weight, default=None) if weight else ((a, b, 1.0) for a, b in graph.edges()):
+        if not _is_length(length):
+            raise ValueError(f"weight: edge {(a, b)!r} has {weight}={length!r}, need a finite length of 0 or more")
+        if a != b:
+            rows.append(place[a])
+            columns.append(place[b])
+            # A sparse matrix cannot tell a stored 0 from no edge: lengths of 0 become tiny.
+            lengths.append(max(float(length), 1e-300))
+    ends = (rows + columns, columns + rows)
+    matrix = sparse.csr_array((lengths * 2, ends), shape=(len(nodes), len(nodes)), dtype=np.float64)
+    return Distances(len(nodes), nodes, hops=weight is None, adjacency=matrix)
+
+
+def _is_length(value) -> bool:
+    try:
+        return 0 <= float(value) < np.inf
+    except (TypeError, ValueError):
+        return False
 
 
 def _from_sparse(matrix, weight: str | None) -> Distances:
@@ -134,15 +194,23 @@ def _from_sparse(matrix, weight: str | None) -> Distances:
         raise ValueError(f"graph: got a sparse matrix of shape {matrix.shape}, need a square adjacency matrix")
     if weight not in (None, "data"):
         raise ValueError(f"weight: got {weight!r} for a sparse matrix, need None (hops) or 'data' (its entries)")
-    matrix = sparse.csr_array(matrix).astype(np.float64)
-    if (matrix.data < 0).any() or np.isnan(matrix.data).any():
-        raise ValueError("graph: got negative or NaN lengths in the sparse matrix, need 0 or more")
-    if (matrix != matrix.T).nnz:
+    matrix = sparse.csr_array(matrix)
+    stored = matrix.data
+    if stored.size and not (stored.min() >= 0 and stored.max() < np.inf):
+        raise ValueError("graph: got negative, infinite or NaN lengths in the sparse matrix, need finite ones")
+    # Copied only where it must change: a million nodes should not be held twice.
+    if matrix.diagonal().any():
+        matrix = sparse.csr_array(matrix - sparse.diags_array(matrix.diagonal()))
+    if stored.size and not stored.all():
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
+    if not matrix.has_sorted_indices:
+        matrix = matrix.sorted_indices()
+    if weight is None:
+        matrix = sparse.csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
+    else:
+        matrix = matrix.astype(np.float64)
+    turned = matrix.T.tocsr()
+    if not all(np.array_equal(getattr(matrix, part), getattr(turned, part)) for part in ("indptr", "indices", "data")):
         raise ValueError("graph: got an asymmetric sparse matrix, need an undirected graph")
-    return Distances(_paths(matrix, hops=weight is None), None, hops=weight is None)
-
-
-def _paths(matrix: sparse.csr_array, hops: bool) -> np.ndarray:
-    square = shortest_path(matrix, method="D", directed=False, unweighted=hops)
-    np.fill_diagonal(square, 0.0)
-    return np.minimum(square, square.T)
+    return Distances(matrix.shape[0], None, hops=weight is None, adjacency=matrix)

@@ -1,0 +1,148 @@
+"""An independent check of any cover, from any tool. It shares no algorithm with the covers that it checks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from numbers import Integral
+
+import numpy as np
+from scipy.sparse.csgraph import shortest_path
+
+from .inputs import Distances, as_distances
+from .sizes import check_sizes
+
+
+def check_cover(
+    graph,
+    cover: Mapping[Hashable, int | tuple[int, ...]] | Sequence[Set] | np.ndarray,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    weight: str | None = None,
+) -> None:
+    """Raise if `cover` is not a valid cover of `graph` with boxes of the given size; else return nothing.
+
+    Parameters
+    ----------
+    graph, weight
+        As for `box_cover`.
+    cover : mapping, sequence of sets, or ndarray
+        Node → box, node → tuple of boxes, a list of sets of nodes, boxes ``(n,)``, or a boolean matrix
+        ``(n, boxes)``. The nodes of a graph without names are 0 to n - 1. Boxes may be numbered in any way.
+    l_B, r_B : float, optional
+        Exactly one: distances inside a box are less than `l_B`, or some node of each box, its centre, is at most
+        `r_B` from all others in it.
+
+    Raises
+    ------
+    TypeError
+        A cover of another form.
+    ValueError
+        The first fault: a node without a box or unknown to the graph, an empty box, a box with nodes of different
+        components, or one that is too large. Also as for `box_cover`.
+
+    Notes
+    -----
+    Distances come from scipy's shortest paths, for the nodes of one box at a time: time O(n (edges + n) log n), memory
+    O(n times the largest box).
+
+    References
+    ----------
+    .. [1] C. Song et al., How to calculate the fractal dimension of a complex network, J. Stat. Mech. (2007).
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> check_cover(nx.path_graph(4), {0: 0, 1: 0, 2: 1, 3: 1}, l_B=2)
+    >>> check_cover(nx.path_graph(4), [{0, 1, 2}, {3}], l_B=2)
+    Traceback (most recent call last):
+        ...
+    ValueError: cover: box 0 holds nodes 0 and 2 at distance 2, need less than l_B=2
+    """
+    name, size = check_sizes(l_B, r_B)
+    distances = as_distances(graph, weight=weight)
+    nodes = distances.nodes if distances.nodes is not None else range(distances.n)
+    place = {node: i for i, node in enumerate(nodes)}
+    boxes = _boxes(cover, place)
+    covered = np.zeros(distances.n, dtype=bool)
+    for box, members in boxes.items():
+        if not members:
+            raise ValueError(f"cover: box {box!r} is empty, need at least one node in each")
+        covered[members] = True
+    if not covered.all():
+        raise ValueError(f"cover: node {nodes[int(covered.argmin())]!r} is in no box")
+    for box, members in boxes.items():
+        _check_box(_distances_between(distances, np.array(sorted(members))), sorted(members), nodes, box, name, size)
+
+
+def _boxes(cover, place: dict) -> dict[Hashable, list[int]]:
+    """The positions of the nodes in each box, by its name."""
+    boxes: dict[Hashable, list[int]] = {}
+    for node, names in _named(cover, len(place)):
+        if node not in place:
+            raise ValueError(f"cover: node {node!r} is not in the graph")
+        for box in names:
+            boxes.setdefault(box, []).append(place[node])
+    if isinstance(cover, np.ndarray) and cover.ndim == 2:
+        boxes = {box: boxes.get(box, []) for box in range(cover.shape[1])}
+    return boxes
+
+
+def _named(cover, n: int) -> Iterator[tuple[Hashable, Sequence]]:
+    """Every node with the names of its boxes."""
+    if isinstance(cover, Mapping):
+        for node, names in cover.items():
+            yield node, (names if isinstance(names, (tuple, list, set, frozenset)) else (names,))
+    elif isinstance(cover, np.ndarray) and cover.ndim in (1, 2) and cover.dtype.kind in "iub":
+        if len(cover) != n:
+            raise ValueError(f"cover: got {len(cover)} rows, need one for each of the {n} nodes")
+        if cover.ndim == 2 and cover.dtype != bool:
+            raise TypeError(f"cover: got a matrix of {cover.dtype}, need booleans (nodes, boxes)")
+        for node, row in enumerate(cover):
+            yield node, (np.flatnonzero(row).tolist() if cover.ndim == 2 else (int(row),))
+    elif isinstance(cover, (list, tuple)) and all(isinstance(box, (set, frozenset)) for box in cover):
+        for box, members in enumerate(cover):
+            if not members:
+                raise ValueError(f"cover: box {box} is empty, need at least one node in each")
+            for node in members:
+                yield node, (box,)
+    elif isinstance(cover, (list, tuple)) and all(isinstance(box, Integral) for box in cover):
+        yield from _named(np.array(cover, dtype=np.int64), n)
+    else:
+        raise TypeError(
+            f"cover: got {type(cover).__name__}, need node → box, node → tuple of boxes, a list of sets of nodes, an "
+            "integer array (n,) or a boolean array (n, boxes)"
+        )
+
+
+def _distances_between(distances: Distances, members: np.ndarray) -> np.ndarray:
+    if distances.given is not None:
+        return distances.square[np.ix_(members, members)]
+    rows = shortest_path(
+        distances.adjacency, method="D", directed=False, unweighted=distances.hops, indices=members
+    )  # fmt: skip
+    between = rows[:, members]
+    # The two directions of a path add up its lengths in two orders, which can differ in the last bit.
+    return np.minimum(between, between.T)
+
+
+def _check_box(between: np.ndarray, members: list[int], nodes, box: Hashable, name: str, size: float) -> None:
+    if not np.isfinite(between).all():
+        a, b = np.argwhere(~np.isfinite(between))[0]
+        raise ValueError(
+            f"cover: box {box!r} holds nodes {nodes[members[a]]!r} and {nodes[members[b]]!r} of different components"
+        )
+    if name == "l_B":
+        apart = between.copy()
+        np.fill_diagonal(apart, -1.0)
+        if (apart >= size).any():
+            a, b = np.argwhere(apart >= size)[0]
+            raise ValueError(
+                f"cover: box {box!r} holds nodes {nodes[members[a]]!r} and {nodes[members[b]]!r} at distance "
+                f"{between[a, b]:.10g}, need less than l_B={size}"
+            )
+    elif between.max(1).min() > size:
+        raise ValueError(
+            f"cover: box {box!r} of {len(members)} nodes has a node at distance {between.max(1).min():.10g} or more "
+            f"from each of its nodes, need a centre with at most r_B={size}"
+        )

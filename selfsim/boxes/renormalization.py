@@ -1,0 +1,153 @@
+"""Renormalisation: boxes become nodes. A self-similar network looks like itself again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import networkx as nx
+import numpy as np
+from scipy import sparse
+
+from .cover import box_cover
+from .sizes import check_sizes
+
+
+def renormalize(
+    graph: nx.Graph | sparse.sparray, cover: Mapping[Hashable, int] | np.ndarray
+) -> nx.Graph | sparse.csr_array:
+    """The network of boxes: two of them are joined if an edge joins their nodes.
+
+    Parameters
+    ----------
+    graph : networkx.Graph or sparse matrix
+    cover : mapping or ndarray
+        Node → box, or boxes ``(n,)`` for a sparse matrix, as `box_cover` returns them.
+
+    Returns
+    -------
+    networkx.Graph or csr_array
+        A graph of boxes, with the number of nodes in each as node attribute ``nodes`` and the number of edges
+        between two as edge attribute ``edges``; or a sparse matrix of the numbers of edges, whose rows are the boxes
+        in ascending order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Neither graph nor sparse matrix, directed, a cover that overlaps or misses a node.
+
+    Notes
+    -----
+    Time and memory O(n + edges).
+
+    References
+    ----------
+    .. [1] C. Song, S. Havlin, H. A. Makse, Self-similarity of complex networks, Nature 433 (2005).
+
+    Examples
+    --------
+    >>> boxes = renormalize(nx.path_graph(6), {0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2})
+    >>> sorted(boxes.edges), boxes.nodes[0]["nodes"]
+    ([(0, 1), (1, 2)], 2)
+    """
+    if sparse.issparse(graph):
+        return _of_matrix(sparse.csr_array(graph), cover)
+    if not isinstance(graph, nx.Graph) or graph.is_directed() or graph.is_multigraph():
+        raise TypeError(f"graph: got {type(graph).__name__}, need an undirected networkx graph or a sparse matrix")
+    if not isinstance(cover, Mapping):
+        raise TypeError(f"cover: got {type(cover).__name__}, need a mapping from node to box for a networkx graph")
+    boxes = nx.Graph()
+    for node in graph:
+        if node not in cover:
+            raise ValueError(f"cover: node {node!r} is in no box")
+        box = cover[node]
+        if isinstance(box, tuple):
+            raise ValueError(f"cover: node {node!r} has the boxes {box!r}, need one box per node")
+        if box not in boxes:
+            boxes.add_node(box, nodes=0)
+        boxes.nodes[box]["nodes"] += 1
+    for a, b in graph.edges():
+        a, b = cover[a], cover[b]
+        if a != b:
+            boxes.add_edge(a, b, edges=boxes.get_edge_data(a, b, {"edges": 0})["edges"] + 1)
+    return boxes
+
+
+def _of_matrix(matrix: sparse.csr_array, cover) -> sparse.csr_array:
+    labels = np.asarray(cover)
+    if labels.shape != (matrix.shape[0],) or labels.dtype.kind not in "iu":
+        raise ValueError(f"cover: got {labels.dtype} of shape {labels.shape}, need {matrix.shape[0]} whole numbers")
+    names, place = np.unique(labels, return_inverse=True)
+    member = sparse.csr_array((np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(names)))
+    pattern = sparse.csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+    between = sparse.coo_array(member.T @ pattern @ member)
+    apart = between.row != between.col
+    ends = (between.row[apart], between.col[apart])
+    return sparse.csr_array((between.data[apart], ends), shape=between.shape)
+
+
+def renormalization_flow(
+    graph: nx.Graph,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    method: str,
+    seed: int | None = None,
+    most_steps: int = 20,
+) -> list[nx.Graph]:
+    """Cover, renormalise, cover again with the same size, …: the graph and all that it becomes.
+
+    Parameters
+    ----------
+    graph, l_B, r_B, method, seed
+        As for `box_cover`, with boxes that do not overlap. `l_B` should be above 2: a box of size 2 holds at most
+        one edge, and the flow is slow.
+    most_steps : int
+        Stop after so many.
+
+    Returns
+    -------
+    list of networkx.Graph
+        From the graph itself to one in which every component is a single node, or which does not change any more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `box_cover`; "overlapping".
+
+    Notes
+    -----
+    Time and memory: those of the covers.
+
+    References
+    ----------
+    .. [1] C. Song, S. Havlin, H. A. Makse, Origins of fractality in the growth of complex networks, Nature Physics 2
+       (2006).
+
+    Examples
+    --------
+    >>> from selfsim.boxes.fractals import flower
+    >>> [len(g) for g in renormalization_flow(flower(2, 2, 5), r_B=1, method="memb")]
+    [684, 172, 44, 12, 4, 2, 1]
+    """
+    check_sizes(l_B, r_B)
+    flow = [graph]
+    while flow[-1].number_of_edges() and len(flow) <= most_steps:
+        following = renormalize(flow[-1], box_cover(flow[-1], l_B=l_B, r_B=r_B, method=method, seed=seed))
+        if len(following) == len(flow[-1]):
+            break
+        flow.append(following)
+    return flow
+
+
+def degree_tail(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees that occur, ascending, and the share of nodes with at least that degree.
+
+    To compare a flow, divide the degrees by their largest: a self-similar network's tails then fall on each other.
+
+    Examples
+    --------
+    >>> degree_tail(nx.star_graph(3))
+    (array([1, 3]), array([1. , 0.25]))
+    """
+    degrees, times = np.unique([degree for _, degree in graph.degree()], return_counts=True)
+    return degrees, times[::-1].cumsum()[::-1] / times.sum()

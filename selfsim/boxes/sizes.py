@@ -1,0 +1,75 @@
+"""Box sizes under their two names: l_B limits the distance between two nodes, r_B that from the centre."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .inputs import Distances
+
+
+def check_sizes(l_B: float | None, r_B: float | None) -> tuple[str, float]:
+    """Name and value of the one size that was given.
+
+    Raises
+    ------
+    ValueError
+        Both or neither, or a size that is not a finite number above 0.
+
+    Examples
+    --------
+    >>> check_sizes(3, None)
+    ('l_B', 3)
+    """
+    if (l_B is None) == (r_B is None):
+        got = "neither" if l_B is None else "both"
+        raise ValueError(
+            f"l_B, r_B: got {got}, need exactly one: l_B (distances inside a box are less) or r_B (distances to its "
+            "centre are at most this)"
+        )
+    name, size = ("r_B", r_B) if l_B is None else ("l_B", l_B)
+    number = isinstance(size, (int, float, np.number)) and not isinstance(size, bool)
+    if not number or not size > 0 or math.isinf(size):
+        raise ValueError(f"{name}: got {size!r}, need a finite number above 0")
+    return name, size
+
+
+def check_size_list(sizes, *, name: str) -> np.ndarray:
+    """Sizes in ascending order ``(sizes,)``, float64; or a ``ValueError`` that says what is wrong with them."""
+    try:
+        array = np.asarray(sizes, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
+    if array.ndim != 1 or not len(array) or not (array > 0).all() or not np.isfinite(array).all():
+        raise ValueError(f"{name}: got {sizes!r}, need one or more finite sizes above 0")
+    return np.sort(array)
+
+
+def default_sizes(distances: Distances, *, name: str, scales: int) -> np.ndarray:
+    """Sizes from single nodes to one box per component.
+
+    For hops, all whole numbers: l_B from 1 to the diameter + 1, r_B from 1 to the radius (at least 1). Else `scales`
+    sizes evenly spaced in ln(1 + size) from the shortest distance to just above the longest.
+    """
+    if distances.hops:
+        square = distances.square
+        farthest = square.max(1, where=square < np.iinfo(square.dtype).max, initial=0).astype(np.int64)
+        if name == "l_B":
+            return np.arange(1.0, farthest.max(initial=0) + 2)
+        # From the best centre of each component; one of them needs the largest radius.
+        component = distances.components()
+        radius = np.full(component.max(initial=-1) + 1, distances.n)
+        np.minimum.at(radius, component, farthest)
+        return np.arange(1.0, max(1, radius.max(initial=1)) + 1)
+    if scales < 2:
+        raise ValueError(f"scales: got {scales!r}, need at least 2")
+    lengths = distances.condensed
+    positive = lengths[(lengths > 0) & np.isfinite(lengths)]
+    if not len(positive):
+        return np.array([1.0])
+    shortest, longest = float(positive.min()), float(positive.max())
+    sizes = np.expm1(np.linspace(np.log1p(shortest), np.log1p(longest), scales))
+    # Sizes are limits that distances stay below: the ends, free of rounding, and one step beyond the longest.
+    sizes[0], sizes[-1] = shortest, np.nextafter(longest, np.inf)
+    return sizes
