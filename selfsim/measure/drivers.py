@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..validation import check_activations
 from .distances import pair_distances
-from .rate import RateOptions, slope_by_length, ss_rate
+from .options import RateOptions
+from .rate import slope_by_length, ss_rate
 
 
 @dataclass(frozen=True)

@@ -1,81 +1,23 @@
 """The SS rate: how far the box-counting curve of a feature network lies from a perfect power law.
 
-The core of the package, in one sitting: distances between neurons (`distances`), the logarithmic axis and the
-staircase area (`area`), or the paper's sum over scales (`scales`); this file puts them together.
+The core of the package, in one sitting: the distances between neurons (`distances`); the logarithmic axis and the
+area under the staircase of counts (`area`), or the paper's sum over scales (`scales`); the rate of given distances
+by each count (`by_count`); and here, the function that puts them together.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes.complete_linkage import counts_at, merge_heights, merge_pairs
-from ..boxes.correlation_sum import Steps, surrogate_drop, surrogate_steps
-from ..boxes.greedy_coloring import counts_at as coloring_counts_at
-from ..validation import check_activations, check_choice, check_finite
-from .area import Array, Axis, sorted_with_order, staircase
+from ..validation import check_activations, check_finite
 from .blocks import BlockedRate
-from .distances import OfDistances, all_equal, equal_within, raw_distances, scaled_neurons, square_form
-from .scales import fractions_below, scale_lengths, straight_through_slope, sum_over_scales
-
-PAPER_SCALES = 256
-_PIECE = 65_536
-
-
-@dataclass(frozen=True)
-class RateOptions:
-    """Which SS rate: the options of `ss_rate`, checked."""
-
-    scales: int | None = None
-    gradient: str = "exact"
-    ends: str = "attached"
-    count: str = "surrogate"
-    quantiles: tuple[float, float] | None = None
-    unit: str = "absolute"
-    standardize: bool = False
-    leave_out: int = 0
-    max_bytes: int | None = None
-    check: bool = True
-
-    def __post_init__(self):
-        check_choice(self.gradient, ("exact", "straight-through"), name="gradient")
-        check_choice(self.ends, ("attached", "detached"), name="ends")
-        check_choice(self.count, ("surrogate", "complete-linkage", "greedy-coloring"), name="count")
-        check_choice(self.unit, ("absolute", "median"), name="unit")
-        for name, least in (("scales", 2), ("max_bytes", 1), ("leave_out", 0)):
-            value = getattr(self, name)
-            if value is None and name != "leave_out":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                none = "" if name == "leave_out" else "None or "
-                raise ValueError(f"{name}: got {value!r}, need {none}a whole number of at least {least}")
-        if self.quantiles is not None:
-            low, high = self.quantiles
-            if not 0 <= low < high <= 1:
-                raise ValueError(f"quantiles: got {self.quantiles!r}, need (low, high) with 0 <= low < high <= 1")
-        plain = self.count == "surrogate" and self.quantiles is None and self.unit == "absolute"
-        if self.gradient == "straight-through" and not plain:
-            raise ValueError(
-                "gradient: got 'straight-through', which is the published rate's; need count='surrogate', "
-                f"quantiles=None and unit='absolute', got {self.count!r}, {self.quantiles!r} and {self.unit!r}"
-            )
-        if self.max_bytes is not None and (self.scales is None or not plain):
-            raise ValueError(
-                "max_bytes: only the sum over scales works in blocks; need scales=256 (or another number), "
-                "count='surrogate', quantiles=None and unit='absolute'"
-            )
-
-    @property
-    def at_scales(self) -> int:
-        """Number of scales where a number is needed."""
-        return self.scales or PAPER_SCALES
+from .by_count import value_and_slope
+from .distances import OfDistances, equal_within, raw_distances, scaled_neurons, square_form
+from .options import RateOptions
 
 
 def ss_rate(
@@ -190,188 +132,14 @@ def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
             )
         return BlockedRate.apply(activations, options.scales, options.max_bytes, options.check)
 
-    return OfDistances.apply(activations, functools.partial(_value_and_slope, activations, options))
+    return OfDistances.apply(activations, functools.partial(value_and_slope, activations, options))
 
 
 def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
     """Derivative of the rate by the length of each edge, ``(pairs,)``, in scipy's order of pairs."""
     vectors, scale = scaled_neurons(activations.detach())
     one = scale * activations.shape[0] ** 0.5
-    return _value_and_slope(activations, options, raw_distances(vectors), one, True)[1] * one
-
-
-def _value_and_slope(
-    activations: Tensor, options: RateOptions, raw: Tensor, one: Tensor, need_slope: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The rate, and (where it has one) its derivative by each raw distance."""
-    measure = _Measure(raw, one, activations, options)
-    match options.count:
-        case "complete-linkage":
-            return measure.by_linkage(need_slope)
-        case "greedy-coloring":
-            return measure.by_coloring(), None
-    if options.gradient == "straight-through":
-        return measure.by_scales(need_slope)
-    if options.scales is not None and not need_slope:
-        return measure.by_scales(False)
-    value, slope = measure.by_area(need_slope)
-    return (value if options.scales is None else measure.by_scales(False)[0]), slope
-
-
-class _Measure:
-    """The rate of given raw distances, by each of the counts; on numpy arrays on a CPU, on tensors elsewhere."""
-
-    def __init__(self, raw: Tensor, one: Tensor, activations: Tensor, options: RateOptions):
-        self.options, self.activations, self.tensor = options, activations, raw
-        self.n = activations.shape[1]
-        self.on_cpu = raw.device.type == "cpu"
-        self.xp: ModuleType = np if self.on_cpu else torch
-        self.raw: Array = raw.numpy() if self.on_cpu else raw
-        self.one: Array = one.numpy()[()] if self.on_cpu else one
-
-    def axis(self, at: tuple[Array, Array, Array]) -> Axis:
-        """The axis between two raw distances, in units of the third; checked to have a length."""
-        low, high, middle = at
-        if self.options.check:
-            # NaN and Inf in the activations make the longest distance NaN or Inf: one look finds all faults.
-            spans = high - low > equal_within(self.tensor.dtype) * high
-            if not bool(spans & (high < math.inf)):
-                check_finite(self.activations)
-                raise all_equal(len(self.raw), float(low / self.one), float(high / self.one))
-        return Axis.between(low, high, self.one if self.options.unit == "absolute" else middle, self.xp)
-
-    def places(self) -> tuple[int, int, int]:
-        """Places of the two ends and of the median among the sorted distances."""
-        last = len(self.raw) - 1
-        low, high = self.options.quantiles or (0, 1)
-        return round(low * last), round(high * last), last // 2
-
-    def ends(self) -> tuple[Array, Array, Array]:
-        """The distances at `places`, without sorting all."""
-        if self.options.quantiles is None and self.options.unit == "absolute":
-            low, high = torch.aminmax(self.tensor)
-            return (low.numpy()[()], high.numpy()[()], self.one) if self.on_cpu else (low, high, self.one)
-        if self.on_cpu:
-            return tuple(np.partition(self.raw, self.places())[list(self.places())])
-        return tuple(self.raw.sort().values[list(self.places())])
-
-    def by_area(self, need_slope: bool) -> tuple[Tensor, Tensor | None]:
-        """The surrogate's exact area, and its derivative by each raw distance."""
-        ascending, order = sorted_with_order(self.raw) if self.on_cpu else self.raw.sort()
-        at = self.places()
-        axis = self.axis(tuple(ascending[place] for place in at))
-        value, slope = self.under(ascending, axis, at, _steps(self.n, self.tensor), need_slope)
-        value = torch.as_tensor(value, dtype=self.tensor.dtype, device=self.tensor.device)
-        return value, self.back(order, slope) if need_slope else None
-
-    def under(
-        self, knots: Array, axis: Axis, at: tuple[int, int, int], steps: Steps, need_slope: bool
-    ) -> tuple[Array, Array | None]:
-        """Area of the staircase with these raw knots (ends included), and its derivative by each of them."""
-        slope = self.xp.zeros_like(knots) if need_slope else None
-        value, by_ends = steps.ends, [0.0, 0.0, 0.0]
-        low, high, _ = at
-        # In pieces that stay in the processor's cache; a GPU takes all at once.
-        piece = _PIECE if self.on_cpu else len(knots)
-        for first in range(1, len(knots) - 1, piece):
-            inner = knots[first : min(first + piece, len(knots) - 1)]
-            u = axis.positions(inner, self.xp)
-            part, by_u = staircase(u, steps.part(first - 1, len(inner)), self.xp)
-            value = value + part
-            if not need_slope:
-                continue
-            # Knots outside the ends are held there.
-            by_u[: max(low + 1 - first, 0)] = 0
-            by_u[max(high - first, 0) :] = 0
-            if self.options.ends == "attached":
-                by_ends[:2] = (a + b for a, b in zip(by_ends, axis.slope_by_ends(u, by_u), strict=False))
-                if self.options.unit == "median":
-                    by_ends[2] = by_ends[2] + axis.slope_by_one(inner, u, by_u)
-            by_u *= axis.slope(inner)
-            slope[first : first + len(inner)] = by_u
-        if need_slope and self.options.ends == "attached":
-            for place, change in zip(at, by_ends, strict=True):
-                slope[place] += change
-        return value, slope
-
-    def back(self, order: Array, slope: Array) -> Tensor:
-        """From the sorted distances to their own order."""
-        own = self.xp.empty_like(self.raw)
-        own[order] = slope
-        return torch.from_numpy(own) if self.on_cpu else own
-
-    def by_scales(self, need_slope: bool) -> tuple[Tensor, Tensor | None]:
-        """The paper's sum over scales, and its straight-through derivative by each raw distance."""
-        axis = self.axis(self.ends())
-        low, high, one = float(axis.low), float(axis.high), float(axis.one)
-        at = scale_lengths(low / one, high / one, self.options.at_scales)
-        fraction = fractions_below(self.tensor, at * one, open_ends=self.options.quantiles is not None)
-        value = self.tensor.new_tensor(sum_over_scales(surrogate_drop(fraction, self.n)))
-        if not need_slope:
-            return value, None
-        return value, straight_through_slope(self.tensor / one, at, fraction, self.n) / one
-
-    def by_linkage(self, need_slope: bool) -> tuple[Tensor, Tensor | None]:
-        """The rate of agglomerative boxes: a staircase with n - 1 steps, at the heights of the merges."""
-        self.on_cpu, self.xp = True, np
-        self.raw, self.one = (
-            self.tensor.cpu().numpy(),
-            np.asarray(self.one.cpu() if isinstance(self.one, Tensor) else self.one)[()],
-        )
-        at = np.partition(self.raw, self.places())[list(self.places())]
-        axis = self.axis(tuple(at))
-        if self.options.scales is not None and not need_slope:
-            u = axis.positions(merge_heights(self.raw).astype(self.raw.dtype), np)
-            return self.of_counts(counts_at(u, np.linspace(0, 1, self.options.scales))), None
-        pairs = merge_pairs(self.raw)
-        heights = self.raw[pairs]
-        drop = 1 - np.log(self.n - np.arange(1, self.n - 1)) / math.log(self.n)
-        value, slope = self.linkage_area(heights, pairs, axis, Steps.of(drop, self.raw.dtype))
-        if self.options.scales is not None:
-            value = self.of_counts(counts_at(axis.positions(heights, np), np.linspace(0, 1, self.options.scales)))
-        return self.tensor.new_tensor(value), slope.to(self.tensor) if need_slope else None
-
-    def linkage_area(self, heights: np.ndarray, pairs: np.ndarray, axis: Axis, steps: Steps) -> tuple[Array, Tensor]:
-        """Area of the staircase of merges, and its derivative by each raw distance of the network."""
-        inner = heights[1:-1]
-        u = axis.positions(inner, np)
-        value, by_u = staircase(u, steps, np)
-        value += steps.ends
-        by_u = np.where((inner > axis.low) & (inner < axis.high), by_u, 0)
-        slope = np.zeros_like(self.raw)
-        slope[pairs[1:-1]] = by_u * axis.slope(inner)
-        if self.options.ends == "attached":
-            by_low, by_high = axis.slope_by_ends(u, by_u)
-            order = np.argsort(self.raw)[list(self.places())]
-            slope[order[0]] += by_low
-            slope[order[1]] += by_high
-            if self.options.unit == "median":
-                slope[order[2]] += axis.slope_by_one(inner, u, by_u)
-        return value, torch.from_numpy(slope)
-
-    def by_coloring(self) -> Tensor:
-        """The rate of greedy colouring, counted at each scale."""
-        axis = self.axis(self.ends())
-        u = axis.positions(self.raw, self.xp)
-        square = square_form(torch.as_tensor(u), self.n).cpu().numpy()
-        return self.of_counts(coloring_counts_at(square, np.linspace(0, 1, self.options.at_scales)))
-
-    def of_counts(self, counts: np.ndarray) -> Tensor:
-        """The rate of counts at evenly spaced scales."""
-        return self.tensor.new_tensor(sum_over_scales(1 - np.log(counts) / math.log(self.n)))
-
-
-def _steps(n: int, like: Tensor) -> Steps:
-    """The surrogate's steps where the distances are: numpy arrays on a CPU, else tensors."""
-    if like.device.type == "cpu":
-        return surrogate_steps(n, np.float64 if like.dtype == torch.float64 else np.float32)
-    return _steps_on_device(n, like.dtype, like.device)
-
-
-@functools.lru_cache(maxsize=8)
-def _steps_on_device(n: int, dtype: torch.dtype, device: torch.device) -> Steps:
-    steps = surrogate_steps(n, np.float64 if dtype == torch.float64 else np.float32)
-    return Steps(*(torch.from_numpy(array).to(device) for array in steps[:2]), steps.ends)
+    return value_and_slope(activations, options, raw_distances(vectors), one, True)[1] * one
 
 
 def _standardized(activations: Tensor, *, check: bool) -> Tensor:

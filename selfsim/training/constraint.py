@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..measure.rate import RateOptions, ss_rate
+from ..measure.options import RateOptions
+from ..measure.rate import ss_rate
 from ..models.probe import Probe
 
 

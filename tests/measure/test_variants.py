@@ -133,7 +133,11 @@ def test_robust_variants_do_not_hang_on_two_pairs():
     near, far = x.clone(), x.clone()
     near[:, 1] = near[:, 0] + 1e-4
     far[:, 1] *= 20
-    for spoiled, options in ((near, {"quantiles": (0.01, 0.99)}), (far, {"quantiles": (0.03, 0.97)}), (far, {"leave_out": 3})):
+    for spoiled, options in (
+        (near, {"quantiles": (0.01, 0.99)}),
+        (far, {"quantiles": (0.03, 0.97)}),
+        (far, {"leave_out": 3}),
+    ):
         plain = abs(ss_rate(spoiled).item() - ss_rate(x).item())
         robust = abs(ss_rate(spoiled, **options).item() - ss_rate(x, **options).item())
         assert plain > 0.2
