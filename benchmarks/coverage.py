@@ -61,8 +61,17 @@ def main() -> None:
             row = {"law": name, "samples": samples, "truth": truth}
             row |= {f"coverage of {key}": hit / arguments.sets for key, hit in hits.items()}
             rows.append(row)
-            print(f"{name:12s} {samples:4d} samples, rate {truth:.3f}: " + ", ".join(f"{k} {h / arguments.sets:.3f}" for k, h in hits.items()))
-    result = {"neurons": NEURONS, "sets": arguments.sets, "level": 0.95, "rows": rows, "environment": environment_facts()}
+            print(
+                f"{name:12s} {samples:4d} samples, rate {truth:.3f}: "
+                + ", ".join(f"{k} {h / arguments.sets:.3f}" for k, h in hits.items())
+            )
+    result = {
+        "neurons": NEURONS,
+        "sets": arguments.sets,
+        "level": 0.95,
+        "rows": rows,
+        "environment": environment_facts(),
+    }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

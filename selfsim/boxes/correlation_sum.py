@@ -57,19 +57,47 @@ class Steps(NamedTuple):
         return Steps(self.total[first : first + length], self.rise[first : first + length], self.ends)
 
 
-def surrogate_steps(n: int, dtype: np.dtype) -> Steps:
+class SurrogateSteps:
+    """The steps of the surrogate's curve for `n` nodes, made when they are asked for: for many nodes.
+
+    Kept, the steps of 8,192 nodes would fill a quarter of a gigabyte.
+    """
+
+    def __init__(self, n: int, dtype: np.dtype):
+        self.n, self.pairs, self.dtype = n, n * (n - 1) // 2, dtype
+        self.ends = Steps.of(surrogate_drop(np.array([1, self.pairs - 1]) / self.pairs, n), dtype).ends
+
+    def part(self, first: int, length: int) -> Steps:
+        """The steps of some neighbouring inner knots."""
+        if self.dtype == np.float64:
+            drop = surrogate_drop(np.arange(first + 1, first + length + 2) / self.pairs, self.n)
+            return Steps.of(drop, self.dtype)._replace(ends=self.ends)
+        # The middle of a step stands for its ends, and its derivative times its length for their difference: with
+        # millions of steps, both to more digits than float32 has.
+        n, log_n = self.n, np.log(self.n)
+        fraction = np.arange(first + 1.5, first + 1 + length) / self.pairs
+        if fraction[0] < 0.5:
+            grown = ((n - 1) * fraction).astype(np.float32)
+            left = 1 - np.log1p(grown) * np.float32((n - 1) / n / log_n)
+            grown += 1
+        else:  # what is left of the curve is small here: counted from its end
+            missing = ((n - 1) / n * (1 - fraction)).astype(np.float32)
+            left = np.float32(1 / n) - np.log1p(-missing) * np.float32((n - 1) / n / log_n)
+            grown = np.float32(n) * (1 - missing)
+        rise = np.float32((n - 1) ** 2 / n / log_n**2 / self.pairs) / (grown * left)
+        return Steps(np.log(left) * np.float32(-2 / log_n), rise, self.ends)
+
+
+def surrogate_steps(n: int, dtype: np.dtype) -> Steps | SurrogateSteps:
     """Steps of the surrogate's curve for `n` nodes: one at each of the sorted pair distances.
 
     They depend on `n` alone, so a training run, which asks for them at every step, finds them in a small cache
-    (only for n up to 2,100: 18 MB each at most).
+    (up to n = 2,100: 18 MB each at most).
     """
-    compute = _surrogate_steps_cached if n <= 2100 else _surrogate_steps
-    return compute(n, np.dtype(dtype))
+    return _kept_steps(n, np.dtype(dtype)) if n <= 2100 else SurrogateSteps(n, np.dtype(dtype))
 
 
-def _surrogate_steps(n: int, dtype: np.dtype) -> Steps:
+@functools.lru_cache(maxsize=8)
+def _kept_steps(n: int, dtype: np.dtype) -> Steps:
     pairs = n * (n - 1) // 2
     return Steps.of(surrogate_drop(np.arange(1, pairs) / pairs, n), dtype)
-
-
-_surrogate_steps_cached = functools.lru_cache(maxsize=8)(_surrogate_steps)

@@ -243,3 +243,23 @@ class TestOptions:
     def test_messages(self, options, message):
         with pytest.raises(ValueError, match=message):
             ss_rate(gauss(8, 9), **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_steps_of_many_nodes_are_those_of_few(dtype):
+    """Above 2,100 neurons the steps come by another formula; it is compared where both can be had."""
+    from selfsim.boxes.correlation_sum import SurrogateSteps, surrogate_steps
+
+    kept, made = surrogate_steps(2000, dtype), SurrogateSteps(2000, np.dtype(dtype))
+    assert made.ends == pytest.approx(kept.ends, abs=1e-12)
+    for first, length in ((0, 1000), (1000, 50_000), (1_000_000, 900_000), (1_998_000, 998)):
+        np.testing.assert_allclose(made.part(first, length).total, kept.part(first, length).total, atol=3e-7)
+        np.testing.assert_allclose(made.part(first, length).rise, kept.part(first, length).rise, rtol=2e-5)
+
+
+def test_value_above_2100_neurons():
+    x = gauss(4, 2200)
+    assert ss_rate(x.float()).item() == pytest.approx(ss_rate(x).item(), abs=1e-6)
+    # The sum over m scales lies about S / m below the area.
+    value = ss_rate(x).item()
+    assert ss_rate(x, scales=20_001).item() == pytest.approx(value * (1 - 1 / 20_001), abs=1e-5)
