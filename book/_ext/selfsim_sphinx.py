@@ -16,6 +16,10 @@ from sphinx.util.math import get_node_equation_number
 
 logger = logging.getLogger(__name__)
 
+# "ln n" without a space reads like a product; a bracket needs none.
+BARE_ARGUMENT = re.compile(r"(<mo>&ApplyFunction;</mo>)(?!\s*(?:<mrow>\s*)?<mo[^>]*>[(\[{|])")
+# Bars count as operators: with blanks around them, and as tall as the whole formula.
+BAR = re.compile(r'<mo(?: class="mathopen")?>\|</mo>')
 REFERENCE = re.compile(r"^(\s*)\.\. \[(\d+)\] ?(.*)$")
 
 
@@ -27,6 +31,8 @@ def to_mathml(node: nodes.Node, *, block: bool) -> str:
     except Exception as error:
         logger.warning("cannot turn %r into MathML: %s", source, error, location=node)
         return f"<code>{html.escape(source)}</code>"
+    mathml = BARE_ARGUMENT.sub(r'\1<mspace width="0.17em"/>', mathml)
+    mathml = BAR.sub('<mo stretchy="false" lspace="0" rspace="0">|</mo>', mathml)
     return mathml.replace("<math ", f'<math alttext="{html.escape(source, quote=True)}" ', 1)
 
 

@@ -19,10 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selfsim.publish.parameters import read_notebook
-
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_HEADING = re.compile(r"^#{1,6}[ \t].*$", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(.*)$", re.MULTILINE)
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python"}
 _INJECTED = "injected-parameters"
 
@@ -32,24 +30,22 @@ class _Chapter:
 
     def __init__(self, task: dict[str, Any], send: Any) -> None:
         self.task, self.send = task, send
-        self.kernel_pid: int | None = None
-        self.cell: tuple[int, str] | None = None
-        cells = read_notebook(task["notebook"]).cells
-        self.cells = len(cells)
-        self.injected = any(_INJECTED in cell.metadata.get("tags", []) for cell in cells)
+        self.kernel: Any = None  # its manager, once it is started
+        self.number, self.source = 0, ""
         self.shift = 0
 
     def run(self) -> None:
         """Execute, tidy up, write and rename; then send ``done`` or ``failed``."""
+        import nbformat
         import papermill
         from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-        task, started = self.task, time.monotonic()
+        started, page = time.monotonic(), Path(self.task["page"])
         try:
             notebook = papermill.execute_notebook(
-                task["notebook"],
+                self.task["notebook"],
                 None,
-                parameters=task["parameters"],
+                parameters=self.task["parameters"],
                 kernel_name="python3",
                 language="python",
                 progress_bar=False,
@@ -59,70 +55,55 @@ class _Chapter:
                 on_cell_start=self._cell_started,
             )
         except papermill.PapermillExecutionError as error:
-            self.cell = (error.cell_index + 1 - self.shift, error.source)
             self._failed("\n".join(error.traceback) or f"{error.ename}: {error.evalue}")
         except (CellExecutionError, DeadKernelError) as error:
             self._failed(str(error))
         else:
-            seconds = time.monotonic() - started
-            write_page(tidy(notebook, task, seconds=seconds), Path(task["partial"]), Path(task["page"]))
+            # Under another name first, so that a page is whole or not there.
+            partial = page.with_name(f".{page.name}.partial")
+            nbformat.write(tidy(notebook, self.task, seconds=time.monotonic() - started), partial)
+            os.replace(partial, page)
             self.send({"event": "done"})
 
     def _cell_started(self, cell: Any, cell_index: int) -> None:
-        # Numbers are those of the source notebook, which need not have the cell that papermill puts in.
-        if _INJECTED in cell.metadata.get("tags", []) and not self.injected:
-            self.shift = 1
-        number = cell_index + 1 - self.shift
-        self.cell = (number, cell.source)
-        self.send({"event": "cell", "number": number, "cells": self.cells})
+        # Numbers are those of the source notebook, which does not have the cell that papermill puts in.
+        self.shift |= _is_injected(cell)
+        self.number, self.source = cell_index + 1 - self.shift, cell.source
+        self.send({"event": "cell", "number": self.number})
 
     def _failed(self, traceback: str) -> None:
-        number, source = self.cell or (None, "")
-        self.send(
-            {
-                "event": "failed",
-                "cell": number,
-                "source": source,
-                "traceback": _ANSI.sub("", traceback).strip(),
-            }
-        )
+        traceback = _ANSI.sub("", traceback).strip()
+        self.send({"event": "failed", "number": self.number, "source": self.source, "traceback": traceback})
 
 
 def tidy(notebook: Any, task: dict[str, Any], *, seconds: float) -> Any:
-    """Make a page of an executed notebook.
+    """Make a page of an executed notebook, in place, and return it.
 
-    The first heading becomes the chapter's title, the introduction follows it, and what papermill and
-    nbclient noted about paths and times gives way to what a reader and the next run need.
-
-    Parameters
-    ----------
-    notebook : NotebookNode
-        Changed in place.
-    task : dict
-        With ``chapter``, ``title``, ``intro``, ``parameters`` and ``fingerprint``.
-    seconds : float
-        How long the execution took.
-
-    Returns
-    -------
-    NotebookNode
+    The chapter's title takes the place of the first heading, and of ``{title}`` in the alt texts and captions of
+    figures; the introduction follows it. Labels of figures start with the chapter's name, since one notebook can make
+    several chapters of a book. What papermill and nbclient noted about paths and times gives way to
+    what a reader and the next run need.
     """
     from selfsim import __version__
 
+    title = _set_title(notebook, task["title"], task["intro"])
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        if _INJECTED in cell.metadata.get("tags", []) and "id" in cell:
+        if "mystnb" in cell.metadata:
+            shown = _filled(cell.metadata["mystnb"], title)
+            if "name" in shown.get("figure", {}):
+                shown["figure"]["name"] = f"{task['name']}-{shown['figure']['name']}"
+            cell.metadata["mystnb"] = shown
+        if _is_injected(cell) and "id" in cell:
             # Papermill draws it at random, which would make every publication a change.
             cell["id"] = _INJECTED
-    _set_title(notebook, task["title"], task["intro"])
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = dict(_KERNEL, name="python3")
     notebook.metadata["papermill"] = {"parameters": task["parameters"]}
     notebook.metadata["selfsim"] = {
-        "chapter": task["chapter"],
+        "chapter": task["name"],
         "fingerprint": task["fingerprint"],
-        "parameters": task["parameters"],
         "version": __version__,
         "executed": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "seconds": round(seconds, 1),
@@ -130,61 +111,47 @@ def tidy(notebook: Any, task: dict[str, Any], *, seconds: float) -> Any:
     return notebook
 
 
-def write_page(notebook: Any, partial: Path, page: Path) -> None:
-    """Write a notebook under a partial name and rename it, so that a page is whole or not there."""
+def _set_title(notebook: Any, title: str | None, intro: str) -> str:
+    """Put title and introduction at the first heading, or on top where there is none; give the title."""
     import nbformat
 
-    with open(partial, "w", encoding="utf-8") as file:
-        nbformat.write(notebook, file)
-    os.replace(partial, page)
-
-
-def _set_title(notebook: Any, title: str | None, intro: str) -> None:
-    import nbformat
-
-    place = 0
-    for index, cell in enumerate(notebook.cells):
-        heading = _HEADING.search(cell.source) if cell.cell_type == "markdown" else None
-        if heading:
+    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    for cell in texts:
+        if heading := _HEADING.search(cell.source):
             before, after = cell.source[: heading.start()], cell.source[heading.end() :].strip()
-            line = f"# {title}" if title else heading.group()
-            cell.source = "\n\n".join(part for part in (before + line, intro, after) if part)
-            return
-        if cell.cell_type == "code" and place == 0:
-            place = index
-    text = "\n\n".join(part for part in (f"# {title}" if title else "", intro) if part)
-    if text:
-        new = nbformat.v4.new_markdown_cell(text, id="title")
+            line = before + (f"# {title}" if title else heading.group())
+            cell.source = "\n\n".join(part for part in (line, intro, after) if part)
+            return title or heading.group(1)
+    if title:
+        cell = nbformat.v4.new_markdown_cell(f"# {title}\n\n{intro}".strip(), id="title")
         if notebook.nbformat_minor < 5:
-            del new["id"]
-        notebook.cells.insert(0, new)
+            del cell["id"]
+        notebook.cells.insert(0, cell)
+    return title or ""
+
+
+def _filled(value: Any, title: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(item, title) for key, item in value.items()}
+    return value.replace("{title}", title) if isinstance(value, str) else value
+
+
+def _is_injected(cell: Any) -> bool:
+    return _INJECTED in cell.metadata.get("tags", [])
 
 
 def _own_kernel(chapter: _Chapter) -> type:
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
-    from jupyter_core.paths import jupyter_runtime_dir
 
     class OwnKernelManager(AsyncKernelManager):
         """Starts this interpreter's kernel, whatever kernels are installed under the name ``python3``."""
 
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
-            # By default it lies among the system's temporary files, and stays there after a kill.
-            folder = Path(jupyter_runtime_dir())
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.connection_file = str(folder / f"{os.getpid()}.json")
-
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(
-                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                **_KERNEL,
-            )
-
-        async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
-            await super()._async_launch_kernel(kernel_cmd, **options)
-            chapter.kernel_pid = getattr(self.provisioner, "pid", None)
+            chapter.kernel = self
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, **_KERNEL)
 
     return OwnKernelManager
 
@@ -193,11 +160,9 @@ def _end_with_parent(chapter: _Chapter) -> None:
     # Not through sys.stdin: the interpreter could not end while a thread holds its lock.
     while os.read(0, 4096):
         pass
-    # Nobody is left to read a result. The kernel is ended first: it would notice only after a second, and not
-    # while it is busy in a long call.
-    if chapter.kernel_pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(chapter.kernel_pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    # The kernel is ended first: it would notice only after a second, and not while it is busy in a long call.
+    with contextlib.suppress(AttributeError, TypeError, ProcessLookupError):  # none yet, or ended already
+        os.kill(chapter.kernel.provisioner.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     os._exit(1)
 
 

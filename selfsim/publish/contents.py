@@ -1,61 +1,48 @@
-"""The table of contents of a book: the pages that it names, and itself without some of them."""
+"""The table of contents of a book: the pages that it names, and itself with other pages in their place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from selfsim.publish.plain_yaml import read_yaml
 
 PAGE_SUFFIXES = (".md", ".ipynb", ".rst")
 
 
-def toc_pages(toc: str | Path | Any) -> list[str]:
-    """Return the pages that a table of contents names, root first, without file endings.
+def toc_pages(toc: Any) -> list[str]:
+    """Return the pages that the content of a ``_toc.yml`` (or a part of it) names, without file endings.
 
-    Parameters
-    ----------
-    toc : str, Path or the content of such a file
-        In Jupyter Book's format.
-
-    Examples
-    --------
     >>> toc_pages({"root": "book/intro", "chapters": [{"file": "book/why.md"}]})
     ['book/intro', 'book/why']
     """
-    if isinstance(toc, str | Path):
-        toc = read_yaml(Path(toc))
-    return [without_suffix(page) for page in toc_files(toc)]
+    pages = []
+    for key, value in toc.items() if isinstance(toc, dict) else enumerate(toc):
+        if key in ("root", "file"):
+            pages.append(_without_suffix(value))
+        elif isinstance(value, dict | list):
+            pages += toc_pages(value)
+    return pages
 
 
-def toc_files(toc: Any) -> Iterator[str]:
-    """Give the pages of a table's content as they are written in it."""
-    if isinstance(toc, dict):
-        for key, value in toc.items():
-            if key in ("root", "file"):
-                yield value
-            else:
-                yield from toc_files(value)
-    elif isinstance(toc, list):
-        for item in toc:
-            yield from toc_files(item)
+def with_pages(toc: dict[str, Any], others: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the content of a table in which others take the place of some pages.
+
+    A page with no others in its place is left out, and its part with it when that was all.
+
+    >>> with_pages({"root": "a", "chapters": [{"file": "b"}, {"file": "c"}]}, {"b": ["d", "e"], "c": []})
+    {'root': 'a', 'chapters': [{'file': 'd'}, {'file': 'e'}]}
+    """
+    changed = {}
+    for key, value in toc.items():
+        if isinstance(value, list):
+            items = []
+            for item in value:
+                page = _without_suffix(item.get("file", ""))
+                items += [{"file": p} for p in others[page]] if page in others else [with_pages(item, others)]
+            value = [item for item in items if set(item) - {"caption", "numbered"}]
+        if value != []:
+            changed[key] = value
+    return changed
 
 
-def without_pages(toc: Any, left_out: set[str]) -> Any:
-    """Return the content of a table without these pages, and without what is empty without them."""
-    if isinstance(toc, dict):
-        return {key: kept for key, value in toc.items() if (kept := without_pages(value, left_out)) != []}
-    if isinstance(toc, list):
-        kept = [without_pages(i, left_out) for i in toc if without_suffix(_file(i)) not in left_out]
-        return [item for item in kept if not isinstance(item, dict) or set(item) - {"caption", "numbered"}]
-    return toc
-
-
-def without_suffix(name: str) -> str:
-    """Return the name of a page without the ending of its file."""
+def _without_suffix(name: str) -> str:
     return next((name.removesuffix(suffix) for suffix in PAGE_SUFFIXES if name.endswith(suffix)), name)
-
-
-def _file(item: Any) -> str:
-    return item.get("file", "") if isinstance(item, dict) else ""

@@ -17,6 +17,7 @@ from selfsim.publish.parameters import check_known, check_parameters
 from selfsim.publish.plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LIST_KEYS = {"chapters": dict, "presets": dict}
 _CHAPTER_KEYS = {"title": str, "notebook": str, "parameters": dict, "intro": str}
 _PRESET_KEYS = {
     "description": str,
@@ -32,54 +33,26 @@ _KIND_NAMES = {str: "text", int: "a whole number", (int, float): "a number", dic
 
 @dataclass(frozen=True)
 class Chapter:
-    """One page to be made: a notebook and the parameters to execute it with.
+    """One page to be made: a notebook and the parameters to execute it with."""
 
-    Parameters
-    ----------
-    name : str
-        File name of the page, without its ending.
-    title : str or None
-        Replaces the first heading of the notebook; None keeps it.
-    notebook : Path
-    parameters : dict
-        Checked; those left out keep the notebook's default.
-    intro : str
-        Markdown that is put below the title; may be empty.
-    """
-
-    name: str
-    title: str | None
+    name: str  # file name of the page, without its ending
+    title: str | None  # in place of the notebook's first heading
     notebook: Path
-    parameters: dict[str, Any]
-    intro: str = ""
+    parameters: dict[str, Any]  # checked; those left out keep the notebook's default
+    intro: str = ""  # Markdown that is put below the title
 
 
 @dataclass(frozen=True)
 class RunList:
-    """One preset of a run list, ready to be executed.
+    """One preset of a run list, ready to be executed."""
 
-    Parameters
-    ----------
-    path : Path
-        The file it was read from.
-    preset : str
-    description : str
-    chapters : tuple of Chapter
-    jobs : int
-        Chapters at a time.
-    minutes : float or None
-        About how long it takes on two cores.
-    disk : str
-        About how much it needs, in words; may be empty.
-    """
-
-    path: Path
+    path: Path  # the file that it was read from
     preset: str
     description: str
     chapters: tuple[Chapter, ...]
-    jobs: int = 1
-    minutes: float | None = None
-    disk: str = ""
+    jobs: int = 1  # chapters at a time
+    minutes: float | None = None  # about how long it takes on two cores
+    disk: str = ""  # about how much it needs, in words
 
 
 def read_run_list(
@@ -120,18 +93,28 @@ def read_run_list(
         raise FileNotFoundError(f"{path}: no such run list")
     content = read_yaml(path)
     try:
-        return _run_list(path, content, preset, dict(overrides or {}), only)
+        chosen, names = _checked(content, preset, only)
+        chapters = (_chapter(path.parent, n, content["chapters"][n], chosen, dict(overrides or {})) for n in names)
+        return RunList(
+            path=path,
+            preset=preset,
+            description=chosen.get("description", ""),
+            chapters=tuple(chapters),
+            jobs=chosen.get("jobs", 1),
+            minutes=chosen.get("minutes"),
+            disk=chosen.get("disk", ""),
+        )
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _run_list(path: Path, content: Any, preset: str, overrides: dict[str, Any], only: Iterable[str] | None) -> RunList:
-    _check_table(content, {"chapters": dict, "presets": dict}, "run list")
-    chapters, presets = content.get("chapters", {}), content.get("presets", {})
-    if not chapters:
-        raise ValueError("chapters: got none, need at least one")
-    if not presets:
-        raise ValueError("presets: got none, need at least one")
+def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """Check all but the parameters; give the chosen preset and the names of its chapters."""
+    _check_table(content, _LIST_KEYS, "run list")
+    for key in _LIST_KEYS:
+        if not content.get(key):
+            raise ValueError(f"{key}: got none, need at least one")
+    chapters, presets = content["chapters"], content["presets"]
     for name, chapter in chapters.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"chapter {name!r}: need a file name of letters, digits, - and _")
@@ -139,56 +122,32 @@ def _run_list(path: Path, content: Any, preset: str, overrides: dict[str, Any], 
         if "notebook" not in chapter:
             raise ValueError(f"chapter {name!r}: need the key 'notebook'")
     for name, table in presets.items():
-        _check_preset(name, table, chapters)
+        where = f"preset {name!r}"
+        _check_table(table, _PRESET_KEYS, where)
+        for key in ("jobs", "minutes"):
+            if table.get(key, 1) <= 0:
+                raise ValueError(f"{where}: {key}: got {table[key]}, need more than 0")
+        for key in ("only", "chapters"):
+            for chapter in table.get(key, ()):
+                check_known(chapter, chapters, name=f"{where}: {key}")
+        _check_table(table.get("chapters", {}), dict.fromkeys(chapters, dict), f"{where}: chapters")
     check_known(preset, presets, name="preset")
-    chosen = presets[preset]
-    names = list(only) if only else chosen.get("only", list(chapters))
-    for name in names:
+    wanted = list(only or presets[preset].get("only") or chapters)
+    for name in wanted:
         check_known(name, chapters, name="chapter")
-    return RunList(
-        path=path,
-        preset=preset,
-        description=chosen.get("description", ""),
-        chapters=tuple(_chapter(path, name, chapters[name], chosen, overrides) for name in chapters if name in names),
-        jobs=chosen.get("jobs", 1),
-        minutes=chosen.get("minutes"),
-        disk=chosen.get("disk", ""),
-    )
+    return presets[preset], [name for name in chapters if name in wanted]
 
 
-def _chapter(
-    path: Path, name: str, chapter: dict[str, Any], preset: dict[str, Any], overrides: dict[str, Any]
-) -> Chapter:
-    notebook = path.parent / chapter["notebook"]
+def _chapter(folder: Path, name: str, chapter: dict, preset: dict, overrides: dict) -> Chapter:
+    notebook = folder / chapter["notebook"]
     if not notebook.is_file():
         raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
-    values = (
-        chapter.get("parameters", {})
-        | preset.get("parameters", {})
-        | preset.get("chapters", {}).get(name, {})
-        | overrides
-    )
+    values = chapter.get("parameters", {}) | preset.get("parameters", {}) | preset.get("chapters", {}).get(name, {})
     try:
-        parameters = check_parameters(notebook, values)
+        parameters = check_parameters(notebook, values | overrides)
     except ValueError as error:
         raise ValueError(f"chapter {name!r}: {error}") from error
     return Chapter(name, chapter.get("title"), notebook, parameters, chapter.get("intro", "").strip())
-
-
-def _check_preset(name: str, table: Any, chapters: dict[str, Any]) -> None:
-    where = f"preset {name!r}"
-    _check_table(table, _PRESET_KEYS, where)
-    for key in ("jobs", "minutes"):
-        if key in table and table[key] <= 0:
-            raise ValueError(f"{where}: {key}: got {table[key]}, need more than 0")
-    if "only" in table and not table["only"]:
-        raise ValueError(f"{where}: only: got an empty list, need at least one chapter")
-    for key in ("only", "chapters"):
-        for chapter in table.get(key, ()):
-            check_known(chapter, chapters, name=f"{where}: {key}")
-    for chapter, values in table.get("chapters", {}).items():
-        if not isinstance(values, dict):
-            raise ValueError(f"{where}: chapters: {chapter}: got {values!r}, need a table of parameters")
 
 
 def _check_table(table: Any, kinds: Mapping[str, Any], where: str) -> None:
@@ -196,6 +155,5 @@ def _check_table(table: Any, kinds: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: got {table!r}, need a table with the keys {', '.join(kinds)}")
     for key, value in table.items():
         check_known(key, kinds, name=f"{where}: key")
-        kind = kinds[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"{where}: {key}: got {value!r}, need {_KIND_NAMES[kind]}")
+        if not isinstance(value, kinds[key]) or isinstance(value, bool):
+            raise ValueError(f"{where}: {key}: got {value!r}, need {_KIND_NAMES[kinds[key]]}")

@@ -17,49 +17,23 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from tqdm import tqdm
 
 from selfsim.publish.parameters import read_notebook
-from selfsim.publish.progress import Silent, shown
 from selfsim.publish.run_list import Chapter, RunList
 
 # Every library that sizes its own pool of threads by the machine instead of by its share.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class ChapterError(RuntimeError):
-    """A chapter failed.
-
-    Attributes
-    ----------
-    notebook : Path
-        The source notebook.
-    chapter : str
-    cell : int or None
-        Number of the cell in the source notebook, counted from 1; None if it failed outside any cell.
-    source : str
-        The cell's source.
-    traceback : str
-        Plain text.
-    """
-
-    def __init__(self, notebook: Path, chapter: str, *, cell: int | None, source: str, traceback: str):
-        self.notebook, self.chapter, self.cell = notebook, chapter, cell
-        self.source, self.traceback = source, traceback
-        where = f"cell {cell} of {notebook}" if cell else f"{notebook}"
-        shown = f"\n\n{source}\n" if source else "\n"
-        super().__init__(f"chapter {chapter!r}: {where} failed{shown}\n{traceback}")
-
-    def __reduce__(self):
-        return _rebuild, (self.notebook, self.chapter, self.cell, self.source, self.traceback)
+    """A chapter failed; the message names notebook and cell, and holds the cell's source and its traceback."""
 
 
 def execute(run_list: RunList, directory: str | Path, *, jobs: int | None = None, progress: bool = True) -> list[Path]:
@@ -78,7 +52,7 @@ def execute(run_list: RunList, directory: str | Path, *, jobs: int | None = None
         Chapters at a time; by default what the run list says. The cores are divided among them, unless the
         environment already sets the number of threads.
     progress : bool
-        Whether to show progress on stderr: a bar for each chapter on a terminal, else a line.
+        Whether to tell on stderr what is kept, done or failed, on a terminal with a bar that counts cells.
 
     Returns
     -------
@@ -100,38 +74,32 @@ def execute(run_list: RunList, directory: str | Path, *, jobs: int | None = None
         raise ValueError(f"jobs: got {jobs}, need at least 1")
     directory = Path(directory).absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    with _only_run(directory), shown(progress) as show:
-        for leftover in (*directory.glob(".*.ipynb.partial"), *directory.glob(".run-*")):
-            _remove(leftover)
-        due = []
+    pages, tasks = [], []
+    with _only_run(directory):
+        for leftover in directory.glob(".*.ipynb.partial"):
+            leftover.unlink()
+        for leftover in directory.glob(".run-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         for chapter in run_list.chapters:
-            fingerprint = chapter_fingerprint(chapter)
-            page = directory / f"{chapter.name}.ipynb"
+            page, fingerprint = directory / f"{chapter.name}.ipynb", chapter_fingerprint(chapter)
+            pages.append(page)
             if _fingerprint_of(page) == fingerprint:
-                show.kept(chapter.name)
-            else:
-                # A page from other parameters must not pass for this one if the run ends early.
-                page.unlink(missing_ok=True)
-                due.append((chapter, fingerprint))
+                _say(f"{chapter.name}: kept from an earlier run", progress)
+                continue
+            # A page from other parameters must not pass for this one if the run ends early.
+            page.unlink(missing_ok=True)
+            paths = {"notebook": str(chapter.notebook.absolute()), "page": str(page)}
+            tasks.append(asdict(chapter) | paths | {"fingerprint": fingerprint})
         with tempfile.TemporaryDirectory(prefix=".run-", dir=directory) as scratch:
-            _execute(due, directory, Path(scratch), min(jobs, max(1, len(due))), show)
-    return [directory / f"{chapter.name}.ipynb" for chapter in run_list.chapters]
+            _execute(tasks, Path(scratch), max(1, min(jobs, len(tasks))), progress)
+    return pages
 
 
 def chapter_fingerprint(chapter: Chapter) -> str:
-    """Return the sha256 of all that decides what a chapter shows, as hexadecimal digits.
-
-    That is: the type, source and tags of the notebook's cells, the parameters, title and introduction, and
-    the source of the package.
-    """
-    notebook = read_notebook(chapter.notebook)
-    parts = {
-        "cells": [[c.cell_type, c.source, c.metadata.get("tags", [])] for c in notebook.cells],
-        "parameters": chapter.parameters,
-        "title": chapter.title,
-        "intro": chapter.intro,
-        "package": package_digest(),
-    }
+    """Return the sha256 of all that decides what a chapter shows: cells, parameters, title, package."""
+    cells = read_notebook(chapter.notebook).cells
+    shown = [[cell.cell_type, cell.source, *map(cell.metadata.get, ("tags", "mystnb"))] for cell in cells]
+    parts = [shown, chapter.parameters, chapter.title, chapter.intro, package_digest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -151,76 +119,56 @@ def _fingerprint_of(page: Path) -> str | None:
         return None
 
 
-def _execute(due: list[tuple[Chapter, str]], directory: Path, scratch: Path, jobs: int, show: Silent) -> None:
-    environment = _environment(scratch, jobs)
+def _execute(tasks: list[dict[str, Any]], scratch: Path, jobs: int, progress: bool) -> None:
     events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
-    waiting = list(reversed(due))
-    running: dict[str, tuple[Chapter, subprocess.Popen]] = {}
-    outcomes: dict[str, dict[str, Any]] = {}
-    errors: list[ChapterError] = []
+    waiting, running, outcomes = list(tasks), {}, {}
+    failures: list[str] = []
+    total = sum(len(read_notebook(task["notebook"]).cells) for task in tasks)
+    # disable=None: no bar where stderr is no terminal.
+    bar = tqdm(total=total, unit="cell", leave=False, disable=None if progress else True)
     try:
-        while running or (waiting and not errors):
-            while waiting and not errors and len(running) < jobs:
-                chapter, fingerprint = waiting.pop()
-                process = _start(chapter, fingerprint, directory, scratch, environment, events)
-                running[chapter.name] = (chapter, process)
-                show.started(chapter.name, len(due))
+        while running or (waiting and not failures):
+            while waiting and not failures and len(running) < jobs:
+                task = waiting.pop(0)
+                running[task["name"]] = task, _start(task, scratch, jobs, events), time.monotonic()
+                bar.set_postfix_str(", ".join(running))
             name, event = events.get()
-            if event is None:
-                chapter, process = running.pop(name)
-                code = process.wait()
-                _close(process.stdin)
-                outcome = outcomes.pop(name, None)
-                if outcome is None:
-                    outcome = {"event": "failed", "traceback": _crash(scratch, name, code)}
-                if outcome["event"] == "done":
-                    show.done(name)
-                else:
-                    show.failed(name)
-                    errors.append(_chapter_error(chapter, outcome))
-            elif event["event"] == "cell":
-                show.cell(name, event["number"], event["cells"])
-            else:
+            if event is not None:
+                bar.update(event["event"] == "cell")
                 outcomes[name] = event
+                continue
+            task, process, started = running.pop(name)
+            code, outcome = process.wait(), outcomes.get(name, {})
+            _close(process)
+            if outcome.get("event") != "done":
+                failures.append(_failure(task, outcome, code, scratch / f"{name}.log"))
+            how = "done" if outcome.get("event") == "done" else "failed"
+            ended = len(tasks) - len(waiting) - len(running)
+            _say(f"{name}: {how} in {time.monotonic() - started:.0f} s ({ended} of {len(tasks)})", progress)
     finally:
+        bar.close()
         # Only on Ctrl-C or a fault of ours is anything still running: closing its input ends it.
-        for _, process in running.values():
-            _close(process.stdin)
-        for _, process in running.values():
+        for _, process, _ in running.values():
+            _close(process)
+        for _, process, _ in running.values():
             try:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    if errors:
-        raise errors[0]
+    if failures:
+        raise ChapterError(failures[0])
 
 
-def _start(
-    chapter: Chapter,
-    fingerprint: str,
-    directory: Path,
-    scratch: Path,
-    environment: dict[str, str],
-    events: queue.Queue,
-) -> subprocess.Popen:
-    task = {
-        "chapter": chapter.name,
-        "notebook": str(chapter.notebook.absolute()),
-        "parameters": chapter.parameters,
-        "title": chapter.title,
-        "intro": chapter.intro,
-        "fingerprint": fingerprint,
-        "partial": str(directory / f".{chapter.name}.ipynb.partial"),
-        "page": str(directory / f"{chapter.name}.ipynb"),
-    }
-    with open(scratch / f"{chapter.name}.log", "wb") as log:
+def _start(task: dict[str, Any], scratch: Path, jobs: int, events: queue.Queue) -> subprocess.Popen:
+    """Start a chapter's process; its events, and None at its end, go to the queue."""
+    with open(scratch / f"{task['name']}.log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "selfsim.publish.chapter_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environment,
+            env=_environment(scratch, jobs),
             # Ctrl-C on a terminal reaches this process alone, which then ends the others in order.
             start_new_session=True,
         )
@@ -229,8 +177,8 @@ def _start(
         # A process that is killed may leave half a line; its exit is reported all the same.
         with process.stdout, contextlib.suppress(ValueError):
             for line in process.stdout:
-                events.put((chapter.name, json.loads(line)))
-        events.put((chapter.name, None))
+                events.put((task["name"], json.loads(line)))
+        events.put((task["name"], None))
 
     # A process that dies before it has read its task is reported by its exit.
     with contextlib.suppress(BrokenPipeError):
@@ -240,45 +188,34 @@ def _start(
     return process
 
 
-def _close(pipe: IO[bytes]) -> None:
+def _close(process: subprocess.Popen) -> None:
     with contextlib.suppress(BrokenPipeError):
-        pipe.close()
+        process.stdin.close()
 
 
 def _environment(scratch: Path, jobs: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = str(max(1, cores // jobs))
-    environment = dict.fromkeys(_THREAD_VARIABLES, share) | dict(os.environ)
-    # Connection files and IPython's profile stay here; a user's own start-up files must not change a page.
-    environment["JUPYTER_RUNTIME_DIR"] = str(scratch / "jupyter")
-    environment["IPYTHONDIR"] = str(scratch / "ipython")
-    return environment
+    ours = dict.fromkeys(_THREAD_VARIABLES, str(max(1, cores // jobs)))
+    # tqdm warns, with a path of this machine, that it can draw no widgets; a page could not show them.
+    ours["PYTHONWARNINGS"] = "ignore:IProgress not found"
+    # A profile of its own: a user's start-up files must not change a page.
+    return ours | os.environ | {"IPYTHONDIR": str(scratch / "ipython")}
 
 
-def _crash(scratch: Path, name: str, code: int) -> str:
-    log = (scratch / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
-    return f"its process ended with exit code {code}\n" + "\n".join(log.splitlines()[-30:])
-
-
-def _chapter_error(chapter: Chapter, outcome: dict[str, Any]) -> ChapterError:
-    return ChapterError(
-        chapter.notebook,
-        chapter.name,
-        cell=outcome.get("cell"),
-        source=outcome.get("source", ""),
-        traceback=outcome["traceback"],
-    )
-
-
-def _rebuild(notebook: Path, chapter: str, cell: int | None, source: str, traceback: str) -> ChapterError:
-    return ChapterError(notebook, chapter, cell=cell, source=source, traceback=traceback)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+def _failure(task: dict[str, Any], outcome: dict[str, Any], code: int, log: Path) -> str:
+    notebook, number = task["notebook"], outcome.get("number")
+    where = f"cell {number} of {notebook}" if number else notebook
+    if outcome.get("event") == "failed":
+        told = f"{outcome['source']}\n\n{outcome['traceback']}"
     else:
-        path.unlink(missing_ok=True)
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        told = "\n".join([f"its process ended with exit code {code}", *lines[-30:]])
+    return f"chapter {task['name']!r}: {where} failed\n\n{told}"
+
+
+def _say(line: str, progress: bool) -> None:
+    if progress:
+        tqdm.write(line, file=sys.stderr)
 
 
 @contextlib.contextmanager

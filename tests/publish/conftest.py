@@ -13,7 +13,7 @@ name: str = "mlp"  # which one
 epochs: int = 3
 weight = 0.5
 seeds: list[int] = [0, 1]
-stop: float | None = None
+rates: list[float] = []
 flag: bool = False
 """
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from selfsim.publish.book import RenderError, assemble, render
-from selfsim.publish.contents import toc_pages, without_pages
+from selfsim.publish.book import RenderError, assemble, check_toc, is_own_list, render
+from selfsim.publish.contents import toc_pages, with_pages
+from selfsim.publish.page_check import check_pages
 from selfsim.publish.plain_yaml import read_yaml
 from selfsim.publish.run_list import read_run_list
 from tests.publish.conftest import write_notebook
@@ -26,7 +25,6 @@ parts:
 """
 CONFIG = """\
 title: A tiny book
-logo: extra/logo.svg
 execute: {execute_notebooks: "off"}
 only_build_toc_files: true
 """
@@ -42,8 +40,6 @@ def make_project(root):
     root.mkdir()
     (root / "_config.yml").write_text(CONFIG)
     (root / "_toc.yml").write_text(TOC)
-    (root / "extra").mkdir()
-    (root / "extra" / "logo.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     (root / "CHANGELOG.md").write_text("# Changes\n\nNone.\n")
     (root / "private.txt").write_text("not named anywhere")
     (root / "book").mkdir()
@@ -69,40 +65,38 @@ def times(folder):
 def test_executed_chapters_take_the_place_of_published_ones(project, tmp_path):
     write_notebook(project / "book/chapters/one.ipynb", "'old'")
     write_notebook(project / "book/chapters/two.ipynb", "'old'")
-    run_list = read_run_list(project / "notebooks/runs.yml", "half")
     before = times(project)
     pages = executed(tmp_path / "out", "one")
-    assert assemble(project, run_list, pages, tmp_path / "source") == []
+    assert assemble(project, pages, tmp_path / "source") == []
     source = tmp_path / "source"
     assert "'one'" in (source / "book/chapters/one.ipynb").read_text()
     assert "'old'" in (source / "book/chapters/two.ipynb").read_text()
-    assert (source / "_toc.yml").read_text() == TOC
-    assert {"extra/logo.svg", "CHANGELOG.md", "book/intro.md"} <= set(times(source))
-    assert "private.txt" not in times(source)
+    assert read_yaml(source / "_toc.yml") == read_yaml(project / "_toc.yml")
+    assert set(times(source)) == {
+        "_config.yml",
+        "_toc.yml",
+        "CHANGELOG.md",
+        "book/intro.md",
+        "book/chapters/one.ipynb",
+        "book/chapters/two.ipynb",
+    }
     assert times(project) == before
 
 
-def test_only_what_changed_is_written_and_what_went_away_is_deleted(project, tmp_path):
-    run_list = read_run_list(project / "notebooks/runs.yml", "quick")
+def test_what_went_away_leaves_the_sources(project, tmp_path):
     pages, source = executed(tmp_path / "out", "one", "two"), tmp_path / "source"
-    (project / "book" / "more").mkdir()
-    (project / "book" / "more" / "page.md").write_text("# More\n")
-    assemble(project, run_list, pages, source)
-    before = times(source)
-    shutil.rmtree(project / "book" / "more")
-    (project / "book" / "intro.md").write_text("# Start\n\nChanged.\n")
-    assemble(project, run_list, pages, source)
-    after = times(source)
-    assert {name for name in after if after[name] != before[name]} == {"book/intro.md"}
-    assert set(before) - set(after) == {"book/more/page.md"}
-    assert not (source / "book" / "more").exists()
+    (project / "book" / "more.md").write_text("# More\n")
+    assemble(project, pages, source)
+    assert (source / "book" / "more.md").is_file()
+    (project / "book" / "more.md").unlink()
+    assemble(project, pages, source)
+    assert not (source / "book" / "more.md").exists()
 
 
 def test_chapters_that_are_not_there_leave_the_contents(project, tmp_path):
-    run_list = read_run_list(project / "notebooks/runs.yml", "half")
-    left_out = assemble(project, run_list, executed(tmp_path / "out", "one"), tmp_path / "source")
+    left_out = assemble(project, executed(tmp_path / "out", "one"), tmp_path / "source")
     assert left_out == ["book/chapters/two"]
-    assert toc_pages(tmp_path / "source/_toc.yml") == ["book/intro", "book/chapters/one", "CHANGELOG"]
+    assert toc_pages(read_yaml(tmp_path / "source/_toc.yml")) == ["book/intro", "book/chapters/one", "CHANGELOG"]
     assert (project / "_toc.yml").read_text() == TOC
 
 
@@ -111,52 +105,76 @@ def test_a_part_without_pages_leaves_the_contents():
         "root": "a",
         "parts": [{"caption": "x", "chapters": [{"file": "b.md"}]}, {"chapters": [{"file": "c"}]}],
     }
-    assert without_pages(toc, {"b"}) == {"root": "a", "parts": [{"chapters": [{"file": "c"}]}]}
+    assert with_pages(toc, {"b": []}) == {"root": "a", "parts": [{"chapters": [{"file": "c"}]}]}
     nested = {"root": "a", "chapters": [{"file": "b", "sections": [{"file": "c"}]}]}
-    assert without_pages(nested, {"c"}) == {"root": "a", "chapters": [{"file": "b"}]}
+    assert with_pages(nested, {"c": []}) == {"root": "a", "chapters": [{"file": "b"}]}
 
 
-def test_another_run_list_gets_contents_of_its_own(project, tmp_path):
+IDEAS = """\
+parts:
+- caption: Ideas
+  chapters:
+  - file: book/idea
+  - file: book/chapters/three
+"""
+
+
+@pytest.fixture
+def my_book(project, tmp_path):
+    """The sources of a book of somebody's own run list."""
     write_notebook(project / "book/chapters/one.ipynb", "'old'")
-    (project / "mine.yml").write_text("chapters: {mine: {notebook: notebooks/tiny.ipynb}}\npresets: {quick: {}}\n")
-    run_list = read_run_list(project / "mine.yml", "quick")
-    assert assemble(project, run_list, executed(tmp_path / "out", "mine"), tmp_path / "source") == []
-    source = tmp_path / "source"
-    assert toc_pages(source / "_toc.yml") == ["book/intro", "book/chapters/mine"]
-    assert [p.name for p in (source / "book/chapters").iterdir()] == ["mine.ipynb"]
-    assert read_yaml(source / "_config.yml")["title"] == "A tiny book"
-    before = times(source)
-    assemble(project, run_list, [tmp_path / "out" / "mine.ipynb"], source)
-    assert times(source) == before
+    (project / "book/idea.md").write_text("# An idea\n\nText, [and the start](intro.md).\n")
+    (project / "_toc.yml").write_text(TOC.replace("parts:\n", IDEAS))
+    assert assemble(project, executed(tmp_path / "out", "mine", "more"), tmp_path / "source", own=False) == []
+    return tmp_path / "source"
 
 
-def test_a_folder_without_a_book_and_a_chapter_without_contents(project, tmp_path):
-    run_list = read_run_list(project / "notebooks/runs.yml", "quick")
-    with pytest.raises(FileNotFoundError, match=r"no _config\.yml and no _toc\.yml; run this in the project"):
-        assemble(tmp_path, run_list, [], tmp_path / "source")
-    (project / "_toc.yml").write_text(TOC.replace("  - file: book/chapters/two\n", ""))
-    with pytest.raises(ValueError, match=r"_toc\.yml: needs an entry 'file: book/chapters/two'"):
-        assemble(project, run_list, [], tmp_path / "source")
+def test_chapters_of_another_run_list_take_the_place_of_the_projects_own(my_book):
+    toc = read_yaml(my_book / "_toc.yml")
+    assert toc["parts"] == [
+        {"caption": "Ideas", "chapters": [{"file": "book/idea"}]},
+        {"caption": "Chapters", "chapters": [{"file": "book/chapters/mine"}, {"file": "book/chapters/more"}]},
+        {"caption": "Other", "chapters": [{"file": "CHANGELOG"}]},
+    ]
+    assert sorted(path.name for path in (my_book / "book/chapters").iterdir()) == ["mine.ipynb", "more.ipynb"]
 
 
 @pytest.mark.long
-def test_a_warning_fails_a_strict_build_each_time_and_leaves_the_site_alone(project, tmp_path):
-    run_list = read_run_list(project / "notebooks/runs.yml", "quick")
+def test_a_book_of_another_run_list_has_no_warnings(my_book, tmp_path):
+    assert render(my_book, tmp_path / "html") == ""
+    assert check_pages(tmp_path / "html", my_book / "_toc.yml") == []
+    assert "A heading" in (tmp_path / "html" / "book/idea.html").read_text()  # in the list of pages
+
+
+def test_a_folder_without_a_book_and_a_chapter_without_contents(project, tmp_path):
+    runs = project / "notebooks/runs.yml"
+    assert is_own_list(project, runs)
+    assert not is_own_list(project, project / "mine.yml")
+    with pytest.raises(FileNotFoundError, match=r"no _toc\.yml; run this in the project's root"):
+        is_own_list(tmp_path, runs)
+    check_toc(project, read_run_list(runs, "quick"))
+    (project / "_toc.yml").write_text(TOC.replace("  - file: book/chapters/two\n", ""))
+    with pytest.raises(ValueError, match=r"_toc\.yml: needs an entry 'file: book/chapters/two'"):
+        check_toc(project, read_run_list(runs, "quick"))
+
+
+@pytest.mark.long
+def test_a_warning_fails_a_strict_build_and_leaves_the_site_alone(project, tmp_path):
     pages, source, html = executed(tmp_path / "out", "one", "two"), tmp_path / "source", tmp_path / "html"
-    assemble(project, run_list, pages, source)
+    assemble(project, pages, source)
     assert render(source, html) == ""
     site = times(html)
     (project / "book/intro.md").write_text("# Start\n\n[](nowhere.md)\n")
-    assemble(project, run_list, pages, source)
-    for _ in range(2):
-        with pytest.raises(RenderError, match="nowhere"):
-            render(source, html)
-        assert times(html) == site
+    assemble(project, pages, source)
+    with pytest.raises(RenderError, match="nowhere") as caught:
+        render(source, html)
+    assert "\x1b" not in str(caught.value)
+    assert times(html) == site
     assert "nowhere" in render(source, html, strict=False)
-    (project / "book/intro.md").write_text("# Start\n\nGood.\n")
     (project / "_toc.yml").write_text(TOC.replace("- file: CHANGELOG", "- file: book/intro2"))
+    (project / "book/intro.md").write_text("# Start\n\nGood.\n")
     (project / "book/intro2.md").write_text("# More\n\nGood.\n")
-    assemble(project, run_list, pages, source)
+    assemble(project, pages, source)
     render(source, html)
     assert "Good." in (html / "book/intro.html").read_text()
     assert not (html / "CHANGELOG.html").exists()

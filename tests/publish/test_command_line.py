@@ -63,7 +63,7 @@ def test_a_failing_cell_is_told_and_gives_no_page(project, capsys):
     said = capsys.readouterr().err
     assert "chapter 'one': cell 3 of " in said
     assert "1 / weight" in said
-    assert "ZeroDivisionError" in said
+    assert said.splitlines()[-1].startswith("ZeroDivisionError: ")
     assert not (project / "_build/quick/chapters/one.ipynb").exists()
 
 

@@ -78,7 +78,7 @@ def test_a_subset_is_chosen_by_the_preset_or_the_caller(written):
         ("epochs: 1,", "epoch: 1,", "chapter 'first': parameter of tiny.ipynb: got 'epoch'.*mean 'epochs'"),
         ("flag: true", "flag: 1", "chapter 'first': flag: got 1 .int., need bool"),
         ("  first:\n", "  fir/st:\n", "chapter 'fir/st': need a file name"),
-        ("  first:\n", "  second:\n", "the key 'second' occurs twice"),
+        ("  first:\n", "  second:\n", "runs.yml: line 2 and after: the key 'second' occurs twice"),
         ("    jobs: 2", "   jobs: 2", "runs.yml: .*line"),
     ],
 )

@@ -1,0 +1,218 @@
+"""Figures of the chapter on what the SS rate measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import dendrogram, linkage
+from torch import Tensor
+
+from ..measure.curve import RateCurve, rate_curve
+from ..measure.distances import pair_distances
+from ..uncertainty import NullBand
+from .plots import BOXES, GREY
+
+# The three counts, told apart by colour and by marker; lines beyond three by their dashes too.
+COUNTS = {
+    "surrogate": {"color": "#0072b2", "marker": "o"},
+    "complete-linkage": {"color": "#d55e00", "marker": "s"},
+    "greedy-coloring": {"color": "#009e73", "marker": "^"},
+}
+_LINES = [
+    {"color": color, "linestyle": dashes, "marker": marker}
+    for color, dashes, marker in zip(
+        ("#4d5761", *BOXES[:3], BOXES[3], BOXES[5], "#56b4e9", "#882255"),
+        ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 2))),
+        "os^Dvp*X",
+        strict=True,
+    )
+]
+
+
+def plot_known_sets(
+    sets: Mapping[str, Tensor], *, rates: Mapping[str, float], bands: Mapping[str, NullBand], columns: int = 4
+) -> Figure:
+    """Each set as points, above its box-counting curve and the ideal power law; the area between them is shaded.
+
+    Parameters
+    ----------
+    sets : mapping of str to Tensor (samples, neurons)
+        Drawn from the lowest rate to the highest.
+    rates : mapping of str to float
+    bands : mapping of str to NullBand
+    columns : int
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = -(-(len(sets) + 1) // columns)
+    figure, grid = plt.subplots(
+        2 * rows, columns, figsize=(2.6 * columns, 4.1 * rows), gridspec_kw={"height_ratios": [0.85, 1] * rows}
+    )
+    panels = [
+        (grid[2 * (k // columns), k % columns], grid[2 * (k // columns) + 1, k % columns]) for k in range(len(sets))
+    ]
+    for (above, below), name in zip(panels, sorted(sets, key=rates.__getitem__), strict=True):
+        _draw_set(above, name, sets[name])
+        _draw_area(below, rate_curve(sets[name]))
+        band = bands[name]
+        place = "below" if rates[name] < band.low else "above" if rates[name] > band.high else "inside"
+        below.set_title(
+            f"{rates[name]:.2f}: {place}\nnoise {band.low:.2f} to {band.high:.2f}", loc="left", fontsize=9.5
+        )
+        below.set(xticks=[0, 1], yticks=[0, 1])
+    for axes in grid.flat[:]:
+        axes.set_visible(any(axes in pair for pair in panels))
+    panels[0][1].set(xlabel="box size, from shortest to\nlongest distance, logarithmic", ylabel="ln N_B / ln n")
+    figure.legend(*panels[0][1].get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.99, 0.16))
+    plt.close(figure)
+    return figure
+
+
+def _draw_set(axes: Axes, name: str, activations: Tensor) -> None:
+    """The points where they have one or two coordinates, a tree for an ultrametric set, else a projection."""
+    x = activations.numpy()
+    if name == "ultrametric tree":
+        tree = linkage(pair_distances(activations).numpy(), "complete")
+        dendrogram(tree, ax=axes, no_labels=True, color_threshold=0, above_threshold_color=BOXES[0])
+    elif len(x) == 1:
+        axes.vlines(x[0], 0.3, 0.7, color=BOXES[0], linewidth=0.5)
+        axes.set_ylim(0, 1)
+    else:
+        centred = x - x.mean(1, keepdims=True)
+        place = centred if len(x) == 2 else (np.linalg.svd(centred, full_matrices=False)[2] * 10)[:2]
+        axes.scatter(*place, s=3, color=BOXES[0])
+        axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title(name, loc="left", fontweight="bold")
+    axes.set_axis_off()
+
+
+def _draw_area(axes: Axes, curve: RateCurve) -> None:
+    u = np.log1p(curve.l_B)
+    u = (u - u[0]) / (u[-1] - u[0])
+    y = np.log(curve.counts) / np.log(curve.counts[0])
+    axes.fill_between(u, y, 1 - u, color="#e69f00", alpha=0.45, linewidth=0, label="half the SS rate")
+    axes.plot(u, y, color="#4d5761", label="box counts")
+    axes.plot([0, 1], [1, 0], color="#0072b2", linestyle=":", label="perfect power law")
+
+
+def plot_against_bands(rates: Mapping[str, pd.DataFrame], bands: Mapping[str, Mapping]) -> Figure:
+    """Rates of each set by each count, each beside its own null band.
+
+    Parameters
+    ----------
+    rates : mapping of panel titles to DataFrame (sets, counts)
+    bands : mapping of panel titles to mapping of (set, count) to NullBand
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    sets = next(iter(rates.values())).index
+    figure, panels = plt.subplots(
+        1, len(rates), figsize=(5 * len(rates), 0.62 * len(sets) + 1.4), sharex=True, sharey=True, squeeze=False
+    )
+    for axes, (title, table) in zip(panels.flat, rates.items(), strict=True):
+        for lane, count in enumerate(table):
+            y = np.arange(len(sets)) + 0.24 * (lane - (len(table.columns) - 1) / 2)
+            found = [bands[title][name, count] for name in sets]
+            axes.barh(
+                y,
+                [band.high - band.low for band in found],
+                left=[band.low for band in found],
+                height=0.2,
+                color=GREY,
+                label="null band of this count" if lane == 0 else None,
+            )
+            axes.plot(table[count], y, **COUNTS[count], linestyle="none", markersize=6, label=count)
+        axes.set_yticks(range(len(sets)), sets)
+        axes.set_xlabel("SS rate")
+        axes.set_title(title, loc="left")
+    panels[0, 0].invert_yaxis()
+    panels[0, 0].set_xlim(0)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    plt.close(figure)
+    return figure
+
+
+def plot_agreement(layers: pd.DataFrame, sets: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
+    """Rates by one count against those by another: of layers (dots) and of known sets (their initial letters).
+
+    Parameters
+    ----------
+    layers, sets : DataFrame (layers or sets, counts)
+    pairs : sequence of (str, str)
+        The two counts of each panel.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, panels = plt.subplots(1, len(pairs), figsize=(3.5 * len(pairs), 3.6), squeeze=False)
+    for axes, (a, b) in zip(panels.flat, pairs, strict=True):
+        axes.scatter(layers[a], layers[b], s=18, color="#4d5761", label="made-up layer")
+        axes.scatter(sets[a], sets[b], s=110, marker="o", facecolor="#fbe5d6", edgecolor="#d55e00", label="known set")
+        for name, row in sets.iterrows():
+            axes.annotate(name[0].upper() + name[1], (row[a], row[b]), ha="center", va="center", fontsize=7)
+        axes.set(xlabel=f"rate by {a}", ylabel=f"rate by {b}", xlim=(0, None), ylim=(0, None))
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    plt.close(figure)
+    return figure
+
+
+def plot_lines(
+    panels: Mapping[str, pd.DataFrame],
+    *,
+    y: str,
+    bands: Mapping[str, tuple[str, np.ndarray, np.ndarray]] | None = None,
+    log_y: bool = False,
+    columns: int = 2,
+) -> Figure:
+    """Panels of lines: one per column over the table's index, with the index's name below.
+
+    Parameters
+    ----------
+    panels : mapping of titles to DataFrame
+        A column has the same line in every panel. An index of numbers above zero that spans a factor of more than
+        30 is drawn on a logarithmic axis.
+    y : str
+    bands : mapping of titles to (label, low, high), optional
+        Shaded over the index.
+    log_y : bool
+    columns : int
+        Panels beside each other.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows + 0.7), sharey=True, squeeze=False)
+    names = list(dict.fromkeys(column for table in panels.values() for column in table))
+    handles = {}
+    for axes, (title, table) in zip(grid.flat, panels.items(), strict=False):
+        x = table.index.to_numpy()
+        if title in (bands or {}):
+            label, low, high = bands[title]
+            handles[label] = axes.fill_between(x, low, high, color=GREY, linewidth=0)
+        for column in table:
+            line = table[column].dropna()
+            style = _LINES[names.index(column)]
+            (handles[column],) = axes.plot(line.index, line, **style, markevery=max(1, len(line) // 10))
+        if table.index.dtype.kind in "if" and x.min() > 0 and x.max() > 30 * x.min():
+            axes.set_xscale("log")
+        if log_y:
+            axes.set_yscale("log")
+        axes.set_xlabel(table.index.name)
+        axes.set_title(title, loc="left")
+    for axes in grid[:, 0]:
+        axes.set_ylabel(y)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
+    plt.close(figure)
+    return figure
