@@ -94,7 +94,7 @@ def linkage(n: int) -> dict:
 
 
 def peak_memory(way: str, n: int) -> float:
-    """Peak memory of one forward and backward beyond what is there before, in bytes, in a process of its own (Linux)."""
+    """Peak memory of one forward and backward beyond what is there before, in bytes, in its own process (Linux)."""
     code = (
         "import sys; sys.path.insert(0, 'benchmarks'); import torch, rate\n"
         "def read(key): return 1024 * int(open('/proc/self/status').read().split(key + ':')[1].split()[0])\n"

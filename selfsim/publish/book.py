@@ -5,6 +5,7 @@ Everything is made in a build folder. :func:`publish` alone writes files that ar
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from selfsim.publish.plain_yaml import read_yaml
 from selfsim.publish.run_list import RunList
 
 _CHAPTERS = "book/chapters/"
+# The figure of a published chapter that the README shows: kept as a picture beside the book's others.
+FRONT_FIGURE = "mlp-rates"
 
 
 class RenderError(RuntimeError):
@@ -154,7 +157,27 @@ def publish(executed: Sequence[str | Path], root: str | Path) -> list[Path]:
         raise ValueError("nothing is published:\n" + "\n".join(faults))
     folder = Path(root) / _CHAPTERS
     folder.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copyfile(path, folder / Path(path).name)) for path in executed]
+    pictures = Path(root) / "book" / "_static"
+    published = []
+    for path in executed:
+        target = folder / Path(path).name
+        partial = Path(shutil.copyfile(path, target.with_name(f".{target.name}.partial")))
+        published.append(partial.replace(target))
+        picture = figure_png(target, FRONT_FIGURE)
+        if picture is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            (pictures / f"{FRONT_FIGURE}.png").write_bytes(picture)
+    return published
+
+
+def figure_png(path: str | Path, name: str) -> bytes | None:
+    """Return the picture of the figure with this name in an executed notebook; None if it has none."""
+    for cell in read_notebook(path).cells:
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output["data"]["image/png"])
+    return None
 
 
 def page_faults(path: str | Path, root: str | Path) -> list[str]:

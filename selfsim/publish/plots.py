@@ -194,7 +194,7 @@ def plot_rates(
                 facecolor=style["color"] if "hatch" not in style else "none",
                 edgecolor=style["color"],
                 hatch=style.get("hatch"),
-                alpha=0.3,
+                alpha=0.25 if "hatch" not in style else 0.8,
                 linewidth=0,
                 label=style["label"],
             )

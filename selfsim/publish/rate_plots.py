@@ -14,29 +14,21 @@ from torch import Tensor
 
 from ..measure.curve import RateCurve, rate_curve
 from ..measure.distances import pair_distances
+from ..measure.known_sets import KNOWN_DIMENSIONS
 from ..uncertainty import NullBand
-from .plots import BOXES, GREY
+from .plots import BOXES, GREY, _closed
 
-# The three counts, told apart by colour and by marker; lines beyond three by their dashes too.
 COUNTS = {
     "surrogate": {"color": "#0072b2", "marker": "o"},
     "complete-linkage": {"color": "#d55e00", "marker": "s"},
     "greedy-coloring": {"color": "#009e73", "marker": "^"},
 }
-_LINES = [
-    {"color": color, "linestyle": dashes, "marker": marker}
-    for color, dashes, marker in zip(
-        ("#4d5761", *BOXES[:3], BOXES[3], BOXES[5], "#56b4e9", "#882255"),
-        ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 2))),
-        "os^Dvp*X",
-        strict=True,
-    )
-]
+# Lines differ in colour, dashes and marker.
+_COLORS = ("#4d5761", *BOXES[:4], "#d55e00", "#56b4e9", "#882255")
+_DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 
 
-def plot_known_sets(
-    sets: Mapping[str, Tensor], *, rates: Mapping[str, float], bands: Mapping[str, NullBand], columns: int = 4
-) -> Figure:
+def plot_known_sets(sets: Mapping[str, Tensor], *, rates: Mapping[str, float], bands: Mapping[str, NullBand]) -> Figure:
     """Each set as points, above its box-counting curve and the ideal power law; the area between them is shaded.
 
     Parameters
@@ -45,34 +37,31 @@ def plot_known_sets(
         Drawn from the lowest rate to the highest.
     rates : mapping of str to float
     bands : mapping of str to NullBand
-    columns : int
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    rows = -(-(len(sets) + 1) // columns)
+    rows, columns = -(-(len(sets) + 1) // 4), 4
     figure, grid = plt.subplots(
         2 * rows, columns, figsize=(2.6 * columns, 4.1 * rows), gridspec_kw={"height_ratios": [0.85, 1] * rows}
     )
-    panels = [
-        (grid[2 * (k // columns), k % columns], grid[2 * (k // columns) + 1, k % columns]) for k in range(len(sets))
-    ]
+    pairs = np.stack([grid[::2].flat, grid[1::2].flat], 1)  # a drawing and the curve below it
+    panels, empty = pairs[: len(sets)], pairs[len(sets) :]
+    for axes in empty.flat:
+        axes.set_visible(False)
     for (above, below), name in zip(panels, sorted(sets, key=rates.__getitem__), strict=True):
         _draw_set(above, name, sets[name])
         _draw_area(below, rate_curve(sets[name]))
         band = bands[name]
         place = "below" if rates[name] < band.low else "above" if rates[name] > band.high else "inside"
-        below.set_title(
-            f"{rates[name]:.2f}: {place}\nnoise {band.low:.2f} to {band.high:.2f}", loc="left", fontsize=9.5
-        )
+        verdict = f"SS rate {rates[name]:.2f}: {place} noise\n({band.low:.2f} to {band.high:.2f})"
+        below.set_title(verdict, loc="left", fontsize=10)
         below.set(xticks=[0, 1], yticks=[0, 1])
-    for axes in grid.flat[:]:
-        axes.set_visible(any(axes in pair for pair in panels))
-    panels[0][1].set(xlabel="box size, from shortest to\nlongest distance, logarithmic", ylabel="ln N_B / ln n")
+    figure.supxlabel("box size: logarithmic, from the shortest distance to the longest", fontsize=11)
+    figure.supylabel("number of boxes: ln N_B / ln n", fontsize=11)
     figure.legend(*panels[0][1].get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.99, 0.16))
-    plt.close(figure)
-    return figure
+    return _closed(figure)
 
 
 def _draw_set(axes: Axes, name: str, activations: Tensor) -> None:
@@ -82,14 +71,15 @@ def _draw_set(axes: Axes, name: str, activations: Tensor) -> None:
         tree = linkage(pair_distances(activations).numpy(), "complete")
         dendrogram(tree, ax=axes, no_labels=True, color_threshold=0, above_threshold_color=BOXES[0])
     elif len(x) == 1:
-        axes.vlines(x[0], 0.3, 0.7, color=BOXES[0], linewidth=0.5)
+        axes.vlines(x[0], 0.3, 0.7, color=BOXES[0], linewidth=1.3)
         axes.set_ylim(0, 1)
     else:
         centred = x - x.mean(1, keepdims=True)
         place = centred if len(x) == 2 else (np.linalg.svd(centred, full_matrices=False)[2] * 10)[:2]
         axes.scatter(*place, s=3, color=BOXES[0])
         axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title(name, loc="left", fontweight="bold")
+    dimension = KNOWN_DIMENSIONS.get(name)
+    axes.set_title(name if dimension is None else f"{name}: dimension {dimension:.3g}", loc="left", fontweight="bold")
     axes.set_axis_off()
 
 
@@ -122,23 +112,17 @@ def plot_against_bands(rates: Mapping[str, pd.DataFrame], bands: Mapping[str, Ma
         for lane, count in enumerate(table):
             y = np.arange(len(sets)) + 0.24 * (lane - (len(table.columns) - 1) / 2)
             found = [bands[title][name, count] for name in sets]
-            axes.barh(
-                y,
-                [band.high - band.low for band in found],
-                left=[band.low for band in found],
-                height=0.2,
-                color=GREY,
-                label="null band of this count" if lane == 0 else None,
-            )
+            low, high = (np.array([getattr(band, end) for band in found]) for end in ("low", "high"))
+            bars = axes.barh(y, high - low, left=low, height=0.2, color=GREY)
             axes.plot(table[count], y, **COUNTS[count], linestyle="none", markersize=6, label=count)
+        bars.set_label("null band of this count")
         axes.set_yticks(range(len(sets)), sets)
         axes.set_xlabel("SS rate")
         axes.set_title(title, loc="left")
     panels[0, 0].invert_yaxis()
     panels[0, 0].set_xlim(0)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    plt.close(figure)
-    return figure
+    return _closed(figure)
 
 
 def plot_agreement(layers: pd.DataFrame, sets: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
@@ -162,8 +146,7 @@ def plot_agreement(layers: pd.DataFrame, sets: pd.DataFrame, pairs: Sequence[tup
             axes.annotate(name[0].upper() + name[1], (row[a], row[b]), ha="center", va="center", fontsize=7)
         axes.set(xlabel=f"rate by {a}", ylabel=f"rate by {b}", xlim=(0, None), ylim=(0, None))
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    plt.close(figure)
-    return figure
+    return _closed(figure)
 
 
 def plot_lines(
@@ -172,28 +155,25 @@ def plot_lines(
     y: str,
     bands: Mapping[str, tuple[str, np.ndarray, np.ndarray]] | None = None,
     log_y: bool = False,
-    columns: int = 2,
 ) -> Figure:
     """Panels of lines: one per column over the table's index, with the index's name below.
 
     Parameters
     ----------
     panels : mapping of titles to DataFrame
-        A column has the same line in every panel. An index of numbers above zero that spans a factor of more than
-        30 is drawn on a logarithmic axis.
+        At most eight columns in all; a column has the same line in every panel. An index of numbers above zero that spans a factor of more than
+        10 is drawn on a logarithmic axis.
     y : str
     bands : mapping of titles to (label, low, high), optional
         Shaded over the index.
     log_y : bool
-    columns : int
-        Panels beside each other.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    rows = -(-len(panels) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows + 0.7), sharey=True, squeeze=False)
+    rows = -(-len(panels) // 2)
+    figure, grid = plt.subplots(rows, 2, figsize=(10, 3.2 * rows + 0.7), sharey=True, squeeze=False)
     names = list(dict.fromkeys(column for table in panels.values() for column in table))
     handles = {}
     for axes, (title, table) in zip(grid.flat, panels.items(), strict=False):
@@ -203,10 +183,13 @@ def plot_lines(
             handles[label] = axes.fill_between(x, low, high, color=GREY, linewidth=0)
         for column in table:
             line = table[column].dropna()
-            style = _LINES[names.index(column)]
+            k = names.index(column)
+            style = {"color": _COLORS[k], "linestyle": _DASHES[k], "marker": "os^Dvp*X"[k]}
             (handles[column],) = axes.plot(line.index, line, **style, markevery=max(1, len(line) // 10))
-        if table.index.dtype.kind in "if" and x.min() > 0 and x.max() > 30 * x.min():
+        if table.index.dtype.kind in "if" and x.min() > 0 and x.max() > 10 * x.min():
             axes.set_xscale("log")
+        elif table.index.dtype.kind not in "if":
+            axes.margins(x=0.2)  # room for the names
         if log_y:
             axes.set_yscale("log")
         axes.set_xlabel(table.index.name)
@@ -214,5 +197,4 @@ def plot_lines(
     for axes in grid[:, 0]:
         axes.set_ylabel(y)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
-    plt.close(figure)
-    return figure
+    return _closed(figure)

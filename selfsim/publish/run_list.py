@@ -1,7 +1,7 @@
 """The run list: which notebook, with which parameters, makes which chapter of a book.
 
 A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its
-own, then the preset's for every chapter, then the preset's for this chapter, then what the caller gives;
+own, then the preset's for every chapter whose notebook has them, then the preset's for this chapter, then what the caller gives;
 later ones win. All are checked against the notebooks here, so that nothing starts with a mistake in it.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfsim.publish.parameters import check_known, check_parameters
+from selfsim.publish.parameters import check_known, check_parameters, notebook_parameters
 from selfsim.publish.plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -94,7 +94,10 @@ def read_run_list(
     content = read_yaml(path)
     try:
         chosen, names = _checked(content, preset, only)
-        chapters = (_chapter(path.parent, n, content["chapters"][n], chosen, dict(overrides or {})) for n in names)
+        shared = chosen.get("parameters", {}) | dict(overrides or {})
+        own = {name: content["chapters"][name] for name in names}
+        _check_shared(path.parent, own.values(), shared)
+        chapters = (_chapter(path.parent, name, own[name], chosen, shared, overrides or {}) for name in names)
         return RunList(
             path=path,
             preset=preset,
@@ -138,13 +141,24 @@ def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dic
     return presets[preset], [name for name in chapters if name in wanted]
 
 
-def _chapter(folder: Path, name: str, chapter: dict, preset: dict, overrides: dict) -> Chapter:
+def _check_shared(folder: Path, chapters: Iterable[dict], shared: Mapping[str, Any]) -> None:
+    """Parameters for all chapters must be known to one of them at least; the others go without."""
+    notebooks = {folder / chapter["notebook"] for chapter in chapters}
+    known = {name for notebook in notebooks if notebook.is_file() for name in notebook_parameters(notebook)}
+    for name in shared:
+        check_known(name, sorted(known), name="parameter for all chapters")
+
+
+def _chapter(folder: Path, name: str, chapter: dict, preset: dict, shared: dict, overrides: Mapping) -> Chapter:
     notebook = folder / chapter["notebook"]
     if not notebook.is_file():
         raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
-    values = chapter.get("parameters", {}) | preset.get("parameters", {}) | preset.get("chapters", {}).get(name, {})
     try:
-        parameters = check_parameters(notebook, values | overrides)
+        known = notebook_parameters(notebook)
+        fitting = {key: value for key, value in shared.items() if key in known}
+        values = chapter.get("parameters", {}) | fitting | preset.get("chapters", {}).get(name, {})
+        values |= {key: value for key, value in overrides.items() if key in known}
+        parameters = check_parameters(notebook, values)
     except ValueError as error:
         raise ValueError(f"chapter {name!r}: {error}") from error
     return Chapter(name, chapter.get("title"), notebook, parameters, chapter.get("intro", "").strip())

@@ -124,3 +124,12 @@ TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re
 def test_make_commands_on_the_page_exist(path):
     named = set(re.findall(r"(?:^|`|&& )make ([a-z-]+)", path.read_text(), re.MULTILINE))
     assert named <= TARGETS
+
+
+def test_the_readmes_picture_is_the_published_figure():
+    from selfsim.publish.book import FRONT_FIGURE, figure_png
+
+    picture = f"book/_static/{FRONT_FIGURE}.png"
+    assert picture in (ROOT / "README.md").read_text(encoding="utf-8")
+    chapter = ROOT / "book" / "chapters" / f"{FRONT_FIGURE.split('-')[0]}.ipynb"
+    assert (ROOT / picture).read_bytes() == figure_png(chapter, FRONT_FIGURE)

@@ -99,3 +99,13 @@ def test_unknown_preset_chapter_override_and_missing_file(written, tmp_path):
         read_run_list(path, "quick", {"epoch": 1})
     with pytest.raises(FileNotFoundError, match="no such run list"):
         read_run_list(tmp_path / "none.yml", "quick")
+
+
+def test_parameters_for_all_reach_the_chapters_that_have_them(written, tmp_path):
+    path = written(GOOD.replace("second: {notebook: sub/tiny.ipynb}", "second: {notebook: sub/other.ipynb}"))
+    write_notebook(tmp_path / "sub" / "other.ipynb", parameters="size: int = 3")
+    first, second = read_run_list(path, "quick", {"weight": 2, "size": 7}).chapters
+    assert (first.parameters["seeds"], first.parameters["weight"]) == ([5], 2.0)
+    assert second.parameters == {"size": 7}
+    with pytest.raises(ValueError, match="parameter for all chapters: got 'wieght'.*did you mean 'weight'"):
+        read_run_list(path, "quick", {"wieght": 2})
