@@ -50,21 +50,29 @@ def compact_box(distances: dict, sizes: list[int], seed: int) -> list[int]:
     return counts
 
 
-def memb(distances: dict, sizes: list[int]) -> list[int]:
-    """The next centre is the node with the most uncovered nodes within r_B, the first one among equals."""
+def memb(distances: dict, sizes: list[int], *, keep_balls: bool = True) -> list[int]:
+    """The next centre is the node with the most uncovered nodes within r_B, the first one among equals.
+
+    Kept balls (the nodes within r_B, for each node) save looking through all its distances for every new centre.
+    """
     counts = []
     for r_B in sizes:
-        balls = {node: [other for other, d in near.items() if d <= r_B] for node, near in distances.items()}
+        balls = {}
+        if keep_balls:
+            balls = {node: [other for other, d in near.items() if d <= r_B] for node, near in distances.items()}
         uncovered = set(distances)
         centres: set[int] = set()
         while uncovered:
             best, mass = None, -1
             for node in distances:
                 if node not in centres:
-                    excluded = sum(1 for other in balls[node] if other in uncovered)
+                    if keep_balls:
+                        excluded = sum(1 for other in balls[node] if other in uncovered)
+                    else:
+                        excluded = sum(1 for other, d in distances[node].items() if d <= r_B and other in uncovered)
                     if excluded > mass:
                         best, mass = node, excluded
             centres.add(best)
-            uncovered.difference_update(balls[best])
+            uncovered.difference_update(other for other, d in distances[best].items() if d <= r_B)
         counts.append(len(centres))
     return counts

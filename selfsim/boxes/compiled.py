@@ -28,7 +28,12 @@ def compiled(function: Callable) -> Callable:
     @functools.cache
     def build() -> Callable:
         numba = _numba()
-        return function if numba is None else numba.njit(cache=True)(function)
+        if numba is None:
+            return function
+        try:
+            return numba.njit(cache=True)(function)
+        except RuntimeError:  # no folder to keep machine code in: compile in every process
+            return numba.njit(function)
 
     @functools.wraps(function)
     def call(*arguments):

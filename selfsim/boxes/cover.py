@@ -6,7 +6,6 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from ..validation import check_choice
 from . import burning, complete_linkage, exact, fast, greedy_coloring, memb, overlapping
 from .inputs import Distances, as_distances
 from .sizes import check_sizes
@@ -117,11 +116,15 @@ def labels_at(distances: Distances, method: str, name: str, size: float, rng: np
 def check_method(method: str, name: str) -> None:
     """Raise unless `method` covers by the size that was named, l_B or r_B."""
     here, there = (BY_L_B, BY_R_B) if name == "l_B" else (BY_R_B, BY_L_B)
-    other = "r_B" if name == "l_B" else "l_B"
-    if isinstance(method, str) and method in there and method not in here:
+    if isinstance(method, str) and method in here:
+        return
+    if isinstance(method, str) and method in there:
+        other = "r_B" if name == "l_B" else "l_B"
         listed = ", ".join(map(repr, here))
         raise ValueError(f"method: {method!r} covers by {other}, got {name}; need {other}, or one of {listed}")
-    check_choice(method, here if isinstance(method, str) and method in here else {**here, **there}, name="method")
+    from ..validation import check_choice  # brings torch, which box covering does without
+
+    check_choice(method, {**here, **there}, name="method")
 
 
 def check_suits(distances: Distances, method: str) -> None:

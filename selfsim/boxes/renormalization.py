@@ -142,7 +142,7 @@ def renormalization_flow(
 def degree_tail(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
     """Degrees that occur, ascending, and the share of nodes with at least that degree.
 
-    To compare a flow, divide the degrees by their largest: a self-similar network's tails then fall on each other.
+    The tails of a self-similar network's flow fall on each other, as far as each reaches.
 
     Examples
     --------
