@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -106,6 +108,25 @@ def check_choice(value: object, known: Iterable[str], *, name: str) -> str:
 def _nearest(value: object, known: list[str]) -> str:
     close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def optional_package(name: str, *, extra: str) -> ModuleType:
+    """Import a package that comes with one of selfsim's extras; if it is missing, say which.
+
+    Examples
+    --------
+    >>> optional_package("no_such_package", extra="models")
+    Traceback (most recent call last):
+        ...
+    ModuleNotFoundError: no_such_package is not installed; need it for this: pip install "selfsim[models]"
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+        message = f'{error.name} is not installed; need it for this: pip install "selfsim[{extra}]"'
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

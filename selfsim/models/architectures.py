@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..validation import check_choice
+from ..validation import check_choice, optional_package
 from .plain_mlp import PlainMlp
 
 PIXELS = {"tiny": 8, "small": 32, "paper": 224}
@@ -50,8 +50,7 @@ def _vit(base: bool) -> Callable[[str, int, int], nn.Module]:
     """ViT-S and ViT-B differ by a factor of two in width and heads, at the same depth and the same head width."""
 
     def build(size: str, num_classes: int, in_chans: int) -> nn.Module:
-        import timm
-
+        timm = optional_package("timm", extra="models")
         width, depth, patch = {"tiny": (64, 4, 2), "small": (128, 6, 4)}[size]
         width *= 2 if base else 1
         return timm.create_model(
@@ -75,8 +74,7 @@ def _resnet(timm_name: str) -> Callable[[str, int, int], nn.Module]:
     """ResNet-34 and ResNet-50 have the same stages; their blocks differ. Small images get a 3x3 stem, no pooling."""
 
     def build(size: str, num_classes: int, in_chans: int) -> nn.Module:
-        import timm
-
+        timm = optional_package("timm", extra="models")
         layers = {"tiny": (1, 1, 2, 1), "small": (2, 2, 3, 2)}[size]
         model = timm.create_model(
             timm_name, layers=layers, channels=(32, 64, 128, 256), num_classes=num_classes, in_chans=in_chans
@@ -195,8 +193,7 @@ def create(
 
 
 def _from_timm(timm_name: str, num_classes: int, in_chans: int, pretrained: bool) -> nn.Module:
-    import timm
-
+    timm = optional_package("timm", extra="models")
     try:
         return timm.create_model(timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans)
     except Exception as error:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..validation import check_choice
+from ..validation import check_choice, optional_package
 
 DATASETS = ("digits", "cifar10", "cifar100", "imagenette", "folder")
 # The split is part of the data set, not of a run: runs with different seeds share one test set.
@@ -182,7 +182,7 @@ def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool)
         return found
     if not root.is_dir() and not download:
         raise FileNotFoundError(_remedy(dataset, f"data_dir: no directory {str(root)!r}"))
-    from torchvision import datasets
+    datasets = optional_package("torchvision.datasets", extra="models")
 
     source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
     try:
@@ -202,7 +202,7 @@ def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool)
 
 
 def _imagenette(root: Path, pixels: int, limits, download: bool) -> Images:
-    from torchvision import datasets
+    datasets = optional_package("torchvision.datasets", extra="models")
 
     size = "160px" if pixels <= 160 else "320px"
     place = root / f"imagenette2-{size[:3]}"
@@ -214,7 +214,7 @@ def _imagenette(root: Path, pixels: int, limits, download: bool) -> Images:
 
 
 def _folder(root: Path, pixels: int | None, limits, *, title: str) -> Images:
-    from torchvision.datasets import ImageFolder
+    ImageFolder = optional_package("torchvision.datasets", extra="models").ImageFolder
 
     if not root.is_dir():
         raise FileNotFoundError(_remedy("folder", f"data_dir: no directory {str(root)!r}"))

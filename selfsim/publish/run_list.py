@@ -1,8 +1,8 @@
 """The run list: which notebook, with which parameters, makes which chapter of a book.
 
-A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its
-own, then the preset's for every chapter whose notebook has them, then the preset's for this chapter, then what the caller gives;
-later ones win. All are checked against the notebooks here, so that nothing starts with a mistake in it.
+A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its own, then
+the preset's for all chapters (those that its notebook has), then the preset's for this chapter, then what the caller
+gives; later ones win. All are checked against the notebooks here, so that nothing starts with a mistake in it.
 """
 
 from __future__ import annotations
