@@ -23,6 +23,7 @@ _ROOMS = {
     "renormalize": "boxes.renormalization",
     "FeatureNetwork": "measure.network",
     "feature_networks": "measure.network",
+    "known_activations": "measure.known_sets",
     "pair_distances": "measure.distances",
     "rate_curve": "measure.curve",
     "rate_drivers": "measure.drivers",

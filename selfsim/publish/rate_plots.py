@@ -79,7 +79,8 @@ def _draw_set(axes: Axes, name: str, activations: Tensor) -> None:
         axes.scatter(*place, s=3, color=BOXES[0])
         axes.set_aspect("equal", adjustable="datalim")
     dimension = KNOWN_DIMENSIONS.get(name)
-    axes.set_title(name if dimension is None else f"{name}: dimension {dimension:.3g}", loc="left", fontweight="bold")
+    title = name if dimension is None else f"{name}: dimension {dimension:.3g}"
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
     axes.set_axis_off()
 
 
@@ -116,11 +117,9 @@ def plot_against_bands(rates: Mapping[str, pd.DataFrame], bands: Mapping[str, Ma
             bars = axes.barh(y, high - low, left=low, height=0.2, color=GREY)
             axes.plot(table[count], y, **COUNTS[count], linestyle="none", markersize=6, label=count)
         bars.set_label("null band of this count")
-        axes.set_yticks(range(len(sets)), sets)
-        axes.set_xlabel("SS rate")
+        axes.set(xlabel="SS rate", yticks=range(len(sets)), yticklabels=sets)
         axes.set_title(title, loc="left")
-    panels[0, 0].invert_yaxis()
-    panels[0, 0].set_xlim(0)
+    panels[0, 0].set(xlim=(0, None), ylim=(len(sets) - 0.5, -0.5))
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return _closed(figure)
 
@@ -161,11 +160,10 @@ def plot_lines(
     Parameters
     ----------
     panels : mapping of titles to DataFrame
-        At most eight columns in all; a column has the same line in every panel. An index of numbers above zero that spans a factor of more than
-        10 is drawn on a logarithmic axis.
+        At most eight columns in all; a column has the same line in every panel. An index of numbers above zero that
+        spans a factor of more than 10 is drawn on a logarithmic axis.
     y : str
-    bands : mapping of titles to (label, low, high), optional
-        Shaded over the index.
+    bands : mapping of titles to (label, low, high) over the index, optional
     log_y : bool
 
     Returns
@@ -179,8 +177,8 @@ def plot_lines(
     for axes, (title, table) in zip(grid.flat, panels.items(), strict=False):
         x = table.index.to_numpy()
         if title in (bands or {}):
-            label, low, high = bands[title]
-            handles[label] = axes.fill_between(x, low, high, color=GREY, linewidth=0)
+            label, *ends = bands[title]
+            handles[label] = axes.fill_between(x, *ends, color=GREY, linewidth=0)
         for column in table:
             line = table[column].dropna()
             k = names.index(column)
@@ -188,10 +186,12 @@ def plot_lines(
             (handles[column],) = axes.plot(line.index, line, **style, markevery=max(1, len(line) // 10))
         if table.index.dtype.kind in "if" and x.min() > 0 and x.max() > 10 * x.min():
             axes.set_xscale("log")
+            if len(x) <= 10 and x.min() >= 1:
+                axes.set_xticks(x, x)
+                axes.minorticks_off()
         elif table.index.dtype.kind not in "if":
             axes.margins(x=0.2)  # room for the names
-        if log_y:
-            axes.set_yscale("log")
+        axes.set_yscale("log" if log_y else "linear")
         axes.set_xlabel(table.index.name)
         axes.set_title(title, loc="left")
     for axes in grid[:, 0]:
