@@ -53,7 +53,7 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
     draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
     if null == "shuffled":
         return activations.gather(0, draw.argsort(0).to(activations.device))
-    x = activations.double().cpu()
+    x = activations.cpu().double()
     if null == "gauss":
         return (draw * x.std(correction=0)).to(activations)
     # Mixing the centred samples with normal weights gives their covariance without forming it.

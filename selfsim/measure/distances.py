@@ -164,5 +164,7 @@ def pair_distances(activations: Tensor | np.ndarray) -> Tensor:
     tensor([5.0000, 1.0000, 4.2426])
     """
     activations = check_activations(activations, min_neurons=2).detach()
+    if activations.device.type not in ("cpu", "cuda"):
+        return pair_distances(activations.cpu()).to(activations.device)
     vectors, scale = scaled_neurons(activations)
     return raw_distances(vectors) / scale / activations.shape[0] ** 0.5

@@ -81,7 +81,7 @@ def rate_drivers(activations: Tensor, *, ends: str = "attached") -> RateDrivers:
     >>> rate_drivers(x).most_different_without(1)
     [7]
     """
-    x = check_activations(activations, min_neurons=4).detach().double().requires_grad_()
+    x = check_activations(activations, min_neurons=4).detach().cpu().double().requires_grad_()
     rate = ss_rate(x, ends=ends)
     (gradient,) = torch.autograd.grad(rate, x)
     distances = pair_distances(x.detach())

@@ -115,6 +115,8 @@ def ss_rate(
 
 def _rate(activations: Tensor, options: RateOptions) -> Tensor:
     activations = check_activations(activations, min_neurons=3 + options.leave_out, finite=False)
+    if activations.device.type not in ("cpu", "cuda"):  # Apple's mps lacks half of what follows
+        return _rate(activations.cpu(), options).to(activations.device)
     if options.standardize:
         activations = _standardized(activations, check=options.check)
     if options.leave_out:
