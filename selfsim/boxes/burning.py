@@ -32,7 +32,6 @@ def _burn(distances, reach, rng):
     left, box = n, 0
     while left:
         node = uncovered[int(rng.random() * left)]
-        takes[:] = True
         fitting = -1  # the candidates are gathered once the box has its first node
         while True:
             labels[node] = box
@@ -40,9 +39,12 @@ def _burn(distances, reach, rng):
             last = uncovered[left]
             uncovered[place[node]], place[last] = last, place[node]
             near = distances[node]
-            for other in range(n):
-                takes[other] &= near[other] <= reach
-            if fitting < 0:
+            if fitting >= 0:
+                for other in range(n):
+                    takes[other] &= near[other] <= reach
+            else:
+                for other in range(n):
+                    takes[other] = near[other] <= reach
                 fitting = 0
                 for k in range(left):
                     candidates[fitting] = uncovered[k]

@@ -58,7 +58,7 @@ def _fill(indptr, indices, order, hops, far):
         if not covered[node]:
             for k in range(indptr[node], indptr[node + 1]):
                 covered[indices[k]] = True
-    queue = np.empty(n, dtype=np.int64)
+    queue = np.empty(n, dtype=np.int32)
     longest = np.int64(0)
     for source in range(n):
         if not covered[source]:
