@@ -1,5 +1,6 @@
 """The book's prose: pages and table of contents agree, and the code on the pages runs."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -133,3 +134,11 @@ def test_the_readmes_picture_is_the_published_figure():
     assert picture in (ROOT / "README.md").read_text(encoding="utf-8")
     chapter = ROOT / "book" / "chapters" / f"{FRONT_FIGURE.split('-')[0]}.ipynb"
     assert (ROOT / picture).read_bytes() == figure_png(chapter, FRONT_FIGURE)
+
+
+def test_the_coverage_on_the_page_is_what_the_simulation_found():
+    rows = json.loads((ROOT / "results" / "benchmarks" / "coverage.json").read_text(encoding="utf-8"))["rows"]
+    page = (ROOT / "book" / "ss-rate.md").read_text(encoding="utf-8")
+    for row in rows:
+        shares = f"{row['coverage of halves']:.3f} | {row['coverage of bootstrap']:.3f}"
+        assert f"| {row['law']} | {row['samples']} | {shares} |" in page
