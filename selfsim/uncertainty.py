@@ -254,7 +254,7 @@ def samples_interval(
     Notes
     -----
     Time: `draws` evaluations on half of the samples. How often it covers the truth was simulated
-    (``benchmarks/coverage.py``); the book's page on the SS rate has the figures.
+    (``benchmarks/intervals.py``); the book's page on the SS rate has the figures.
 
     References
     ----------

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
 
+from .compiled import compiled
 from .inputs import Distances
 
 
@@ -63,21 +63,31 @@ def merge_pairs(distances: np.ndarray) -> np.ndarray:
     a run of neighbours, so the pair is the largest entry of one block; the blocks tile the upper triangle, and
     every pair is read once. Needs no tie-free data.
     """
+    distances = np.asarray(distances, dtype=np.float64)
     tree = merge_tree(distances)
-    n = len(tree) + 1
-    leaves = hierarchy.leaves_list(tree)
-    ordered = squareform(np.asarray(distances, dtype=np.float64), checks=False)[np.ix_(leaves, leaves)]
+    return _longest_pairs(distances, tree[:, :2].astype(np.int64), hierarchy.leaves_list(tree).astype(np.int64))
+
+
+@compiled
+def _longest_pairs(distances, children, leaves):
+    n = len(leaves)
     # Box k covers leaves[start[k] : stop[k]]; the first n boxes are the single nodes.
     start = np.empty(2 * n - 1, dtype=np.int64)
     stop = np.empty(2 * n - 1, dtype=np.int64)
-    start[leaves], stop[leaves] = np.arange(n), np.arange(1, n + 1)
+    for place in range(n):
+        start[leaves[place]], stop[leaves[place]] = place, place + 1
     pairs = np.empty(n - 1, dtype=np.int64)
-    for merge, (a, b) in enumerate(tree[:, :2].astype(np.int64)):
+    for merge in range(n - 1):
+        a, b = children[merge]
         if start[a] > start[b]:
             a, b = b, a
-        block = ordered[start[a] : stop[a], start[b] : stop[b]]
-        row, column = divmod(int(block.argmax()), block.shape[1])
-        i, j = sorted((leaves[start[a] + row], leaves[start[b] + column]))
-        pairs[merge] = n * i - i * (i + 1) // 2 + j - i - 1
+        longest = -1.0
+        for left in leaves[start[a] : stop[a]]:
+            for right in leaves[start[b] : stop[b]]:
+                i, j = min(left, right), max(left, right)
+                pair = n * i - i * (i + 1) // 2 + j - i - 1
+                if distances[pair] > longest:
+                    longest = distances[pair]
+                    pairs[merge] = pair
         start[n + merge], stop[n + merge] = start[a], stop[b]
     return pairs

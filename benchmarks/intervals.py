@@ -1,6 +1,6 @@
 """How often does the interval over samples cover the truth? A simulation, for the SS rate.
 
-    .venv/bin/python benchmarks/coverage.py        # prints a table, writes results/benchmarks/coverage.json
+    .venv/bin/python benchmarks/intervals.py        # prints a table, writes results/benchmarks/coverage.json
 
 The truth is the mean rate over many fresh sets of samples, as many as each set has. Beside the interval of the
 package (random halves without repetition) stands the plain bootstrap, which repeats samples.
