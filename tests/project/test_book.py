@@ -142,3 +142,22 @@ def test_the_coverage_on_the_page_is_what_the_simulation_found():
     for row in rows:
         shares = f"{row['coverage of halves']:.3f} | {row['coverage of bootstrap']:.3f}"
         assert f"| {row['law']} | {row['samples']} | {shares} |" in page
+
+
+def test_what_the_prose_says_of_the_chapters_holds_in_them():
+    """book/intro.md, book/ss-rate.md and book/constraint.md: most layers inside a band, rates moved, accuracy not."""
+    inside = layers = 0
+    for name in ("mlp", "vit-small", "resnet34"):
+        text = (ROOT / "book" / "chapters" / f"{name}.ipynb").read_text(encoding="utf-8")
+        found = re.search(
+            r"SS rate of (\d+) of (\d+) layers.*?mean rate from ([\d.]+) to ([\d.]+),.*?"
+            r"neurons from ([\d.]+) to ([\d.]+)\. Over (\d+) paired seeds the test accuracy changed by \S+ points \[(\S+), (\S+)\]",
+            text,
+        )
+        a, b, before, after, before_rest, after_rest, seeds, low, high = map(float, found.groups())
+        inside, layers = inside + a, layers + b
+        assert abs(after - 0.1) < abs(before - 0.1)
+        assert abs(after_rest - 0.1) < abs(before_rest - 0.1)
+        assert seeds == 3
+        assert low <= 0 <= high
+    assert inside > layers / 2
