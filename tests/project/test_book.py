@@ -151,7 +151,8 @@ def test_what_the_prose_says_of_the_chapters_holds_in_them():
         text = (ROOT / "book" / "chapters" / f"{name}.ipynb").read_text(encoding="utf-8")
         found = re.search(
             r"SS rate of (\d+) of (\d+) layers.*?mean rate from ([\d.]+) to ([\d.]+),.*?"
-            r"neurons from ([\d.]+) to ([\d.]+)\. Over (\d+) paired seeds the test accuracy changed by \S+ points \[(\S+), (\S+)\]",
+            r"neurons from ([\d.]+) to ([\d.]+)\. "
+            r"Over (\d+) paired seeds the test accuracy changed by \S+ points \[(\S+), (\S+)\]",
             text,
         )
         a, b, before, after, before_rest, after_rest, seeds, low, high = map(float, found.groups())
