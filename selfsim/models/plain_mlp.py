@@ -30,6 +30,7 @@ class PlainMlp(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> PlainMlp(pixels=8, in_chans=1, num_classes=10, width=32, depth=2)(torch.zeros(4, 1, 8, 8)).shape
     torch.Size([4, 10])
     """
