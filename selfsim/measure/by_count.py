@@ -147,9 +147,14 @@ class _Rate:
         """The axis between two raw distances, in units of the length 1 or of the third; checked to have a length."""
         if self.options.check:
             # NaN and Inf in the activations make the longest distance NaN or Inf: one look finds all faults.
-            spans = high - low > equal_within(self.activations.dtype) * high
-            if not bool(spans & (high < math.inf)):
+            tolerance = equal_within(self.activations.dtype)
+            if not bool((high - low > tolerance * high) & (high < math.inf)):
                 check_finite(self.activations)
+                if self.raw.max() - self.raw.min() > tolerance * self.raw.max():
+                    raise ValueError(
+                        f"quantiles: got {self.options.quantiles!r}, at which the {len(self.raw)} distances are equal "
+                        f"({float(low / self.one):.6g}); need quantiles further apart"
+                    )
                 raise all_equal(len(self.raw), float(low / self.one), float(high / self.one))
         return Axis.between(low, high, self.one if self.options.unit == "absolute" else middle, self.xp)
 

@@ -61,7 +61,7 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     Raises
     ------
     TypeError, ValueError
-        As `ss_rate`.
+        As `ss_rate`; fewer than three scales.
 
     References
     ----------
@@ -75,6 +75,8 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     (True, 100)
     """
     check_choice(count, ("surrogate", "complete-linkage"), name="count")
+    if isinstance(scales, bool) or not isinstance(scales, int) or scales < 3:
+        raise ValueError(f"scales: got {scales!r}, need a whole number of at least 3 to fit a line")
     activations = check_activations(activations, min_neurons=3)
     distances = pair_distances(activations).cpu()
     low, high = float(distances.min()), float(distances.max())

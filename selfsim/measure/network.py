@@ -109,8 +109,8 @@ class FeatureNetwork:
                 raise ValueError(f"quantile: got {quantile!r}, need a share in (0, 1]")
             return self.distances <= np.quantile(self.distances, quantile)
         if neighbours is not None:
-            if isinstance(neighbours, bool) or not 1 <= neighbours < self.n:
-                raise ValueError(f"neighbours: got {neighbours!r}, need 1 to {self.n - 1}")
+            if isinstance(neighbours, bool) or not isinstance(neighbours, int) or not 1 <= neighbours < self.n:
+                raise ValueError(f"neighbours: got {neighbours!r}, need a whole number from 1 to {self.n - 1}")
             matrix = self.matrix()
             np.fill_diagonal(matrix, np.inf)
             near = np.zeros((self.n, self.n), dtype=bool)

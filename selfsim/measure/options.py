@@ -37,8 +37,8 @@ class RateOptions:
                 none = "" if name == "leave_out" else "None or "
                 raise ValueError(f"{name}: got {value!r}, need {none}a whole number of at least {least}")
         if self.quantiles is not None:
-            low, high = self.quantiles
-            if not 0 <= low < high <= 1:
+            pair = isinstance(self.quantiles, (tuple, list)) and len(self.quantiles) == 2
+            if not pair or not 0 <= self.quantiles[0] < self.quantiles[1] <= 1:
                 raise ValueError(f"quantiles: got {self.quantiles!r}, need (low, high) with 0 <= low < high <= 1")
         plain = self.count == "surrogate" and self.quantiles is None and self.unit == "absolute"
         if self.gradient == "straight-through" and not plain:

@@ -73,6 +73,9 @@ class SelfSimilarityConstraint:
         gate_every: int = 5,
         seed: int = 0,
     ):
+        for argument, value in (("target", target), ("weight", weight)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{argument}: got {value!r}, need a number")
         if not 0 <= target <= 1:
             raise ValueError(f"target: got {target!r}, need an SS rate in [0, 1]")
         if not (weight >= 0 and math.isfinite(weight)):

@@ -55,7 +55,8 @@ def test_thresholds():
     [
         ({"distance": 0}, "distance: got 0"),
         ({"quantile": 1.5}, "quantile: got 1.5"),
-        ({"neighbours": 12}, "neighbours: got 12, need 1 to 11"),
+        ({"neighbours": 12}, "neighbours: got 12, need a whole number from 1 to 11"),
+        ({"neighbours": 2.5}, "neighbours: got 2.5"),
         ({"distance": 1, "quantile": 0.5}, "got distance and quantile, need at most one"),
     ],
 )
@@ -94,6 +95,12 @@ def test_graphml(tmp_path):
 
 def test_of_layers():
     assert {k: v.n for k, v in feature_networks({"a": some(), "b": some(5, 7)}).items()} == {"a": 12, "b": 7}
+
+
+@pytest.mark.parametrize("scales", [2, 2.5, True])
+def test_curve_needs_three_scales(scales):
+    with pytest.raises(ValueError, match="scales: got"):
+        rate_curve(some(), scales=scales)
 
 
 @pytest.mark.parametrize("count", ["surrogate", "complete-linkage"])

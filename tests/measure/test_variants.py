@@ -158,6 +158,8 @@ def test_standardized_neurons_by_hand():
     [
         ({"quantiles": (0.9, 0.1)}, "quantiles: got"),
         ({"quantiles": (-0.1, 0.5)}, "quantiles: got"),
+        ({"quantiles": 0.5}, "quantiles: got 0.5, need"),
+        ({"quantiles": (0.5, 0.501)}, "quantiles: got .*need quantiles further apart"),
         ({"unit": "mean"}, "unit: got 'mean'.*did you mean 'median'"),
         ({"unit": "median", "gradient": "straight-through"}, "gradient: got 'straight-through'"),
         ({"max_bytes": 0, "scales": 256}, "max_bytes: got 0"),

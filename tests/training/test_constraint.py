@@ -135,6 +135,7 @@ def test_state_dict_goes_on_where_it_stopped():
         ({"target": 1.5}, "target: got 1.5, need an SS rate in"),
         ({"target": -0.1}, "target: got -0.1"),
         ({"target": float("nan")}, "target: got nan"),
+        ({"target": "0.1"}, "target: got '0.1', need a number"),
         ({"weight": -1}, "weight: got -1"),
         ({"weight": float("inf")}, "weight: got inf"),
         ({"ends": "loose"}, "ends: got 'loose'"),
