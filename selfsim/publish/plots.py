@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..measure.curve import RateCurve
 from ..measure.network import FeatureNetwork
@@ -206,6 +207,7 @@ def plot_rates(
         axes.set_title(layer, loc="left")
     for axes in panels[: len(layers)]:
         axes.set_ylim(0, 1.08 * top)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     _label(figure, panels, len(layers), x="epoch", y="SS rate")
     return _closed(figure)
 
