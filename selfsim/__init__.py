@@ -24,6 +24,7 @@ _ROOMS = {
     "FeatureNetwork": "measure.network",
     "feature_networks": "measure.network",
     "known_activations": "measure.known_sets",
+    "movement": "measure.movement",
     "pair_distances": "measure.distances",
     "rate_curve": "measure.curve",
     "rate_drivers": "measure.drivers",

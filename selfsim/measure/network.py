@@ -63,6 +63,14 @@ class FeatureNetwork:
         """Symmetric matrix ``(n, n)`` of edge lengths, zero on the diagonal."""
         return squareform(self.distances, checks=False)
 
+    def nearest(self, k: int) -> np.ndarray:
+        """Boolean ``(n, n)``: row i has its k nearest other neurons; among equals, the first."""
+        matrix = self.matrix()
+        np.fill_diagonal(matrix, np.inf)
+        near = np.zeros(matrix.shape, dtype=bool)
+        np.put_along_axis(near, np.argsort(matrix, axis=1, kind="stable")[:, :k], True, axis=1)
+        return near
+
     def to_networkx(
         self, *, distance: float | None = None, quantile: float | None = None, neighbours: int | None = None
     ) -> nx.Graph:
@@ -111,10 +119,7 @@ class FeatureNetwork:
         if neighbours is not None:
             if isinstance(neighbours, bool) or not isinstance(neighbours, int) or not 1 <= neighbours < self.n:
                 raise ValueError(f"neighbours: got {neighbours!r}, need a whole number from 1 to {self.n - 1}")
-            matrix = self.matrix()
-            np.fill_diagonal(matrix, np.inf)
-            near = np.zeros((self.n, self.n), dtype=bool)
-            np.put_along_axis(near, np.argsort(matrix, axis=1)[:, :neighbours], True, axis=1)
+            near = self.nearest(neighbours)
             return (near | near.T)[i, j]
         return np.ones(len(self.distances), dtype=bool)
 

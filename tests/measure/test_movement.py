@@ -1,0 +1,69 @@
+"""How neurons move among each other."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from selfsim import movement
+
+
+def drawn(samples: int, neurons: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(samples, neurons, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_a_rigid_motion_keeps_everything():
+    x = drawn(30, 40)
+    rotation = torch.linalg.qr(drawn(30, 30, seed=1)).Q
+    moved = movement(x, rotation @ x + drawn(30, 1, seed=2))
+    assert (moved.neighbours_kept, moved.boxes_kept, moved.drivers_kept) == (1, pytest.approx(1), 1)
+
+
+def test_independent_layers_keep_what_chance_keeps():
+    n = 120
+    found = [movement(drawn(64, n, seed=2 * k), drawn(64, n, seed=2 * k + 1)) for k in range(20)]
+    assert np.mean([m.neighbours_kept for m in found]) == pytest.approx(10 / (n - 1), abs=0.01)
+    assert np.mean([m.boxes_kept for m in found]) == pytest.approx(0, abs=0.02)
+    assert np.mean([m.drivers_kept for m in found]) == pytest.approx(3 / n, abs=0.08)
+
+
+def test_neighbours_are_those_of_a_plain_search():
+    x, y = drawn(20, 25), drawn(20, 25) + 0.7 * drawn(20, 25, seed=3)
+    kept = []
+    nearest = [np.argsort(cdist(z.T, z.T), 1)[:, 1:5] for z in (x, y)]
+    for a, b in zip(*nearest, strict=True):
+        kept.append(len(set(a) & set(b)) / 4)
+    assert movement(x, y, neighbours=4).neighbours_kept == pytest.approx(np.mean(kept))
+
+
+def test_boxes_follow_clusters_that_change_hands():
+    place = 10 * drawn(16, 4, seed=5)
+    labels = torch.arange(40) % 4
+    x = place[:, labels] + 0.01 * drawn(16, 40)
+    assert movement(x, x + 0.01 * drawn(16, 40, seed=1), boxes=4).boxes_kept == 1
+    swapped = labels.clone()
+    swapped[labels == 0] = torch.arange(10) % 4
+    assert movement(x, place[:, swapped] + 0.01 * drawn(16, 40), boxes=4).boxes_kept < 0.9
+
+
+def test_drivers_change_with_the_outlier():
+    x, y = drawn(64, 50), drawn(64, 50)
+    x[:, 7] *= 20
+    y[:, 8] *= 20
+    assert movement(x, x, drivers=2).drivers_kept == 1
+    assert movement(x, y, drivers=2).drivers_kept <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"after": drawn(5, 7)}, "after: got 7 neurons, need the 6 of before"),
+        ({"after": drawn(5, 6), "neighbours": 0}, "neighbours: got 0, need at least 1"),
+        ({"after": drawn(5, 6), "boxes": 0}, "boxes: got 0, need at least 1"),
+        ({"after": drawn(5, 6), "drivers": 0}, "drivers: got 0, need at least 1"),
+        ({"after": torch.full((5, 6), float("nan"))}, "after: .*NaN"),
+    ],
+)
+def test_bad(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        movement(drawn(5, 6), **arguments)
