@@ -35,7 +35,7 @@ class Movement:
 
 
 def movement(
-    before: Tensor, after: Tensor, *, neighbours: int = 10, boxes: int | None = None, drivers: int = 3
+    before: Tensor, after: Tensor, *, neighbours: int = 10, boxes: int | None = None, drivers: int = 4
 ) -> Movement:
     """Compare the feature networks of one layer at two times.
 
@@ -48,7 +48,8 @@ def movement(
     boxes : int, optional
         Into how many boxes complete linkage puts the neurons; by default a tenth of the neurons, at least two.
     drivers : int
-        How many neurons are followed on which the exact rate's gradient is largest.
+        How many neurons are followed on which the exact rate's gradient is largest: as a rule the ends of the
+        shortest and the longest edge.
 
     Returns
     -------

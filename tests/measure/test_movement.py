@@ -24,7 +24,7 @@ def test_independent_layers_keep_what_chance_keeps():
     found = [movement(drawn(64, n, seed=2 * k), drawn(64, n, seed=2 * k + 1)) for k in range(20)]
     assert np.mean([m.neighbours_kept for m in found]) == pytest.approx(10 / (n - 1), abs=0.01)
     assert np.mean([m.boxes_kept for m in found]) == pytest.approx(0, abs=0.02)
-    assert np.mean([m.drivers_kept for m in found]) == pytest.approx(3 / n, abs=0.08)
+    assert np.mean([m.drivers_kept for m in found]) == pytest.approx(4 / n, abs=0.08)
 
 
 def test_neighbours_are_those_of_a_plain_search():
@@ -46,12 +46,12 @@ def test_boxes_follow_clusters_that_change_hands():
     assert movement(x, place[:, swapped] + 0.01 * drawn(16, 40), boxes=4).boxes_kept < 0.9
 
 
-def test_drivers_change_with_the_outlier():
+def test_drivers_are_the_ends_of_a_very_short_edge():
     x, y = drawn(64, 50), drawn(64, 50)
-    x[:, 7] *= 20
-    y[:, 8] *= 20
-    assert movement(x, x, drivers=2).drivers_kept == 1
-    assert movement(x, y, drivers=2).drivers_kept <= 0.5
+    x[:, 7] = x[:, 3] + 0.01 * x[:, 5]
+    y[:, 8] = y[:, 4] + 0.01 * y[:, 5]
+    assert movement(x, x + 1, drivers=2).drivers_kept == 1
+    assert movement(x, y, drivers=2).drivers_kept == 0
 
 
 @pytest.mark.parametrize(
