@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from ..validation import check_choice, optional_package
-from .plain_mlp import PlainMlp
-
-PIXELS = {"tiny": 8, "small": 32, "paper": 224}
+from . import small_builds
+from .small_builds import PIXELS
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class Architecture:
         What `create` calls it.
     title : str
         As it is written in the paper.
-    family : {"MLP", "attention", "convolution"}
+    family : {"MLP", "attention", "convolution", "pooling"}
+        By what mixes places of the image.
     timm_name : str or None
         The exact timm model, at 224 pixels; None for the plain MLP.
     build : callable
@@ -41,58 +41,17 @@ class Architecture:
     build: Callable[[str, int, int], nn.Module]
 
 
-def _mlp(size: str, num_classes: int, in_chans: int) -> nn.Module:
-    width = {"tiny": 192, "small": 256, "paper": 512}[size]
-    return PlainMlp(pixels=PIXELS[size], in_chans=in_chans, num_classes=num_classes, width=width)
-
-
-def _vit(base: bool) -> Callable[[str, int, int], nn.Module]:
-    """ViT-S and ViT-B differ by a factor of two in width and heads, at the same depth and the same head width."""
-
-    def build(size: str, num_classes: int, in_chans: int) -> nn.Module:
-        timm = optional_package("timm", extra="models")
-        width, depth, patch = {"tiny": (64, 4, 2), "small": (128, 6, 4)}[size]
-        width *= 2 if base else 1
-        return timm.create_model(
-            "vit_small_patch16_224",
-            img_size=PIXELS[size],
-            patch_size=patch,
-            embed_dim=width,
-            depth=depth,
-            num_heads=width // 32,
-            # timm's default draws weights with a standard deviation of .02, meant for a width of 384 and more; at
-            # 64 the blocks then add next to nothing to their input for most of a short training.
-            weight_init="jax",
-            num_classes=num_classes,
-            in_chans=in_chans,
-        )
-
-    return build
-
-
-def _resnet(timm_name: str) -> Callable[[str, int, int], nn.Module]:
-    """ResNet-34 and ResNet-50 have the same stages; their blocks differ. Small images get a 3x3 stem, no pooling."""
-
-    def build(size: str, num_classes: int, in_chans: int) -> nn.Module:
-        timm = optional_package("timm", extra="models")
-        layers = {"tiny": (1, 1, 2, 1), "small": (2, 2, 3, 2)}[size]
-        model = timm.create_model(
-            timm_name, layers=layers, channels=(32, 64, 128, 256), num_classes=num_classes, in_chans=in_chans
-        )
-        stem = nn.Conv2d(in_chans, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        model.conv1, model.maxpool = stem, nn.Identity()
-        return model
-
-    return build
-
-
 ARCHITECTURES = (
-    Architecture("mlp", "Plain MLP", "MLP", None, _mlp),
-    Architecture("vit_small", "ViT-S", "attention", "vit_small_patch16_224", _vit(base=False)),
-    Architecture("vit_base", "ViT-B", "attention", "vit_base_patch16_224", _vit(base=True)),
-    Architecture("resnet34", "ResNet-34", "convolution", "resnet34", _resnet("resnet34")),
-    Architecture("resnet50", "ResNet-50", "convolution", "resnet50", _resnet("resnet50")),
+    Architecture("mlp", "Plain MLP", "MLP", None, small_builds.mlp),
+    Architecture("resmlp", "ResMLP-12", "MLP", "resmlp_12_224", small_builds.resmlp),
+    Architecture("mixer", "MLP-Mixer-B", "MLP", "mixer_b16_224", small_builds.mlp_mixer),
+    Architecture("vit_small", "ViT-S", "attention", "vit_small_patch16_224", small_builds.vit(base=False)),
+    Architecture("vit_base", "ViT-B", "attention", "vit_base_patch16_224", small_builds.vit(base=True)),
+    Architecture("pvt", "PVTv2-B3", "attention", "pvt_v2_b3", small_builds.pvt),
+    Architecture("vgg11", "VGG-11", "convolution", "vgg11", small_builds.vgg11),
+    Architecture("resnet34", "ResNet-34", "convolution", "resnet34", small_builds.resnet("resnet34")),
+    Architecture("resnet50", "ResNet-50", "convolution", "resnet50", small_builds.resnet("resnet50")),
+    Architecture("poolformer", "PoolFormer-S12", "pooling", "poolformer_s12", small_builds.poolformer),
 )
 
 
@@ -138,10 +97,11 @@ def create(
     Parameters
     ----------
     name : str
-        "mlp", "vit_small", "vit_base", "resnet34" or "resnet50"; timm names and the paper's spellings are known too.
+        "mlp", "resmlp", "mixer", "vit_small", "vit_base", "pvt", "vgg11", "resnet34", "resnet50" or "poolformer"; timm
+        names and the paper's spellings are known too.
     size : {"tiny", "small", "paper"}
         For images of 8, 32 or 224 pixels. "paper" is the exact timm model; a smaller size keeps the type of block,
-        the stages, and the relation between S and B, 34 and 50.
+        the stages and the relation of their widths, and the relation between S and B, 34 and 50.
     num_classes, in_chans : int
     pretrained : bool
         Download timm's weights (size "paper" only; not for the plain MLP).
