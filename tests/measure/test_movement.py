@@ -46,12 +46,12 @@ def test_boxes_follow_clusters_that_change_hands():
     assert movement(x, place[:, swapped] + 0.01 * drawn(16, 40), boxes=4).boxes_kept < 0.9
 
 
-def test_drivers_are_the_ends_of_a_very_short_edge():
+def test_drivers_are_the_ends_of_the_shortest_and_the_longest_edge():
     x, y = drawn(64, 50), drawn(64, 50)
     x[:, 7] = x[:, 3] + 0.01 * x[:, 5]
     y[:, 8] = y[:, 4] + 0.01 * y[:, 5]
-    assert movement(x, x + 1, drivers=2).drivers_kept == 1
-    assert movement(x, y, drivers=2).drivers_kept == 0
+    assert movement(x, x + 1).drivers_kept == 1
+    assert movement(x, y).drivers_kept == 0.5  # the ends of the longest edge are the same
 
 
 @pytest.mark.parametrize(
