@@ -25,6 +25,8 @@ _ROOMS = {
     "feature_networks": "measure.network",
     "known_activations": "measure.known_sets",
     "movement": "measure.movement",
+    "null_activations": "measure.null_models",
+    "null_band": "measure.null_models",
     "pair_distances": "measure.distances",
     "rate_curve": "measure.curve",
     "rate_drivers": "measure.drivers",
@@ -40,9 +42,8 @@ _ROOMS = {
     "train": "training.loop",
     "TrainConfig": "training.config",
     "mean_interval": "uncertainty",
-    "null_activations": "uncertainty",
-    "null_band": "uncertainty",
     "paired_difference": "uncertainty",
+    "rank_correlation": "uncertainty",
     "samples_interval": "uncertainty",
 }
 

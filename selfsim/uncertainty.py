@@ -1,4 +1,4 @@
-"""Compared with what? Null models, null bands, z-scores, and intervals of paired differences."""
+"""How sure? Every interval of the package, each saying what it is for, and estimates that may not exist."""
 
 from __future__ import annotations
 
@@ -11,144 +11,51 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from .validation import check_activations, check_choice
-
-NULLS = ("gauss", "gauss-covariance", "shuffled")
+from .validation import check_activations
 
 
-def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
-    """One draw of activations without the structure of the given ones, of the same shape.
-
-    Parameters
-    ----------
-    activations : Tensor, shape (samples, neurons)
-    null : {"gauss", "gauss-covariance", "shuffled"}
-        "gauss": independent standard normal numbers, scaled to the activations' overall standard deviation.
-        "gauss-covariance": normal numbers with the mean of each neuron and the covariance between neurons that the
-        activations have.
-        "shuffled": each neuron keeps its values, in an order over samples of its own, so that nothing is left of
-        what neurons have in common but their single distributions.
-    seed : int
-        Of this draw; no other random state is touched.
-
-    Returns
-    -------
-    Tensor, shape (samples, neurons)
-        On the CPU whatever the device of the input, so that a seed gives the same draw everywhere, then moved.
-
-    Raises
-    ------
-    ValueError
-        An unknown null, or activations that cannot be used.
-
-    Examples
-    --------
-    >>> x = torch.arange(6.0).reshape(3, 2)
-    >>> null_activations(x, null="shuffled", seed=0).sort(0).values.equal(x)
-    True
-    """
-    check_choice(null, NULLS, name="null")
-    activations = check_activations(activations).detach()
-    generator = torch.Generator().manual_seed(seed)
-    draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
-    if null == "shuffled":
-        return activations.gather(0, draw.argsort(0).to(activations.device))
-    x = activations.cpu().double()
-    if null == "gauss":
-        return (draw * x.std(correction=0)).to(activations)
-    # Mixing the centred samples with normal weights gives their covariance without forming it.
-    weights = torch.randn(len(x), len(x), generator=generator, dtype=torch.float64) / max(len(x) - 1, 1) ** 0.5
-    return (x.mean(0) + weights @ (x - x.mean(0))).to(activations)
-
-
-@dataclass(frozen=True)
-class NullBand:
-    """Values of a statistic on null draws.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number that data may not suffice to estimate; ``float(estimate)`` is the number, or an error that says why.
 
     Attributes
     ----------
-    values : ndarray, shape (draws,)
-    null : str
-        The null model.
-    level : float
-        Share of draws that the band holds.
-    """
-
-    values: np.ndarray
-    null: str
-    level: float = 0.95
-
-    @property
-    def low(self) -> float:
-        """Lower end of the band, a quantile of the draws."""
-        return float(np.quantile(self.values, (1 - self.level) / 2))
-
-    @property
-    def high(self) -> float:
-        """Upper end of the band, a quantile of the draws."""
-        return float(np.quantile(self.values, (1 + self.level) / 2))
-
-    def z_score(self, value: float) -> float:
-        """Distance of `value` from the draws' mean, in their standard deviations.
-
-        Raises
-        ------
-        ValueError
-            All draws are equal: there is no unit to measure in.
-        """
-        spread = float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
-        if spread == 0:
-            raise ValueError(
-                f"z_score: all {len(self.values)} null draws give {self.values[0]:.6g}; no spread to measure in"
-            )
-        return (float(value) - float(np.mean(self.values))) / spread
-
-
-def null_band(
-    statistic: Callable[[Tensor], Tensor | float],
-    activations: Tensor,
-    *,
-    null: str = "gauss",
-    draws: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
-) -> NullBand:
-    """What a statistic gives on activations without structure, at the same numbers of neurons and samples.
-
-    Parameters
-    ----------
-    statistic : callable
-        From activations ``(samples, neurons)`` to a number, such as `ss_rate`.
-    activations : Tensor, shape (samples, neurons)
-    null : {"gauss", "gauss-covariance", "shuffled"}
-        See `null_activations`.
-    draws : int
-        Number of draws, at least 2; draw k has the seed ``seed + k``.
-    seed : int
-    level : float
-        Share of draws inside the band.
-
-    Returns
-    -------
-    NullBand
-
-    Raises
-    ------
-    ValueError
-        Fewer than 2 draws, a level outside (0, 1), an unknown null.
+    value : float
+        NaN where it is not estimable, and only there.
+    reason : str
+        Why it is not estimable; empty where it is.
 
     Examples
     --------
-    >>> band = null_band(lambda x: x.mean(), torch.randn(50, 4), draws=40)
-    >>> band.low < 0 < band.high
-    True
+    >>> float(Estimate(value=2.5))
+    2.5
+    >>> float(Estimate(value=math.nan, reason="got 3 samples, need at least 50"))
+    Traceback (most recent call last):
+        ...
+    ValueError: Estimate: not estimable: got 3 samples, need at least 50
     """
-    if draws < 2:
-        raise ValueError(f"draws: got {draws!r}, need at least 2")
-    if not 0 < level < 1:
-        raise ValueError(f"level: got {level!r}, need a share between 0 and 1")
-    values = [float(statistic(null_activations(activations, null=null, seed=seed + k))) for k in range(draws)]
-    return NullBand(np.array(values), null, level)
+
+    value: float
+    reason: str = ""
+
+    def __post_init__(self):
+        if math.isnan(self.value) != bool(self.reason):
+            raise ValueError(
+                f"value, reason: got {self.value} and {self.reason!r}, need a reason for NaN and only then"
+            )
+
+    @property
+    def estimable(self) -> bool:
+        """Whether there is a number."""
+        return not self.reason
+
+    def __float__(self) -> float:
+        if self.reason:
+            raise ValueError(f"{type(self).__name__}: not estimable: {self.reason}")
+        return float(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return f"not estimable: {self.reason}" if self.reason else format(self.value, spec or ".3f")
 
 
 @dataclass(frozen=True)
@@ -162,6 +69,8 @@ class Interval:
         Nominal coverage.
     n : int
         Number of values it rests on.
+    of : str
+        What it is an interval for.
     """
 
     estimate: float
@@ -169,14 +78,23 @@ class Interval:
     high: float
     level: float
     n: int
+    of: str = ""
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
         return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "mean of such values") -> Interval:
     """Mean of independent values with Student's t interval; infinitely wide for a single value.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Independent draws, such as results of runs with different seeds.
+    level : float
+    of : str
+        What the mean is an interval for, to be kept beside it.
 
     Examples
     --------
@@ -188,9 +106,9 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
         raise ValueError(f"values: got {values!r}, need one or more finite numbers")
     mean = float(array.mean())
     if len(array) == 1:
-        return Interval(mean, -math.inf, math.inf, level, 1)
+        return Interval(mean, -math.inf, math.inf, level, 1, of)
     half = float(stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
-    return Interval(mean, mean - half, mean + half, level, len(array))
+    return Interval(mean, mean - half, mean + half, level, len(array), of)
 
 
 def paired_difference(treated: Sequence[float], control: Sequence[float], *, level: float = 0.95) -> Interval:
@@ -213,7 +131,82 @@ def paired_difference(treated: Sequence[float], control: Sequence[float], *, lev
     """
     if len(treated) != len(control):
         raise ValueError(f"treated, control: got {len(treated)} and {len(control)} values, need pairs")
-    return mean_interval(np.asarray(treated, float) - np.asarray(control, float), level=level)
+    difference = np.asarray(treated, float) - np.asarray(control, float)
+    return mean_interval(difference, level=level, of="mean difference over such pairs")
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Spearman's rank correlation of independent pairs, with an interval that few pairs make wide.
+
+    Parameters
+    ----------
+    x, y : sequence of float, same length
+        At least four pairs.
+    level : float
+
+    Returns
+    -------
+    Interval
+        By Fisher's transformation with the standard error of Bonett and Wright.
+
+    Raises
+    ------
+    ValueError
+        Different lengths, fewer than four pairs, not finite, or all values of one side equal.
+
+    References
+    ----------
+    .. [1] D. G. Bonett, T. A. Wright, Sample size requirements for estimating Pearson, Kendall and Spearman
+       correlations, Psychometrika 65 (2000).
+
+    Examples
+    --------
+    >>> f"{rank_correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]):.2f}"
+    '0.80 [-0.46, 0.99]'
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
+        raise ValueError(f"x, y: got shapes {x.shape} and {y.shape}, need at least four pairs")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError("x, y: got values that are not finite or all equal, need finite ones that differ")
+    rho = float(stats.spearmanr(x, y).statistic)
+    # At +-1 the transformation is infinite; the nearest possible value stands for it.
+    inner = min(abs(rho), 1 - 6 / (len(x) ** 3 - len(x))) * math.copysign(1, rho)
+    reach = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((1 + inner**2 / 2) / (len(x) - 3))
+    low, high = np.tanh([np.arctanh(inner) - reach, np.arctanh(inner) + reach]).tolist()
+    return Interval(rho, min(low, rho), max(high, rho), level, len(x), "rank correlation over such pairs")
+
+
+def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Interval:
+    """Interval for the exponent of a power law, fitted by maximum likelihood to independent values in its tail.
+
+    Parameters
+    ----------
+    exponent : float
+        Of the density ``x ** -exponent`` above a given start, more than 1.
+    tail : int
+        Number of values above the start.
+
+    Notes
+    -----
+    ``(exponent - 1) / sqrt(tail)`` is the standard error. It takes the start for known and the values for independent;
+    the eigenvalues of one matrix are neither. For activations, `samples_interval` is about their samples.
+
+    References
+    ----------
+    .. [1] A. Clauset, C. R. Shalizi, M. E. J. Newman, Power-law distributions in empirical data, SIAM Review 51 (2009).
+
+    Examples
+    --------
+    >>> f"{exponent_interval(2.5, 100):.2f}"
+    '2.50 [2.21, 2.79]'
+    """
+    if not exponent > 1 or tail < 2:
+        raise ValueError(f"exponent, tail: got {exponent!r} and {tail!r}, need more than 1, and at least 2 values")
+    reach = float(stats.norm.ppf((1 + level) / 2)) * (exponent - 1) / math.sqrt(tail)
+    return Interval(
+        exponent, exponent - reach, exponent + reach, level, tail, "exponent, for independent values and a known start"
+    )
 
 
 def samples_interval(
@@ -280,4 +273,6 @@ def samples_interval(
     spread = values.std(ddof=1) * math.sqrt(half / (samples - half))
     estimate = float(statistic(activations))
     reach = float(stats.t.ppf((1 + level) / 2, min(draws, samples) - 1)) * spread
-    return Interval(estimate, estimate - reach, estimate + reach, level, samples)
+    return Interval(
+        estimate, estimate - reach, estimate + reach, level, samples, "mean over other samples, as many as these"
+    )

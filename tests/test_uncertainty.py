@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from selfsim import mean_interval, null_activations, null_band, paired_difference, ss_rate
-from selfsim.uncertainty import NullBand
+from selfsim.measure.null_models import NullBand
 
 
 def some() -> torch.Tensor:

@@ -18,9 +18,9 @@ from matplotlib.ticker import MaxNLocator
 
 from ..measure.curve import RateCurve
 from ..measure.network import FeatureNetwork
+from ..measure.null_models import NullBand
 from ..models.data import Images
 from ..training.runs import Run
-from ..uncertainty import NullBand
 
 FREE = {"color": "#4d5761", "linestyle": "-", "marker": "o", "label": "unconstrained"}
 HELD = {"color": "#d55e00", "linestyle": "--", "marker": "s", "label": "constrained"}

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..measure.curve import RateCurve, rate_curve
 from ..measure.distances import pair_distances
 from ..measure.known_sets import KNOWN_DIMENSIONS
-from ..uncertainty import NullBand
+from ..measure.null_models import NullBand
 from .plots import BOXES, GREY, _closed
 
 COUNTS = {

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ..measure.null_models import NullBand
 from ..models.architectures import architecture
 from ..training.runs import Run
-from ..uncertainty import NullBand, mean_interval, paired_difference
+from ..uncertainty import mean_interval, paired_difference
 from .plots import PAIRED
 
 
