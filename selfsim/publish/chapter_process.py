@@ -38,7 +38,7 @@ class _Chapter:
         """Execute, tidy up, write and rename; then send ``done`` or ``failed``."""
         import nbformat
         import papermill
-        from nbclient.exceptions import CellExecutionError, DeadKernelError
+        from nbclient.exceptions import CellExecutionError
 
         started, page = time.monotonic(), Path(self.task["page"])
         try:
@@ -56,8 +56,10 @@ class _Chapter:
             )
         except papermill.PapermillExecutionError as error:
             self._failed("\n".join(error.traceback) or f"{error.ename}: {error.evalue}")
-        except (CellExecutionError, DeadKernelError) as error:
+        except CellExecutionError as error:
             self._failed(str(error))
+        except RuntimeError as error:  # the kernel died in a cell, or (a plain RuntimeError) before the first
+            self._failed(str(error), died=True)
         else:
             # Under another name first, so that a page is whole or not there.
             partial = page.with_name(f".{page.name}.partial")
@@ -71,9 +73,9 @@ class _Chapter:
         self.number, self.source = cell_index + 1 - self.shift, cell.source
         self.send({"event": "cell", "number": self.number})
 
-    def _failed(self, traceback: str) -> None:
-        traceback = _ANSI.sub("", traceback).strip()
-        self.send({"event": "failed", "number": self.number, "source": self.source, "traceback": traceback})
+    def _failed(self, traceback: str, *, died: bool = False) -> None:
+        told = {"source": self.source, "traceback": _ANSI.sub("", traceback).strip(), "died": died}
+        self.send({"event": "failed", "number": self.number} | told)
 
 
 def tidy(notebook: Any, task: dict[str, Any], *, seconds: float) -> Any:

@@ -66,12 +66,14 @@ def _parser() -> argparse.ArgumentParser:
 def _book(arguments: argparse.Namespace) -> int:
     _check_extras(*_NEEDED)
     from selfsim.publish.book import RenderError, assemble, check_toc, is_own_list, publish, render
-    from selfsim.publish.runner import ChapterError, execute
+    from selfsim.publish.runner import ChapterError, execute, own_runs
 
     root = Path.cwd()
     try:
         own = is_own_list(root, arguments.runs)
-        run_list = _read(arguments)
+        # Another list may have a preset of the same name.
+        folder = arguments.build_dir / (arguments.preset if own else f"{arguments.runs.stem}-{arguments.preset}")
+        run_list = _read(arguments, {"runs": str(folder / "runs")})
         if own:
             check_toc(root, run_list)
     except (ValueError, OSError) as error:
@@ -80,11 +82,10 @@ def _book(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--jobs: got {arguments.jobs}, need at least 1")
     if arguments.publish and not own:
         raise UsageError(f"--publish: only {_OWN_LIST} can be published; got {arguments.runs}")
-    # Another list may have a preset of the same name.
-    folder = arguments.build_dir / (run_list.preset if own else f"{run_list.path.stem}-{run_list.preset}")
     result = folder / "chapters" if arguments.no_render else folder / "html" / "index.html"
     _announce(run_list, arguments.jobs or run_list.jobs, result)
     try:
+        own_runs(folder / "runs")
         executed = execute(run_list, folder / "chapters", jobs=arguments.jobs)
         if not arguments.no_render:
             left_out = assemble(root, executed, folder / "source", own=own)
@@ -102,11 +103,12 @@ def _book(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(arguments: argparse.Namespace) -> Any:
+def _read(arguments: argparse.Namespace, defaults: dict[str, Any]) -> Any:
     from selfsim.publish.parameters import check_known, notebook_parameters, parse_value
     from selfsim.publish.run_list import read_run_list
 
-    run_list = read_run_list(arguments.runs, arguments.preset, only=arguments.only)
+    chosen = {"only": arguments.only, "defaults": defaults}
+    run_list = read_run_list(arguments.runs, arguments.preset, **chosen)
     known: dict[str, str] = {}
     for chapter in run_list.chapters if arguments.parameters else ():
         known = notebook_parameters(chapter.notebook) | known
@@ -114,7 +116,7 @@ def _read(arguments: argparse.Namespace) -> Any:
     for name, text in arguments.parameters:
         check_known(name, known, name="-p")
         overrides[name] = parse_value(name, text, known[name])
-    return read_run_list(arguments.runs, arguments.preset, overrides, only=arguments.only) if overrides else run_list
+    return read_run_list(arguments.runs, arguments.preset, overrides, **chosen) if overrides else run_list
 
 
 def _announce(run_list: Any, jobs: int, result: Path) -> None:

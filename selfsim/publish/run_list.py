@@ -2,7 +2,7 @@
 
 A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its own, then
 the preset's for all chapters (those that its notebook has), then the preset's for this chapter, then what the caller
-gives; later ones win. All are checked against the notebooks here, so that nothing starts with a mistake in it.
+gives; later ones win. A chapter that reads the results of chapters above it names them in ``after``. All are checked against the notebooks here, so that nothing starts with a mistake in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from selfsim.publish.plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LIST_KEYS = {"chapters": dict, "presets": dict}
-_CHAPTER_KEYS = {"title": str, "notebook": str, "parameters": dict, "intro": str}
+_CHAPTER_KEYS = {"title": str, "notebook": str, "parameters": dict, "intro": str, "after": list}
 _PRESET_KEYS = {
     "description": str,
     "jobs": int,
@@ -40,6 +40,7 @@ class Chapter:
     notebook: Path
     parameters: dict[str, Any]  # checked; those left out keep the notebook's default
     intro: str = ""  # Markdown that is put below the title
+    after: tuple[str, ...] = ()  # chapters of the list whose results it reads
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def read_run_list(
     overrides: Mapping[str, Any] | None = None,
     *,
     only: Iterable[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> RunList:
     """Read one preset of a run list and check all of it.
 
@@ -74,6 +76,8 @@ def read_run_list(
         Parameters for every chapter that win over the file's.
     only : iterable of str, optional
         Names of the chapters to make, in place of the preset's own choice.
+    defaults : mapping of str to object, optional
+        Parameters for every chapter whose notebook has them, which all others win over.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def read_run_list(
         shared = chosen.get("parameters", {}) | dict(overrides or {})
         own = {name: content["chapters"][name] for name in names}
         _check_shared(path.parent, own.values(), shared)
-        chapters = (_chapter(path.parent, name, own[name], chosen, shared, overrides or {}) for name in names)
+        chapters = (_chapter(path.parent, name, own, chosen, shared, overrides or {}, defaults or {}) for name in names)
         return RunList(
             path=path,
             preset=preset,
@@ -113,7 +117,7 @@ def read_run_list(
 
 def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dict[str, Any], list[str]]:
     """Check all but the parameters; give the chosen preset and the names of its chapters."""
-    _check_table(content, _LIST_KEYS, "run list")
+    check_table(content, _LIST_KEYS, "run list")
     for key in _LIST_KEYS:
         if not content.get(key):
             raise ValueError(f"{key}: got none, need at least one")
@@ -121,19 +125,22 @@ def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dic
     for name, chapter in chapters.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"chapter {name!r}: need a file name of letters, digits, - and _")
-        _check_table(chapter, _CHAPTER_KEYS, f"chapter {name!r}")
+        check_table(chapter, _CHAPTER_KEYS, f"chapter {name!r}")
         if "notebook" not in chapter:
             raise ValueError(f"chapter {name!r}: need the key 'notebook'")
+        above = list(chapters)[: list(chapters).index(name)]
+        for other in chapter.get("after", ()):
+            check_known(other, above, name=f"chapter {name!r}: after (chapters above it)")
     for name, table in presets.items():
         where = f"preset {name!r}"
-        _check_table(table, _PRESET_KEYS, where)
+        check_table(table, _PRESET_KEYS, where)
         for key in ("jobs", "minutes"):
             if table.get(key, 1) <= 0:
                 raise ValueError(f"{where}: {key}: got {table[key]}, need more than 0")
         for key in ("only", "chapters"):
             for chapter in table.get(key, ()):
                 check_known(chapter, chapters, name=f"{where}: {key}")
-        _check_table(table.get("chapters", {}), dict.fromkeys(chapters, dict), f"{where}: chapters")
+        check_table(table.get("chapters", {}), dict.fromkeys(chapters, dict), f"{where}: chapters")
     check_known(preset, presets, name="preset")
     wanted = list(only or presets[preset].get("only") or chapters)
     for name in wanted:
@@ -149,22 +156,25 @@ def _check_shared(folder: Path, chapters: Iterable[dict], shared: Mapping[str, A
         check_known(name, sorted(known), name="parameter for all chapters")
 
 
-def _chapter(folder: Path, name: str, chapter: dict, preset: dict, shared: dict, overrides: Mapping) -> Chapter:
+def _chapter(folder: Path, name: str, own: dict, preset: dict, shared: dict, overrides, defaults) -> Chapter:
+    chapter = own[name]
     notebook = folder / chapter["notebook"]
     if not notebook.is_file():
         raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
     try:
         known = notebook_parameters(notebook)
-        fitting = {key: value for key, value in shared.items() if key in known}
-        values = chapter.get("parameters", {}) | fitting | preset.get("chapters", {}).get(name, {})
+        fitting, lowest = ({k: v for k, v in table.items() if k in known} for table in (shared, defaults))
+        values = lowest | chapter.get("parameters", {}) | fitting | preset.get("chapters", {}).get(name, {})
         values |= {key: value for key, value in overrides.items() if key in known}
         parameters = check_parameters(notebook, values)
     except ValueError as error:
         raise ValueError(f"chapter {name!r}: {error}") from error
-    return Chapter(name, chapter.get("title"), notebook, parameters, chapter.get("intro", "").strip())
+    after = tuple(other for other in chapter.get("after", ()) if other in own)
+    return Chapter(name, chapter.get("title"), notebook, parameters, chapter.get("intro", "").strip(), after)
 
 
-def _check_table(table: Any, kinds: Mapping[str, Any], where: str) -> None:
+def check_table(table: Any, kinds: Mapping[str, Any], where: str) -> None:
+    """Raise a ``ValueError`` unless `table` is a mapping whose keys are known and whose values are of their kinds."""
     if not isinstance(table, dict):
         raise ValueError(f"{where}: got {table!r}, need a table with the keys {', '.join(kinds)}")
     for key, value in table.items():

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,25 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 class ChapterError(RuntimeError):
-    """A chapter failed; the message names notebook and cell, and holds the cell's source and its traceback."""
+    """A chapter failed; the message names notebook and cell, and holds the cell's source and its traceback.
+
+    Attributes
+    ----------
+    died : bool
+        Whether kernel or process were ended from outside, so that another attempt may succeed.
+    """
+
+    def __init__(self, message: str, *, died: bool = False) -> None:
+        super().__init__(message)
+        self.died = died
 
 
 def execute(run_list: RunList, directory: str | Path, *, jobs: int | None = None, progress: bool = True) -> list[Path]:
     """Execute every chapter of a run list that is not already there.
 
-    A chapter is kept when its notebook, parameters, title, introduction and the package's own source are the
-    ones it was made from. Each chapter is written under another name and renamed when it is done, so a file
-    of its final name is always whole.
+    A chapter is kept when its notebook, parameters, title, introduction, the chapters that it reads from and the
+    package's own source are the ones it was made from. It waits for the chapters that it reads from. Each chapter
+    is written under another name and renamed when it is done, so a file of its final name is always whole.
 
     Parameters
     ----------
@@ -74,33 +84,55 @@ def execute(run_list: RunList, directory: str | Path, *, jobs: int | None = None
         raise ValueError(f"jobs: got {jobs}, need at least 1")
     directory = Path(directory).absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    pages, tasks = [], []
-    with _only_run(directory):
-        for leftover in directory.glob(".*.ipynb.partial"):
-            leftover.unlink()
-        for leftover in directory.glob(".run-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    pages, tasks, fingerprints = [], [], {}
+    with sole_writer(directory):
         for chapter in run_list.chapters:
-            page, fingerprint = directory / f"{chapter.name}.ipynb", chapter_fingerprint(chapter)
+            page = directory / f"{chapter.name}.ipynb"
+            fingerprint = chapter_fingerprint(chapter, [fingerprints[name] for name in chapter.after])
+            fingerprints[chapter.name] = fingerprint
             pages.append(page)
-            if _fingerprint_of(page) == fingerprint:
-                _say(f"{chapter.name}: kept from an earlier run", progress)
+            if page_facts(page).get("fingerprint") == fingerprint:
+                say(f"{chapter.name}: kept from an earlier run", progress)
                 continue
-            # A page from other parameters must not pass for this one if the run ends early.
-            page.unlink(missing_ok=True)
-            paths = {"notebook": str(chapter.notebook.absolute()), "page": str(page)}
-            tasks.append(asdict(chapter) | paths | {"fingerprint": fingerprint})
+            tasks.append(_task(chapter, page, fingerprint))
         with tempfile.TemporaryDirectory(prefix=".run-", dir=directory) as scratch:
             _execute(tasks, Path(scratch), max(1, min(jobs, len(tasks))), progress)
     return pages
 
 
-def chapter_fingerprint(chapter: Chapter) -> str:
-    """Return the sha256 of all that decides what a chapter shows: cells, parameters, title, package."""
+def execute_chapter(chapter: Chapter, page: Path, *, fingerprint: str) -> None:
+    """Execute one chapter, on all the cores that the environment leaves to it; ``ChapterError`` if that fails."""
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=page.parent) as scratch:
+        _execute([_task(chapter, page, fingerprint)], Path(scratch), 1, progress=False)
+
+
+def _task(chapter: Chapter, page: Path, fingerprint: str) -> dict[str, Any]:
+    # A page from other parameters must not pass for this one if the run ends early.
+    page.unlink(missing_ok=True)
+    paths = {"notebook": str(chapter.notebook.absolute()), "page": str(page)}
+    return asdict(chapter) | paths | {"fingerprint": fingerprint}
+
+
+def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
+    """Return the sha256 of all that decides what a chapter shows: cells, parameters, title, package, others' prints."""
     cells = read_notebook(chapter.notebook).cells
     shown = [[cell.cell_type, cell.source, *map(cell.metadata.get, ("tags", "mystnb"))] for cell in cells]
-    parts = [shown, chapter.parameters, chapter.title, chapter.intro, package_digest()]
+    parts = [shown, chapter.parameters, chapter.title, chapter.intro, package_digest(), *after]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def own_runs(folder: str | Path) -> Path:
+    """Return a folder for training runs, made if missing, without those that another version of the package left.
+
+    Like a chapter, a run that is kept must be one that this version makes.
+    """
+    folder = Path(folder)
+    stamp, digest = folder / ".package", package_digest()
+    if folder.is_dir() and not (stamp.is_file() and stamp.read_text(encoding="utf-8") == digest):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(digest, encoding="utf-8")
+    return folder
 
 
 def package_digest(package: Path | None = None) -> str:
@@ -112,24 +144,25 @@ def package_digest(package: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint_of(page: Path) -> str | None:
+def page_facts(page: Path) -> dict[str, Any]:
+    """Return what an executed page says of its making (fingerprint, seconds …); empty if there is none."""
     try:
-        return json.loads(page.read_text(encoding="utf-8"))["metadata"]["selfsim"]["fingerprint"]
+        return dict(json.loads(page.read_text(encoding="utf-8"))["metadata"]["selfsim"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 def _execute(tasks: list[dict[str, Any]], scratch: Path, jobs: int, progress: bool) -> None:
     events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
     waiting, running, outcomes = list(tasks), {}, {}
-    failures: list[str] = []
+    failures: list[ChapterError] = []
     total = sum(len(read_notebook(task["notebook"]).cells) for task in tasks)
     # disable=None: no bar where stderr is no terminal.
     bar = tqdm(total=total, unit="cell", leave=False, disable=None if progress else True)
     try:
         while running or (waiting and not failures):
-            while waiting and not failures and len(running) < jobs:
-                task = waiting.pop(0)
+            while not failures and len(running) < jobs and (task := _next(waiting, running)):
+                waiting.remove(task)
                 running[task["name"]] = task, _start(task, scratch, jobs, events), time.monotonic()
                 bar.set_postfix_str(", ".join(running))
             name, event = events.get()
@@ -144,7 +177,7 @@ def _execute(tasks: list[dict[str, Any]], scratch: Path, jobs: int, progress: bo
                 failures.append(_failure(task, outcome, code, scratch / f"{name}.log"))
             how = "done" if outcome.get("event") == "done" else "failed"
             ended = len(tasks) - len(waiting) - len(running)
-            _say(f"{name}: {how} in {time.monotonic() - started:.0f} s ({ended} of {len(tasks)})", progress)
+            say(f"{name}: {how} in {time.monotonic() - started:.0f} s ({ended} of {len(tasks)})", progress)
     finally:
         bar.close()
         # Only on Ctrl-C or a fault of ours is anything still running: closing its input ends it.
@@ -157,7 +190,13 @@ def _execute(tasks: list[dict[str, Any]], scratch: Path, jobs: int, progress: bo
                 process.kill()
                 process.wait()
     if failures:
-        raise ChapterError(failures[0])
+        raise failures[0]
+
+
+def _next(waiting: list[dict[str, Any]], running: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The first task that none of those under way or before it has results for."""
+    pending = {*running, *(task["name"] for task in waiting)}
+    return next((task for task in waiting if pending.isdisjoint(task["after"])), None)
 
 
 def _start(task: dict[str, Any], scratch: Path, jobs: int, events: queue.Queue) -> subprocess.Popen:
@@ -194,15 +233,24 @@ def _close(process: subprocess.Popen) -> None:
 
 
 def _environment(scratch: Path, jobs: int) -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ours = dict.fromkeys(_THREAD_VARIABLES, str(max(1, cores // jobs)))
+    ours = thread_share(jobs)
     # tqdm warns, with a path of this machine, that it can draw no widgets; a page could not show them.
     ours["PYTHONWARNINGS"] = "ignore:IProgress not found"
     # A profile of its own: a user's start-up files must not change a page.
     return ours | os.environ | {"IPYTHONDIR": str(scratch / "ipython")}
 
 
-def _failure(task: dict[str, Any], outcome: dict[str, Any], code: int, log: Path) -> str:
+def thread_share(jobs: int) -> dict[str, str]:
+    """Return the environment variables that give each of so many processes its share of the cores."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(max(1, usable_cores() // jobs)))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _failure(task: dict[str, Any], outcome: dict[str, Any], code: int, log: Path) -> ChapterError:
     notebook, number = task["notebook"], outcome.get("number")
     where = f"cell {number} of {notebook}" if number else notebook
     if outcome.get("event") == "failed":
@@ -210,25 +258,30 @@ def _failure(task: dict[str, Any], outcome: dict[str, Any], code: int, log: Path
     else:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         told = "\n".join([f"its process ended with exit code {code}", *lines[-30:]])
-    return f"chapter {task['name']!r}: {where} failed\n\n{told}"
+    return ChapterError(f"chapter {task['name']!r}: {where} failed\n\n{told}", died=outcome.get("died", code != 1))
 
 
-def _say(line: str, progress: bool) -> None:
+def say(line: str, progress: bool) -> None:
+    """Write a line to stderr, above a progress bar if there is one; nothing without `progress`."""
     if progress:
         tqdm.write(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
-def _only_run(directory: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs into one directory are the user's to avoid
-        yield
-        return
+def sole_writer(directory: Path) -> Iterator[None]:
+    """Hold a folder of executed notebooks against other runs, and clear it of what a killed one left half done."""
     with open(directory / ".lock", "w") as lock:
-        try:
-            # Let go of by the system however this process ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RuntimeError(f"{directory}: another run is writing there; wait for it to end") from None
+        # Windows has no such locks: two runs into one directory are the user's to avoid there.
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            try:
+                # Let go of by the system however this process ends.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RuntimeError(f"{directory}: another run is writing there; wait for it to end") from None
+        for leftover in directory.glob(".*.ipynb.partial"):
+            leftover.unlink()
+        for leftover in directory.glob(".run-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         yield

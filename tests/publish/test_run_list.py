@@ -109,3 +109,19 @@ def test_parameters_for_all_reach_the_chapters_that_have_them(written, tmp_path)
     assert second.parameters == {"size": 7}
     with pytest.raises(ValueError, match="parameter for all chapters: got 'wieght'.*did you mean 'weight'"):
         read_run_list(path, "quick", {"wieght": 2})
+
+
+def test_a_chapter_may_read_from_chapters_above_it(written):
+    good = GOOD.replace("second: {notebook: sub/tiny.ipynb}", "second: {notebook: sub/tiny.ipynb, after: [first]}")
+    first, second = read_run_list(written(good), "quick").chapters
+    assert (first.after, second.after) == ((), ("first",))
+    assert read_run_list(written(good), "one").chapters[0].after == ()  # it is not made in this preset
+    for wrong in ("after: [frist]", "after: [second]"):
+        with pytest.raises(ValueError, match=r"chapter 'second': after \(chapters above it\): got"):
+            read_run_list(written(good.replace("after: [first]", wrong)), "quick")
+
+
+def test_defaults_have_the_lowest_rank(written):
+    first, second = read_run_list(written(), "quick", defaults={"epochs": 9, "weight": 7.0, "unknown": 1}).chapters
+    assert (first.parameters["epochs"], first.parameters["weight"]) == (3, 1e-3)
+    assert second.parameters == {"epochs": 2, "seeds": [5], "weight": 7.0}

@@ -16,7 +16,7 @@ import pytest
 
 from selfsim.publish.book import page_faults, publish
 from selfsim.publish.run_list import read_run_list
-from selfsim.publish.runner import ChapterError, chapter_fingerprint, execute, package_digest
+from selfsim.publish.runner import ChapterError, chapter_fingerprint, execute, own_runs, package_digest
 from tests.publish.conftest import write_notebook
 
 RUNS = """\
@@ -342,3 +342,34 @@ def test_what_cannot_be_published_is_named(executed, tmp_path, monkeypatch, chan
     faults = page_faults(tmp_path / "n.ipynb", "/some/root")
     assert len(faults) == 1
     assert fault in faults[0]
+
+
+def test_a_chapter_waits_for_those_it_reads_from_and_is_made_anew_with_them(tmp_path):
+    write_notebook(tmp_path / "a.ipynb", "import pathlib, time; time.sleep(1); pathlib.Path(name).write_text('made')")
+    write_notebook(tmp_path / "b.ipynb", "import pathlib; print(pathlib.Path(name).read_text())")
+    text = """\
+chapters:
+  reads: {notebook: b.ipynb, parameters: {name: FILE}, after: [writes]}
+presets:
+  quick: {jobs: 2}
+"""
+    runs, file = tmp_path / "runs.yml", tmp_path / "made.txt"
+    writes = "chapters:\n  writes: {notebook: a.ipynb, parameters: {name: FILE}}\n"
+    runs.write_text((writes + text.partition("\n")[2]).replace("FILE", str(file)))
+    execute(read_run_list(runs, "quick"), tmp_path / "out", progress=False)
+    made = (tmp_path / "out" / "reads.ipynb").stat().st_mtime_ns
+    execute(read_run_list(runs, "quick"), tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "reads.ipynb").stat().st_mtime_ns == made
+    runs.write_text(runs.read_text().replace("a.ipynb, parameters: {", "a.ipynb, parameters: {epochs: 4, "))
+    execute(read_run_list(runs, "quick"), tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "reads.ipynb").stat().st_mtime_ns > made
+
+
+def test_runs_of_another_version_are_removed(tmp_path, monkeypatch):
+    kept = own_runs(tmp_path / "runs") / "a-run"
+    kept.mkdir()
+    own_runs(tmp_path / "runs")
+    assert kept.is_dir()
+    monkeypatch.setattr("selfsim.publish.runner.package_digest", lambda: "changed")
+    own_runs(tmp_path / "runs")
+    assert not kept.exists()
