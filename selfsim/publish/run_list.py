@@ -2,7 +2,8 @@
 
 A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its own, then
 the preset's for all chapters (those that its notebook has), then the preset's for this chapter, then what the caller
-gives; later ones win. A chapter that reads the results of chapters above it names them in ``after``. All are checked against the notebooks here, so that nothing starts with a mistake in it.
+gives; later ones win. A chapter that reads the results of chapters above it names them in ``after``. All is checked
+against the notebooks here, so that nothing starts with a mistake in it.
 """
 
 from __future__ import annotations
