@@ -17,8 +17,8 @@ PIXELS = {"tiny": 8, "small": 32, "paper": 224}
 # "different layers" are one rate. 0.1 is what ResMLP's authors give to networks of up to 18 blocks.
 BRANCH_SCALE = 0.1
 
-# Widths of the four stages of PVTv2-B3 and PoolFormer-S12: 64, 128, 320, 512, in the same relation.
-_STAGE_WIDTHS = {"tiny": (24, 48, 120, 192), "small": (32, 64, 160, 256)}
+# A quarter and a half of the widths of the four stages of PVTv2-B3 and PoolFormer-S12: 64, 128, 320, 512.
+_STAGE_WIDTHS = {"tiny": (16, 32, 80, 128), "small": (32, 64, 160, 256)}
 
 # (width, depth, patch) of what works on patches of one size.
 _PATCHED = {"tiny": (64, 4, 2), "small": (128, 6, 4)}
