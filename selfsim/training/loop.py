@@ -1,39 +1,45 @@
-"""Training, with or without the self-similarity constraint: one plain loop."""
+"""Training, with or without the self-similarity constraint: one plain loop, which goes on where it was stopped."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from ..measure.distances import pair_distances
-from ..measure.rate import ss_rate
 from ..models.architectures import PIXELS, create
-from ..models.data import Images, Split
-from ..models.probe import Probe, activations
+from ..models.data import Images
 from ..models.seeding import seeded
 from ..validation import resolve_device
+from .checkpoints import last_checkpoint, save_checkpoint
 from .config import TrainConfig
+from .distributed import Ranks, joined
 from .environment import environment_facts
-from .runs import Row, Run
+from .evaluation import Row, layer_rows, scores
+from .optimization import norms_and_angle
+from .run_directory import check_configuration, held, is_finished, run_directory
+from .runs import Run, load_run, write_run
+from .state import TrainingState
 
-# How many of the most distant neurons are left out of the rate that stands beside the rate.
-LEFT_OUT = 3
+_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def train(
     config: TrainConfig,
     *,
     images: Images | None = None,
+    runs: str | os.PathLike | None = None,
     directory: str | os.PathLike | None = None,
     device: str | torch.device = "auto",
     progress: bool = False,
+    save_every: int | None = None,
 ) -> Run:
     """Train one network as configured, and follow the self-similarity of its layers.
 
@@ -42,34 +48,57 @@ def train(
     config : TrainConfig
     images : Images, optional
         Already loaded, to share between runs; must be what the configuration names.
+    runs : path, optional
+        A folder for many runs: this one lives there in a directory that is named by its configuration
+        (``config.name``). If it is finished there, it is returned at once; if it was stopped, however that was, it goes
+        on from its last checkpoint.
     directory : path, optional
-        Where to save the finished run, for `load_run`; new or empty.
+        The same with the run's own directory given; at most one of the two.
     device : str
         ``"auto"``: CUDA where there is a card, else the CPU.
     progress : bool
         Whether to show a progress bar over epochs.
+    save_every : int, optional
+        Steps between two checkpoints, by default one at the end of every epoch. A checkpoint is three times as large
+        as the weights, the last two are kept, and none of a finished run.
 
     Returns
     -------
     Run
         Its history has, after every epoch (0 is before training): accuracy and loss on "train" (running mean) and
-        "validation"; the constraint's mean penalty on "train"; and for each layer, on the first `config.samples`
-        validation images in eval mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant neurons) and
-        "median_distance". After the last epoch: accuracy and loss on "test", which nothing was chosen by.
+        "validation", and "accuracy_ema" where there is a moving average; on "train" the constraint's mean "penalty",
+        "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at the epoch's first step, and
+        "weight_distance" from the start; and for each layer, on the first `config.samples` validation images in eval
+        mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant neurons), "ss_rate_quantiles" (its curve ends at
+        the quantiles .01 and .99 of the distances) and "median_distance". At the end accuracy and loss on "test", of
+        the weights and epoch that ``config.select`` chose.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        A configuration, data or device that cannot be used.
+        A configuration, data or device that cannot be used; a directory whose run has another configuration.
     FileExistsError
-        `directory` is not empty.
+        `directory` is not empty and holds no run.
+    BlockingIOError
+        Another process trains there.
+    OSError
+        A checkpoint cannot be written (disk full, …); the one before it is intact.
     FloatingPointError
-        The loss became NaN or infinite; names the epoch.
+        The loss became NaN or infinite; names epoch and step. Nothing of it is saved.
+
+    Warns
+    -----
+    UserWarning
+        A damaged checkpoint was found, and the one before it used.
 
     Notes
     -----
     The caller's random states are left as they were. On a CPU, equal configurations with the same versions and
-    number of threads give equal results.
+    number of threads give equal results to the last bit, also when they were stopped and went on in between.
+
+    Under `torchrun`, or in an initialised process group, each batch is split over the processes, gradients are
+    averaged, rates are of the samples of all processes, and the first process writes. Batch normalisation takes its
+    statistics from each process's own share.
 
     References
     ----------
@@ -81,135 +110,162 @@ def train(
     >>> run.series("accuracy", split="test")[0] > 0.2
     True
     """
-    device = resolve_device(device)
-    if directory is not None and os.path.isdir(directory) and os.listdir(directory):
-        raise FileExistsError(f"directory: {os.fspath(directory)!r} is not empty; need a new one, or load_run")
-    if images is None:
-        images = config.load_images()
+    if save_every is not None and (isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1):
+        raise ValueError(f"save_every: got {save_every!r}, need None or a whole number of steps, at least 1")
+    place = run_directory(config, runs=runs, directory=directory)
+    if place is not None and is_finished(place):
+        check_configuration(place, config)
+        return load_run(place)
+    with joined(resolve_device(device)) as (ranks, device):
+        writes = place is not None and ranks.rank == 0
+        with held(place, config) if writes else nullcontext():
+            images = _checked(config.load_images() if images is None else images, config, ranks)
+            began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
+            built_as = dict(
+                name=config.architecture, size=config.size, num_classes=len(images.classes), in_chans=images.channels
+            )
+            with seeded(config.seed, device):
+                state = TrainingState(config, images, create(**built_as).to(device), device, ranks)
+                stored = ranks.from_first(last_checkpoint(place) if writes else None)
+                if stored is not None:
+                    state.load_state_dict(stored)
+                before = state.seconds
+
+                def save() -> None:
+                    state.check_finite()
+                    state.seconds = before + time.perf_counter() - began
+                    content = state.state_dict() if place is not None else None
+                    if writes:
+                        save_checkpoint(place, (state.epoch, state.step), content)
+
+                _train(state, images, save, save_every, progress)
+                epoch, weights = state.selected()
+                state.model.load_state_dict(weights)
+                state.history += scores(state.model, images, "test", epoch=epoch, device=device)
+            seconds = round(before + time.perf_counter() - began, 2)
+            environment = environment_facts(device) | {"date": date, "seconds": seconds}
+            run = Run(config, state.history, built_as, environment, weights)
+            if writes:
+                write_run(run, place)
+    return run
+
+
+def _checked(images: Images, config: TrainConfig, ranks: Ranks) -> Images:
     if images.pixels != PIXELS[config.size]:
         raise ValueError(f"images: got {images.pixels} pixels, need {PIXELS[config.size]} for size={config.size!r}")
     if len(images.validation) < config.samples:
         raise ValueError(
             f"samples: got {config.samples}, but there are only {len(images.validation)} validation images"
         )
-    started = time.perf_counter()
-    date = datetime.now(UTC).isoformat(timespec="minutes")
-    with seeded(config.seed, device):
-        built_as = dict(
-            name=config.architecture, size=config.size, num_classes=len(images.classes), in_chans=images.channels
-        )
-        model = create(**built_as).to(device)
-        history = _train(model, config, images, device, progress)
-    environment = environment_facts(device) | {"date": date, "seconds": round(time.perf_counter() - started, 2)}
-    run = Run(config, history, model.cpu().eval(), built_as, environment)
-    if directory is not None:
-        run.save(directory)
-    return run
+    batch = min(config.batch_size, len(images.train))
+    if batch % ranks.size:
+        raise ValueError(f"batch_size: got {batch} images, need a multiple of the {ranks.size} processes")
+    if (config.mixup or config.cutmix) and batch % 2:
+        raise ValueError(f"train_images: got {batch}, less than a batch; need an even number for mixup and cutmix")
+    return images
 
 
-def _train(model: nn.Module, config: TrainConfig, images: Images, device: torch.device, progress: bool) -> list[Row]:
-    """Train `model` in place; the history."""
-    data = images.train.to(device)
-    constraint = config.make_constraint()
-    probe = Probe(model, config.layers)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.epochs * len(list(_order(data, config)))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=max(steps, 2), pct_start=0.2
+def _train(
+    state: TrainingState, images: Images, save: Callable[[], None], save_every: int | None, progress: bool
+) -> None:
+    """From where `state` is to the end of the last epoch."""
+    config = state.config
+    if not state.history:
+        state.history += _evaluated(state, images)
+    epochs = range(state.epoch, config.epochs)
+    bar = tqdm(epochs, initial=state.epoch, total=config.epochs, desc=config.architecture, disable=not progress)
+    for _ in bar:
+        state.model.train()
+        for batch in state.batches():
+            try:
+                _step(state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator))
+            except ValueError as error:  # a rate of activations that are not finite
+                state.check_finite(step=state.step + 1, cause=error)
+                raise
+            state.step += 1
+            if save_every and (state.epoch * state.steps_per_epoch + state.step) % save_every == 0:
+                save()
+        state.check_finite()
+        _finish_epoch(state, images)
+        if save_every is None:
+            save()
+
+
+def _step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
+    """One step of the optimiser; what is said about it stays on the device."""
+    config = state.config
+    x, targets = state.ranks.own(x), state.ranks.own(targets)
+    half = _HALF.get(config.precision)
+    state.optimizer.zero_grad()
+    precision = torch.autocast(x.device.type, dtype=half, enabled=half is not None)
+    with precision, state.probe if state.constraint else nullcontext():
+        logits = state.network(x)
+    # Outside of autocast: losses and rates are sums, and sums need float32.
+    loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    seen = state.steps[state.step]
+    seen[0], seen[1], seen[2] = len(x), loss.detach() * len(x), (logits.argmax(1) == labels).sum()
+    penalty = state.constraint(state.probe) if state.constraint else loss.new_zeros(())
+    seen[3] = penalty.detach() * len(x)
+
+    of_penalty = _penalty_gradient(state, penalty) if state.step == 0 else None
+    state.scaler.scale(loss + penalty).backward()
+    state.scaler.unscale_(state.optimizer)
+    if of_penalty is not None:
+        state.gradients.copy_(norms_and_angle(_flat(p.grad for p in state.model.parameters()), of_penalty))
+    if config.clip_gradient is not None:
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_gradient)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.schedule.step()
+    if state.ema is not None:
+        state.ema.update(state.model)
+
+
+def _penalty_gradient(state: TrainingState, penalty: Tensor) -> Tensor:
+    """Gradient of the penalty alone, averaged over the ranks; zeros where there is none."""
+    parameters = list(state.model.parameters())
+    if not penalty.requires_grad:
+        return torch.zeros(sum(p.numel() for p in parameters), device=state.device)
+    found = torch.autograd.grad(state.scaler.scale(penalty), parameters, retain_graph=True, materialize_grads=True)
+    return state.ranks.summed(_flat(found)) / (state.scaler.get_scale() * state.ranks.size)
+
+
+def _flat(gradients: Iterable[Tensor]) -> Tensor:
+    return torch.cat([gradient.reshape(-1).float() for gradient in gradients])
+
+
+def _finish_epoch(state: TrainingState, images: Images) -> None:
+    """What there is to say about the epoch, and on to the next one."""
+    config, epoch = state.config, state.epoch + 1
+    count, *sums = state.ranks.summed(state.steps).sum(0).tolist()
+    loss, accuracy, penalty = (value / count for value in sums)
+    told = {"loss": loss, "accuracy": accuracy}
+    norms = dict(
+        zip(("task_gradient_norm", "constraint_gradient_norm", "gradient_angle"), state.gradients.tolist(), strict=True)
     )
-    # The order of images and their augmentation have a generator of their own, so that both runs of a pair see
-    # the same batches, whatever else draws random numbers.
-    generator = torch.Generator().manual_seed(config.seed)
-    history = _evaluated(model, images, probe.layers, config, 0, device)
-    for epoch in tqdm(range(1, config.epochs + 1), desc=config.architecture, disable=not progress):
-        model.train()
-        totals = torch.zeros(4, device=device)  # images, loss, correct, penalty
-        for batch in _order(data, config, generator):
-            x, y = images.prepared(data.images[batch]), data.labels[batch]
-            if config.augment:
-                x = augmented(x, generator, mirror=config.dataset != "digits")
-            optimizer.zero_grad()
-            if constraint is None:
-                logits = model(x)
-                penalty = torch.zeros((), device=device)
-            else:
-                with probe:
-                    logits = model(x)
-                penalty = constraint(probe)
-            loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
-            (loss + penalty).backward()
-            optimizer.step()
-            schedule.step()
-            correct = (logits.argmax(1) == y).sum()
-            totals += torch.stack(
-                [totals.new_tensor(len(y)), loss.detach() * len(y), correct, penalty.detach() * len(y)]
-            )
-        count, loss, correct, penalty = totals.tolist()
-        if not all(map(torch.isfinite, totals)):
-            raise FloatingPointError(
-                f"loss: became {loss / count} in epoch {epoch}; try a lower learning_rate or weight"
-            )
-        history += [
-            Row(epoch, "train", "", "loss", loss / count),
-            Row(epoch, "train", "", "accuracy", correct / count),
-        ]
-        if constraint is not None:
-            history.append(Row(epoch, "train", "", "penalty", penalty / count))
-            constraint.step(epoch=epoch, epochs=config.epochs, task_loss=loss / count)
-        history += _evaluated(model, images, probe.layers, config, epoch, device)
-    history += _scores(model, images, "test", config.epochs, device)
-    return history
+    if state.constraint is None:
+        told["task_gradient_norm"] = norms["task_gradient_norm"]
+    else:
+        told |= {"penalty": penalty} | {name: value for name, value in norms.items() if math.isfinite(value)}
+        state.constraint.step(epoch=epoch, epochs=config.epochs, task_loss=loss)
+    told["weight_distance"] = state.weight_distance()
+    state.history += [Row(epoch, "train", "", metric, value) for metric, value in told.items()]
+    state.epoch, state.step = epoch, 0
+    state.steps.zero_()
+    rows = _evaluated(state, images)
+    state.history += rows
+    accuracy = next(row.value for row in rows if row.metric == "accuracy")
+    if config.select == "best" and accuracy > state.best.get("accuracy", -1):
+        weights = {name: value.detach().cpu().clone() for name, value in state.model.state_dict().items()}
+        state.best = {"accuracy": accuracy, "epoch": epoch, "weights": weights}
 
 
-def _order(data: Split, config: TrainConfig, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """Batches of indices, shuffled; the incomplete one at the end is left out where there are others."""
-    order = torch.arange(len(data)) if generator is None else torch.randperm(len(data), generator=generator)
-    batches = order.to(data.labels.device).split(config.batch_size)
-    return iter(batches[:-1] if len(batches) > 1 and len(batches[-1]) < config.batch_size else batches)
-
-
-def augmented(x: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
-    """Images ``(N, channels, pixels, pixels)``, each shifted by up to an eighth of its size and perhaps mirrored."""
-    n, _, height, width = x.shape
-    shift = torch.randint(-(height // 8), height // 8 + 1, (2, n, 1), generator=generator).to(x.device)
-    # What moves in from outside repeats the border.
-    rows = (torch.arange(height, device=x.device) + shift[0]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=x.device) + shift[1]).clamp(0, width - 1)
-    if mirror:
-        flip = (torch.rand((n, 1), generator=generator) < 0.5).to(x.device)
-        columns = torch.where(flip, columns.flip(1), columns)
-    x = x.gather(2, rows[:, None, :, None].expand(x.shape))
-    return x.gather(3, columns[:, None, None, :].expand(x.shape))
-
-
-def _evaluated(model, images: Images, layers, config: TrainConfig, epoch: int, device) -> list[Row]:
-    """Accuracy and loss on validation, and what is followed of each layer."""
-    rows = _scores(model, images, "validation", epoch, device)
-    hidden = activations(
-        model,
-        images.batches("validation", batch_size=config.batch_size),
-        layers=layers,
-        samples=config.samples,
-        device=device,
-    )
-    for layer, values in hidden.items():
-        measures = {
-            "ss_rate": ss_rate(values),
-            "ss_rate_left_out": ss_rate(values, leave_out=LEFT_OUT),
-            "median_distance": pair_distances(values).median(),
-        }
-        rows += [Row(epoch, "validation", layer, name, float(value)) for name, value in measures.items()]
-    return rows
-
-
-@torch.no_grad()
-def _scores(model: nn.Module, images: Images, split: str, epoch: int, device: torch.device) -> list[Row]:
-    model.eval()
-    loss = correct = count = 0
-    for x, y in images.batches(split):
-        logits = model(x.to(device))
-        y = y.to(device)
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-        correct += int((logits.argmax(1) == y).sum())
-        count += len(y)
-    return [Row(epoch, split, "", "loss", loss / count), Row(epoch, split, "", "accuracy", correct / count)]
+def _evaluated(state: TrainingState, images: Images) -> list[Row]:
+    """Validation, after the epochs that are over."""
+    where = dict(epoch=state.epoch, device=state.device)
+    rows = scores(state.model, images, "validation", **where)
+    if state.ema is not None:
+        _, (*key, accuracy) = scores(state.ema.module, images, "validation", **where)
+        rows.append(Row(*key[:3], "accuracy_ema", accuracy))
+    return rows + layer_rows(state.model, images, state.probe.layers, samples=state.config.samples, **where)

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import csv
+import functools
+import hashlib
+import io
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..models.architectures import create
+from ..models.seeding import seeded
+from .checkpoints import write_whole
 from .config import TrainConfig
+from .evaluation import Row
+from .run_directory import CONFIG, LOCK, SUMS, is_finished, progress_of
 
-_FILES = ("config.json", "history.csv", "environment.json", "model.json", "weights.pt")
-
-
-class Row(NamedTuple):
-    """One number of a history: `metric` of `layer` ("" for the whole network) on `split` after `epoch`."""
-
-    epoch: int
-    split: str
-    layer: str
-    metric: str
-    value: float
+HISTORY, ENVIRONMENT, MODEL, WEIGHTS = "history.csv", "environment.json", "model.json", "weights.pt"
 
 
 @dataclass(frozen=True)
@@ -38,19 +34,29 @@ class Run:
         What was asked for.
     history : list of Row
         Tidy rows (epoch, split, layer, metric, value); epoch 0 is before training.
-    model : nn.Module
-        The trained network, on the CPU, in eval mode.
     built_as : dict
-        The arguments of `selfsim.create` that built it.
+        The arguments of `selfsim.create` that built the network.
     environment : dict
-        Versions, device, date and run time.
+        Versions, device, date and run time in seconds.
+    weights : mapping of str to Tensor, or Path
+        Of the epoch that ``config.select`` chose, which is the epoch of the rows on "test".
     """
 
     config: TrainConfig
     history: list[Row]
-    model: nn.Module = field(repr=False)
     built_as: dict
     environment: dict
+    weights: Mapping[str, Tensor] | Path = field(repr=False)
+
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        """The trained network with `weights`, on the CPU, in eval mode; built when it is first asked for."""
+        stored = isinstance(self.weights, Path)
+        with seeded(0):  # the initial weights, which are replaced, take nothing from the caller's random state
+            model = create(**self.built_as, weights=self.weights if stored else None)
+        if not stored:
+            model.load_state_dict(self.weights)
+        return model.eval()
 
     def series(self, metric: str, *, split: str = "validation", layer: str = "") -> list[float]:
         """Values of one metric over the epochs.
@@ -72,36 +78,48 @@ class Run:
         return list(dict.fromkeys(row.layer for row in self.history if row.layer))
 
     def save(self, directory: str | os.PathLike) -> Path:
-        """Write to a directory of its own: JSON, CSV, and a state dict that is loaded without executing anything.
+        """Write to a directory of its own: JSON, CSV, a state dict, and the SHA-256 of them all, as sha256sum has it.
 
         Raises
         ------
         FileExistsError
             The directory exists and is not empty.
+        OSError
+            It cannot be written; what lacks its ``SHA256SUMS`` is no finished run.
         """
         target = Path(directory)
         if target.exists() and any(target.iterdir()):
             raise FileExistsError(
                 f"directory: {str(target)!r} is not empty; need a new one, or load_run({str(target)!r})"
             )
-        # Complete or not there: written beside the target and renamed.
-        partial = target.with_name(target.name + ".partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        for name, content in (
-            ("config.json", asdict(self.config)),
-            ("environment.json", self.environment),
-            ("model.json", self.built_as),
-        ):
-            (partial / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        with open(partial / "history.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(Row._fields)
-            writer.writerows((*row[:4], repr(row.value)) for row in self.history)
-        torch.save(self.model.state_dict(), partial / "weights.pt")
-        if target.exists():
-            target.rmdir()
-        os.replace(partial, target)
+        target.mkdir(parents=True, exist_ok=True)
+        write_run(self, target)
         return target
+
+
+def write_run(run: Run, directory: Path) -> None:
+    """Write the files of a finished run, each whole or not there; their sums come last and make it finished."""
+    import torch
+
+    table, weights = io.StringIO(newline=""), io.BytesIO()
+    writer = csv.writer(table)
+    writer.writerow(Row._fields)
+    writer.writerows((*row[:4], repr(row.value)) for row in run.history)
+    torch.save(run.model.state_dict() if isinstance(run.weights, Path) else dict(run.weights), weights)
+    contents = {
+        CONFIG: run.config.as_json().encode(),
+        ENVIRONMENT: json.dumps(run.environment, indent=1).encode(),
+        MODEL: json.dumps(run.built_as, indent=1).encode(),
+        HISTORY: table.getvalue().encode(),
+        WEIGHTS: weights.getvalue(),
+    }
+    for name, content in contents.items():
+        write_whole(directory / name, content)
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items())
+    write_whole(directory / SUMS, sums.encode())
+    for path in directory.iterdir():  # checkpoints, and what a killed process left half-written
+        if path.name not in {*contents, SUMS, LOCK} and path.suffix in (".pt", ".partial"):
+            path.unlink()
 
 
 def load_run(path: str | os.PathLike) -> Run:
@@ -115,12 +133,14 @@ def load_run(path: str | os.PathLike) -> Run:
     Returns
     -------
     Run
-        Its model is rebuilt and in eval mode; nothing that is stored is executed.
+        Its model is built when it is asked for; nothing that is stored is executed.
 
     Raises
     ------
     FileNotFoundError
-        No such directory, or no whole run in it.
+        No such directory, or no finished run in it; says how far it is.
+    ValueError
+        A file that is not as it was written.
 
     Examples
     --------
@@ -132,17 +152,20 @@ def load_run(path: str | os.PathLike) -> Run:
     True
     """
     directory = Path(path)
-    missing = [name for name in _FILES if not (directory / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"path: {str(directory)!r} is not a finished run, it has no {', '.join(missing)}")
+    if not is_finished(directory):
+        state = progress_of(directory) if directory.is_dir() else "there is no such directory"
+        raise FileNotFoundError(f"path: {str(directory)!r} is not a finished run; {state}")
+    for line in (directory / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        with open(directory / name, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise ValueError(f"path: {str(directory / name)!r} is damaged, its SHA-256 is not that in {SUMS}")
 
     def read(name: str):
         return json.loads((directory / name).read_text(encoding="utf-8"))
 
-    with open(directory / "history.csv", newline="", encoding="utf-8") as file:
+    with open(directory / HISTORY, newline="", encoding="utf-8") as file:
         rows = [
             Row(int(r["epoch"]), r["split"], r["layer"], r["metric"], float(r["value"])) for r in csv.DictReader(file)
         ]
-    built_as = read("model.json")
-    model = create(**built_as, weights=directory / "weights.pt").eval()
-    return Run(TrainConfig(**read("config.json")), rows, model, built_as, read("environment.json"))
+    return Run(TrainConfig(**read(CONFIG)), rows, read(MODEL), read(ENVIRONMENT), directory / WEIGHTS)

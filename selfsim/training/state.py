@@ -1,0 +1,147 @@
+"""Everything that changes during a run, so that it can be put aside and taken up again to the last bit."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import Tensor, nn
+
+from ..models.data import Images
+from ..models.probe import Probe
+from ..models.seeding import random_states, set_random_states
+from ..validation import optional_package
+from .augmentation import augmentation
+from .config import TrainConfig
+from .distributed import Ranks
+from .evaluation import Row
+from .optimization import make_optimizer, make_schedule
+from .run_directory import check_same
+
+# What is kept of each step of the current epoch, on the device: reading a number at every step would make a GPU wait.
+STEP_FIELDS = ("images", "loss", "correct", "penalty")
+
+
+class TrainingState:
+    """A network in training, and all that belongs to its training.
+
+    Attributes
+    ----------
+    model, network : nn.Module
+        The network; and what is called with a batch, which averages gradients over ranks where there are several.
+    optimizer, schedule, scaler, ema, constraint, probe
+        As configured; ``ema`` and ``constraint`` may be None.
+    generator : torch.Generator
+        Of the order of images and their shifts. It is their own, so that both runs of a pair see the same batches,
+        whatever else draws random numbers.
+    history : list of Row
+    best : dict
+        For ``select="best"``: accuracy, epoch and weights of the best epoch so far.
+    epoch, step : int
+        Whole epochs that are over, and steps of the next one.
+    steps : Tensor, shape (steps of an epoch, 4)
+        Of the current epoch: images, and over the images of each step the sums of loss, hits and penalty.
+    gradients : Tensor, shape (3,)
+        Of the current epoch's first step: norms of the task's and the constraint's gradient, and their angle.
+    seconds : float
+        Spent until the last checkpoint.
+    """
+
+    def __init__(self, config: TrainConfig, images: Images, model: nn.Module, device: torch.device, ranks: Ranks):
+        self.config, self.model, self.device, self.ranks = config, model, device, ranks
+        self.data = images.train.to(device)
+        self.augmentation = augmentation(config, images, device)
+        self.network = ranks.wrapped(model)
+        self.constraint = config.make_constraint()
+        self.probe = Probe(model, config.layers)
+        self.steps_per_epoch = max(len(self.data) // config.batch_size, 1)
+        self.optimizer = make_optimizer(config, model.parameters())
+        self.schedule = make_schedule(config, self.optimizer, self.steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        self.ema = optional_package("timm.utils", extra="models").ModelEmaV3(model, config.ema) if config.ema else None
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.start = [parameter.detach().clone() for parameter in model.parameters()]
+        self.history: list[Row] = []
+        self.best: dict = {}
+        self.epoch = self.step = 0
+        self.steps = torch.zeros(self.steps_per_epoch, len(STEP_FIELDS), device=device)
+        self.gradients = torch.zeros(3, device=device)
+        self.seconds = 0.0
+        self._epoch_began = self.generator.get_state()
+
+    def batches(self) -> list[Tensor]:
+        """Indices of the batches of this epoch that are still to come; an incomplete last one is left out."""
+        if self.step:  # taken up in the middle of an epoch: the same order once more
+            reached = self.generator.get_state()
+            self.generator.set_state(self._epoch_began)
+        self._epoch_began = self.generator.get_state()
+        order = torch.randperm(len(self.data), generator=self.generator).to(self.device)
+        if self.step:
+            self.generator.set_state(reached)
+        return list(order.split(self.config.batch_size)[self.step : self.steps_per_epoch])
+
+    def weight_distance(self) -> float:
+        """L2 distance of all weights from where they started."""
+        moved = [(p.detach() - s).norm() for p, s in zip(self.model.parameters(), self.start, strict=True)]
+        return float(torch.stack(moved).norm())
+
+    def selected(self) -> tuple[int, dict[str, Tensor]]:
+        """The epoch and the weights that the configuration asks for as the result."""
+        if self.config.select == "best":
+            return self.best["epoch"], self.best["weights"]
+        model = self.ema.module if self.config.select == "ema" else self.model
+        return self.epoch, {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+    def check_finite(self, *, step: int | None = None, cause: Exception | None = None) -> None:
+        """Raise ``FloatingPointError`` if a loss of this epoch (up to `step`) or a weight is NaN or infinite."""
+        step = self.step if step is None else step
+        bad = (~self.steps[:step].isfinite()).any(1).nonzero()
+        weights = torch.stack([parameter.detach().isfinite().all() for parameter in self.model.parameters()])
+        if len(bad) or not weights.all():
+            step, what = (
+                (int(bad[0]) + 1, "loss: became NaN or infinite") if len(bad) else (step, "weights: overflowed")
+            )
+            raise FloatingPointError(
+                f"{what} in epoch {self.epoch + 1}, step {step} of {self.steps_per_epoch}; the last checkpoint, if "
+                "there is one, is from before. Try a lower learning_rate, a lower weight or clip_gradient"
+            ) from cause
+
+    def _parts(self) -> dict:
+        parts = {
+            name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "constraint", "ema")
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def state_dict(self) -> dict:
+        """Tensors, numbers, strings and containers of them."""
+        return {
+            "config": self.config.as_json(),
+            "parts": {name: part.state_dict() for name, part in self._parts().items()},
+            "history": [tuple(row) for row in self.history],
+            "best": self.best,
+            "position": (self.epoch, self.step),
+            "steps": self.steps,
+            "gradients": self.gradients,
+            "seconds": self.seconds,
+            "generator": (self._epoch_began, self.generator.get_state()),
+            "random": self.ranks.gathered(random_states(self.device)),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            It is the state of another configuration.
+        """
+        check_same(json.loads(state["config"]), self.config, where="the checkpoint's")
+        for name, part in self._parts().items():
+            part.load_state_dict(state["parts"][name])
+        self.history = [Row(*row) for row in state["history"]]
+        self.best, (self.epoch, self.step), self.seconds = state["best"], state["position"], state["seconds"]
+        self.steps.copy_(state["steps"])
+        self.gradients.copy_(state["gradients"])
+        self._epoch_began, reached = state["generator"]
+        self.generator.set_state(reached)
+        set_random_states(state["random"][self.ranks.rank % len(state["random"])], self.device)
