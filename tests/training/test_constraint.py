@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -94,7 +96,8 @@ class TestPaper:
         constraint = SelfSimilarityConstraint.paper(gate=0.05)
         constraint(x)
         constraint.step(epoch=1, epochs=10)
-        constraint._baseline = constraint._baseline / (1 + change)
+        state = constraint.state_dict()
+        constraint.load_state_dict(state | {"baseline": {"": state["baseline"][""] / (1 + change)}})
         openness = 1 - min(change, 0.05) / 0.05
         assert constraint(x).item() == pytest.approx(openness * 0.05 / 2 * (rate - 0.3) ** 2, rel=1e-9)
 
@@ -108,25 +111,166 @@ class TestPaper:
             constraint.step(epoch=epoch, epochs=10)
             means[epoch] = torch.stack(rates).mean().item()
             expected = means[1] if epoch < 5 else means[5] if epoch < 10 else means[10]
-            assert constraint._baseline.item() == pytest.approx(expected)
+            assert constraint.state_dict()["baseline"] == {"": pytest.approx(expected)}
+
+    def test_gate_of_all_compares_a_layer_with_the_mean_over_layers(self):
+        layers = {"a": some(0), "b": some(1) * 3}
+        rates = {layer: ss_rate(x, scales=256).item() for layer, x in layers.items()}
+        old = (rates["a"] + rates["b"]) / 2
+        openness = {layer: 1 - min(abs(rate - old) / old, 1.0) / 1.0 for layer, rate in rates.items()}
+        assert min(openness.values()) < 0.98  # the two layers differ, or this would show nothing
+        for layer, x in layers.items():
+            constraint = SelfSimilarityConstraint(0.3, 2.0, scales=256, gate=1.0, gate_by="all")
+            constraint(layers)
+            constraint.step(epoch=1, epochs=9)
+            expected = openness[layer] * (rates[layer] - 0.3) ** 2
+            assert constraint({layer: x}).item() == pytest.approx(expected, rel=1e-9)
+
+    def test_gate_by_layer_compares_each_layer_with_itself(self):
+        layers = {"a": some(0), "b": some(1) * 3}
+        constraint = SelfSimilarityConstraint(0.3, 2.0, gate=0.05)
+        assert constraint({"a": layers["a"]}).item() == 0
+        constraint.step(epoch=1, epochs=9)
+        # Each layer is where it was: open; the one that is read for the first time stays shut for its first epoch.
+        assert constraint(layers).item() == pytest.approx((ss_rate(layers["a"]).item() - 0.3) ** 2 / 2)
+        constraint.step(epoch=2, epochs=9)
+        expected = sum((ss_rate(x).item() - 0.3) ** 2 for x in layers.values()) / 2
+        assert constraint(layers).item() == pytest.approx(expected)
 
 
-def test_state_dict_goes_on_where_it_stopped():
-    layers = {f"block {i}": some(i) for i in range(5)}
+class TestVariants:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"quantiles": [0.01, 0.99]},
+            {"unit": "median"},
+            {"standardize": True},
+            {"leave_out": 3},
+            {"count": "complete-linkage"},
+            {"scales": 100},
+        ],
+    )
+    def test_the_rate_is_the_one_asked_for(self, options):
+        x = 5 * some() + 1
+        expected = 0.5 * 3 * (ss_rate(x, **options) - 0.2) ** 2
+        assert expected.item() != pytest.approx(0.5 * 3 * (ss_rate(x).item() - 0.2) ** 2, rel=1e-3)
+        assert SelfSimilarityConstraint(0.2, 3.0, **options)(x).item() == pytest.approx(expected.item(), rel=1e-12)
 
-    def steps(constraint, epochs):
+    def test_unchecked_activations_give_nan_instead_of_an_error(self):
+        broken = some()
+        broken[3, 5] = float("nan")
+        assert SelfSimilarityConstraint(check=False)(broken).isnan()
+        with pytest.raises(ValueError, match="NaN"):
+            SelfSimilarityConstraint()(broken)
+
+
+class TestTargets:
+    layers: ClassVar = {"a": some(0), "b": some(1)}
+
+    def test_each_layer_has_its_own(self):
+        constraint = SelfSimilarityConstraint({"a": 0.1, "b": {"schedule": "constant", "target": 0.3}}, weight=2.0)
+        expected = ((ss_rate(self.layers["a"]) - 0.1) ** 2 + (ss_rate(self.layers["b"]) - 0.3) ** 2) / 2
+        assert constraint(self.layers).item() == pytest.approx(expected.item(), rel=1e-12)
+        assert constraint.targets == {"a": 0.1, "b": 0.3}
+
+    def test_moves_at_each_step_and_ends_in_the_last_epoch(self):
+        constraint, seen = SelfSimilarityConstraint({"schedule": "linear", "start": 0.4, "end": 0.1}, weight=2.0), []
+        for epoch in range(1, 5):
+            rate = ss_rate(self.layers["a"])
+            for _ in range(3):
+                penalty = constraint({"a": self.layers["a"]})
+            seen.append(constraint.targets["a"])
+            assert penalty.item() == pytest.approx((rate.item() - seen[-1]) ** 2)
+            constraint.step(epoch=epoch, epochs=4)
+        assert seen == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+    def test_a_function_sees_what_training_has_seen(self):
+        moments = []
+
+        def mine(moment):
+            moments.append(moment)
+            return 0.25
+
+        constraint = SelfSimilarityConstraint(mine, quantiles=(0.1, 0.9))
+        for epoch, scale in ((1, 1.0), (2, 3.0)):
+            for k in range(2):
+                constraint({"a": some(k) * scale})
+            constraint.step(epoch=epoch, epochs=5, task_loss=1 / epoch)
+        rates = [
+            sum(ss_rate(some(k) * scale, quantiles=(0.1, 0.9)).item() for k in range(2)) / 2 for scale in (1.0, 3.0)
+        ]
+        assert [m.progress for m in moments] == [0, 0.25, 0.5]
+        assert [m.target for m in moments] == [None, 0.25, 0.25]
+        assert [m.task_losses for m in moments] == [(), (1.0,), (1.0, 0.5)]
+        assert [len(m.rates) for m in moments] == [0, 1, 2]
+        assert moments[-1].rates == pytest.approx(rates)
+        assert (moments[0].samples, moments[0].neurons, moments[0].measure.quantiles) == (32, 20, (0.1, 0.9))
+
+    def test_layers_must_be_those_of_the_probe(self):
+        model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU())
+        with (probe := Probe(model, ["1", "3"])):
+            model(torch.randn(9, 4))
+        with pytest.raises(ValueError, match="target: got none for '3', need one for every layer"):
+            SelfSimilarityConstraint({"1": 0.1})(probe)
+        with pytest.raises(ValueError, match="target: got '33', need one of '1', '3'; did you mean '3'"):
+            SelfSimilarityConstraint({"1": 0.1, "33": 0.1})(probe)
+
+    def test_a_schedule_must_give_a_rate(self):
+        with pytest.raises(ValueError, match="target of 'a' by .*: got 1.5, need an SS rate in"):
+            SelfSimilarityConstraint(lambda moment: 1.5)({"a": some()})
+
+
+CHARACTERS = {
+    "paper": lambda seed: SelfSimilarityConstraint.paper(seed=seed, gate=0.5),
+    "gate by layer": lambda seed: SelfSimilarityConstraint(gate=0.5, gate_every=2, layers_per_step=2, seed=seed),
+    "adaptive": lambda seed: SelfSimilarityConstraint({"schedule": "adaptive", "patience": 1}, seed=seed),
+    "by layer": lambda seed: SelfSimilarityConstraint(
+        {f"block {i}": {"schedule": "cosine", "start": 0.2, "end": i / 10} for i in range(5)}, seed=seed
+    ),
+}
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+@pytest.mark.parametrize("stop", [(3, 0), (4, 2)], ids=["between epochs", "in an epoch"])
+def test_state_dict_goes_on_where_it_stopped(character, stop, tmp_path):
+    """Bit for bit, through a file that is read without executing anything."""
+
+    def steps(constraint, start, end):
         values = []
-        for epoch in epochs:
-            values += [constraint(layers).item() for _ in range(4)]
-            constraint.step(epoch=epoch, epochs=10)
+        for epoch in range(9):
+            for batch in range(4):
+                if not start <= (epoch, batch) < end:
+                    continue
+                values.append(constraint({f"block {i}": some(100 * epoch + 10 * batch + i) for i in range(5)}).item())
+                if batch == 3:
+                    constraint.step(epoch=epoch + 1, epochs=9, task_loss=1.0)
+                    values += constraint.targets.values()
         return values
 
-    whole = steps(SelfSimilarityConstraint.paper(seed=3), range(1, 9))
-    first = SelfSimilarityConstraint.paper(seed=3)
-    begun = steps(first, range(1, 4))
-    second = SelfSimilarityConstraint.paper(seed=999)
-    second.load_state_dict(first.state_dict())
-    assert begun + steps(second, range(4, 9)) == whole
+    build = CHARACTERS[character]
+    whole = steps(build(3), (0, 0), (9, 0))
+    first = build(3)
+    begun = steps(first, (0, 0), stop)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = build(999)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert begun + steps(second, stop, (9, 0)) == whole
+    assert len(set(whole)) > 10
+
+
+def test_a_state_is_a_copy():
+    constraint = SelfSimilarityConstraint()
+    constraint(some())
+    state = constraint.state_dict()
+    constraint.step(epoch=1, epochs=3, task_loss=1.0)
+    assert state["task_losses"] == []
+    other = SelfSimilarityConstraint()
+    other.load_state_dict(state)
+    other.step(epoch=1, epochs=3, task_loss=2.0)
+    assert state["task_losses"] == []
+    assert constraint.state_dict()["task_losses"] == [1.0]
+    with pytest.raises(ValueError, match="state: got the entries"):
+        other.load_state_dict({"draw": state["draw"]})
 
 
 @pytest.mark.parametrize(
@@ -136,8 +280,20 @@ def test_state_dict_goes_on_where_it_stopped():
         ({"target": -0.1}, "target: got -0.1"),
         ({"target": float("nan")}, "target: got nan"),
         ({"target": "0.1"}, "target: got '0.1', need a number"),
+        ({"target": True}, "target: got True, need a number"),
+        ({"target": {"block 1": 1.5}}, "target of 'block 1': got 1.5"),
+        ({"target": {"schedule": "lineal"}}, "schedule: got 'lineal'.*did you mean 'linear'"),
+        (
+            {"target": {"schedule": "linear", "start": 0.2, "stop": 0.1}},
+            "linear: got 'stop', need one of 'start', 'end'",
+        ),
         ({"weight": -1}, "weight: got -1"),
         ({"weight": float("inf")}, "weight: got inf"),
+        ({"weight": float("nan")}, "weight: got nan"),
+        ({"weight": "10"}, "weight: got '10', need a number"),
+        ({"gate_by": "layers"}, "gate_by: got 'layers'.*did you mean 'layer'"),
+        ({"quantiles": 0.5}, "quantiles: got 0.5"),
+        ({"layers_per_step": 1.5}, "layers_per_step: got 1.5, need a whole number"),
         ({"ends": "loose"}, "ends: got 'loose'"),
         ({"count": "greedy-coloring"}, "which has no gradient"),
         ({"gate": 0.0}, "gate: got 0.0"),
@@ -157,3 +313,9 @@ def test_wrong_calls():
         constraint(Probe(nn.Sequential(nn.ReLU())))
     with pytest.raises(ValueError, match="epoch: got 11, need 1 to epochs=10"):
         constraint.step(epoch=11, epochs=10)
+    with pytest.raises(ValueError, match="task_loss: got nan, need a finite number"):
+        constraint.step(epoch=1, epochs=10, task_loss=float("nan"))
+    adaptive = SelfSimilarityConstraint({"schedule": "adaptive"})
+    adaptive(some())
+    with pytest.raises(ValueError, match="task_loss: got none, need the epoch's mean loss"):
+        adaptive.step(epoch=1, epochs=10)
