@@ -1,4 +1,4 @@
-"""The command ``selfsim``: ``book`` makes a book of a run list, ``check-pages`` looks over a rendered one."""
+"""The command ``selfsim``: ``book`` makes a book, ``check-pages`` looks it over, ``sweep`` does the cells of a grid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _NEEDED = ("yaml", "nbformat", "nbclient", "papermill", "ipykernel", "jupyter_book")
+_CLUSTER = ("distributed", "pandas", "pyarrow", "yaml")
 _OWN_LIST = Path("notebooks") / "runs.yml"
 
 
@@ -60,6 +61,19 @@ def _parser() -> argparse.ArgumentParser:
     told = "its table of contents (HTML_DIR/../source/_toc.yml if there, else _toc.yml)"
     check.add_argument("--toc", type=Path, help=told)
     check.set_defaults(run=_check_pages)
+
+    told = "do every training run, or every execution of a notebook, that a grid asks for"
+    sweep = commands.add_parser("sweep", help=told, description=f"{told}; those done before are kept.".capitalize())
+    add = sweep.add_argument
+    add("grid", type=Path, metavar="GRID_YML", help="a grid, such as notebooks/grid.yml")
+    add("--output", type=Path, metavar="DIR", help="where runs and results go (runs/NAME_OF_THE_GRID)")
+    add("--workers", type=int, metavar="N", help="processes on this machine (one per GPU, or one per core)")
+    add("--scheduler", metavar="ADDRESS", help="a Dask scheduler, whose workers are used instead")
+    add("--retries", type=int, default=10, metavar="N", help="attempts after a worker died, per cell (%(default)s)")
+    told = "a parameter for every cell; wins over the grid's"
+    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=told)
+    add("--dry-run", action="store_true", help="list what would be done, with time and disk, and do nothing")
+    sweep.set_defaults(run=_sweep)
     return parser
 
 
@@ -143,10 +157,56 @@ def _check_pages(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _check_extras(*names: str) -> None:
+def _sweep(arguments: argparse.Namespace) -> int:
+    _check_extras(*_CLUSTER, extra="cluster")
+    from selfsim.publish.grid import read_grid
+    from selfsim.publish.sweep import plan_sweep, sweep
+
+    folder = arguments.output or Path("runs") / arguments.grid.stem
+    where = {"scheduler": arguments.scheduler, "workers": arguments.workers}
+    try:
+        grid = read_grid(arguments.grid, arguments.parameters)
+        plan = plan_sweep(grid, folder, **where)
+    except ModuleNotFoundError:
+        _check_extras(*_NEEDED)  # a grid of a notebook needs what a book needs
+        raise
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    if arguments.retries < 0:
+        raise UsageError(f"--retries: got {arguments.retries}, need at least 0")
+    if arguments.dry_run:
+        for cell in grid.cells:
+            print(f"{plan.states[cell.name]:8}{cell.name}", *(f"{name}={value}" for name, value in cell.varied.items()))
+    _tell(plan, grid.description, folder)
+    if arguments.dry_run:
+        return 0
+    try:
+        print(sweep(grid, folder, **where, retries=arguments.retries))
+    except (RuntimeError, ValueError, OSError) as error:
+        _say(f"selfsim sweep: {error}")
+        return 1
+    return 0
+
+
+def _tell(plan: Any, description: str, folder: Path) -> None:
+    counts = ", ".join(f"{list(plan.states.values()).count(state)} {state}" for state in ("done", "begun", "missing"))
+    _say(f"{len(plan.states)} cell(s){f' ({description})' if description else ''}: {counts}")
+    if plan.left:
+        time = disk = "unknown"
+        if plan.seconds is not None:
+            minutes = plan.seconds / 60 * (-(-plan.left // plan.workers) if plan.workers else plan.left)
+            time = f"about {minutes:.2g} min" + ("" if plan.workers else " in all")
+        if plan.megabytes is not None:
+            disk = f"about {plan.left * plan.megabytes:.2g} MB"
+        workers = f"{plan.workers} worker(s)" if plan.workers else "the scheduler's workers"
+        _say(f"Still to do on {workers}: time {time}, disk {disk} ({plan.source})")
+    _say(f"Result: {folder}")
+
+
+def _check_extras(*names: str, extra: str = "book") -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f'there is no {", ".join(missing)}; install with: pip install "selfsim[book]"')
+        raise UsageError(f'there is no {", ".join(missing)}; install with: pip install "selfsim[{extra}]"')
 
 
 def _say(line: str) -> None:

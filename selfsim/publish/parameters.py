@@ -13,6 +13,7 @@ from typing import Any
 
 _SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 _TYPES = (*_SCALARS, *(f"list[{scalar}]" for scalar in _SCALARS))
+_KINDS = _SCALARS | {"table": dict} | dict.fromkeys(_TYPES[len(_SCALARS) :], list)
 
 
 def read_notebook(path: str | Path) -> Any:
@@ -99,15 +100,15 @@ def check_value(name: str, value: Any, type_name: str) -> Any:
         ...
     ValueError: epochs: got True (bool), need int
     """
-    scalar = type_name.removeprefix("list[").removesuffix("]")
+    base = type_name.removesuffix(" | None")
+    if value is None and base != type_name:
+        return None
     try:
-        if scalar == type_name:
-            return _fit(value, _SCALARS[scalar])
-        if isinstance(value, list | tuple):
-            return [_fit(item, _SCALARS[scalar]) for item in value]
+        if base.startswith("list[") and isinstance(value, list | tuple):
+            return [_fit(item, _SCALARS[base[5:-1]]) for item in value]
+        return _fit(value, _KINDS[base])
     except ValueError:
-        pass
-    raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), need {type_name}")
+        raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), need {type_name}") from None
 
 
 def parse_value(name: str, text: str, type_name: str) -> Any:
@@ -123,7 +124,8 @@ def parse_value(name: str, text: str, type_name: str) -> Any:
     import yaml
 
     try:
-        return check_value(name, text if type_name == "str" else yaml.safe_load(text), type_name)
+        value = text if type_name == "str" else yaml.safe_load(text)
+        return check_value(name, text if type_name == "str | None" and value is not None else value, type_name)
     except (ValueError, yaml.YAMLError) as error:
         hint = ", for example '[0, 1]'" if "list" in type_name else ""
         raise ValueError(f"{name}: got {text!r}, need {type_name}{hint}") from error

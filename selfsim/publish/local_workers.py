@@ -1,0 +1,86 @@
+"""Workers for a sweep: one process per GPU, or per share of the cores, on this machine; or any scheduler's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from selfsim.publish.runner import thread_share, usable_cores
+from selfsim.validation import optional_package
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_QUIET = logging.CRITICAL
+
+
+def visible_cards() -> list[str]:
+    """Return the CUDA cards of this machine, by the names that ``CUDA_VISIBLE_DEVICES`` gives them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return (named or [str(number) for number in range(count)])[:count]
+
+
+def default_workers() -> int:
+    """Return how many workers this machine has room for: one per card, or one per core where there is none."""
+    return len(visible_cards()) or usable_cores()
+
+
+@contextlib.contextmanager
+def connected(scheduler: str | None, *, workers: int) -> Iterator[Client]:
+    """Give a client of the scheduler at an address; without one, of `workers` processes started here.
+
+    Those processes end with the block, and with this process, however it ends.
+
+    Raises
+    ------
+    OSError
+        There is no scheduler at that address.
+    """
+    distributed = optional_package("distributed", extra="cluster")
+    with contextlib.ExitStack() as stack:
+        # Lost workers are what a sweep is made to survive; its own lines tell of them.
+        logger = logging.getLogger("distributed")
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(_QUIET)
+        if scheduler is None:
+            scheduler = stack.enter_context(_local(workers))
+        yield stack.enter_context(distributed.Client(scheduler, timeout=30, set_as_default=False))
+
+
+@contextlib.contextmanager
+def _local(workers: int) -> Iterator[str]:
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    cards = visible_cards()
+    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": _QUIET}
+    specification = {
+        number: {
+            "cls": Nanny,
+            "options": options | {"env": {"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}},
+        }
+        for number in range(workers)
+    }
+    settings = {
+        # The death of a worker is told at once, and the sweep counts attempts.
+        "distributed.scheduler.allowed-failures": 0,
+        # A worker has what it is doing, and no queue that would be lost with it.
+        "distributed.scheduler.worker-saturation": 1.0,
+        "distributed.nanny.pre-spawn-environ": thread_share(workers),
+    }
+    before = dict(os.environ)
+    try:
+        with dask.config.set(settings):
+            here = {"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1", "port": 0}}
+            with SpecCluster(specification, here, silence_logs=_QUIET) as cluster:
+                yield cluster.scheduler_address
+    finally:
+        # A nanny sets the number of threads in its own process too, which is this one.
+        os.environ.clear()
+        os.environ.update(before)
