@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..measure.distances import pair_distances
+from ..measure.movement import movement
 from ..measure.rate import ss_rate
 from ..models.data import Images
-from ..models.probe import activations
 
 # How many of the most distant neurons are left out, and where the curve ends, in the two robust rates that stand
 # beside the rate: a rate that single neurons or single pairs decide differs from these.
@@ -48,17 +49,33 @@ def scores(model: nn.Module, images: Images, split: str, *, epoch: int, device: 
 
 
 def layer_rows(
-    model: nn.Module, images: Images, layers: Sequence[str], *, samples: int, epoch: int, device: torch.device
+    hidden: Mapping[str, Tensor], before: Mapping[str, Tensor] | None, *, epoch: int, neighbours: int = 10
 ) -> list[Row]:
-    """For each layer, on the first validation images in eval mode: its rate, the robust rates, the median distance."""
-    hidden = activations(model, images.batches("validation"), layers=layers, samples=samples, device=device)
+    """For each layer its rate, the robust rates, the median distance, and what was kept since the epoch before.
+
+    A layer that has collapsed (all distances equal) has no rate: the value is NaN, and training goes on.
+    """
     rows = []
     for layer, values in hidden.items():
         measures = {
-            "ss_rate": ss_rate(values),
-            "ss_rate_left_out": ss_rate(values, leave_out=LEFT_OUT),
-            "ss_rate_quantiles": ss_rate(values, quantiles=QUANTILES),
-            "median_distance": pair_distances(values).median(),
+            "ss_rate": lambda x: ss_rate(x),
+            "ss_rate_left_out": lambda x: ss_rate(x, leave_out=LEFT_OUT),
+            "ss_rate_quantiles": lambda x: ss_rate(x, quantiles=QUANTILES),
+            "median_distance": lambda x: pair_distances(x).median(),
         }
-        rows += [Row(epoch, "validation", layer, name, float(value)) for name, value in measures.items()]
+        found = {name: _or_nan(measure, values) for name, measure in measures.items()}
+        if before is not None:
+            kept = _or_nan(lambda x, layer=layer: movement(before[layer], x, neighbours=neighbours), values)
+            for name in ("neighbours_kept", "boxes_kept", "drivers_kept"):
+                found[name] = getattr(kept, name, math.nan)
+        rows += [Row(epoch, "validation", layer, name, float(value)) for name, value in found.items()]
     return rows
+
+
+def _or_nan(measure: Callable, values: Tensor):
+    try:
+        return measure(values)
+    except ValueError:
+        if not values.isfinite().all():  # that is no collapse, but a training gone wrong
+            raise
+        return math.nan

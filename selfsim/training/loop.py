@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..models.architectures import PIXELS, create
 from ..models.data import Images
+from ..models.probe import activations
 from ..models.seeding import seeded
 from ..validation import resolve_device
 from .checkpoints import last_checkpoint, save_checkpoint
@@ -70,8 +71,10 @@ def train(
         "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at the epoch's first step, and
         "weight_distance" from the start; and for each layer, on the first `config.samples` validation images in eval
         mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant neurons), "ss_rate_quantiles" (its curve ends at
-        the quantiles .01 and .99 of the distances) and "median_distance". At the end accuracy and loss on "test", of
-        the weights and epoch that ``config.select`` chose.
+        the quantiles .01 and .99 of the distances), "median_distance" and, from the second time on, what `movement`
+        finds since the epoch before: "neighbours_kept", "boxes_kept", "drivers_kept". At the end accuracy and
+        loss on "test", of the weights and epoch that ``config.select`` chose. A layer that has collapsed, all distances
+        equal, has no rate: NaN.
 
     Raises
     ------
@@ -268,4 +271,6 @@ def _evaluated(state: TrainingState, images: Images) -> list[Row]:
     if state.ema is not None:
         _, (*key, accuracy) = scores(state.ema.module, images, "validation", **where)
         rows.append(Row(*key[:3], "accuracy_ema", accuracy))
-    return rows + layer_rows(state.model, images, state.probe.layers, samples=state.config.samples, **where)
+    batches, followed = images.batches("validation"), {"layers": state.probe.layers, "samples": state.config.samples}
+    before, state.hidden = state.hidden, activations(state.model, batches, device=state.device, **followed)
+    return rows + layer_rows(state.hidden, before, epoch=state.epoch)

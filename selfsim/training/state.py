@@ -43,6 +43,8 @@ class TrainingState:
         Of the current epoch: images, and over the images of each step the sums of loss, hits and penalty.
     gradients : Tensor, shape (3,)
         Of the current epoch's first step: norms of the task's and the constraint's gradient, and their angle.
+    hidden : dict of str to Tensor, shape (samples, neurons), or None
+        Activations that were followed at the last evaluation, to compare the next ones with.
     seconds : float
         Spent until the last checkpoint.
     """
@@ -66,6 +68,7 @@ class TrainingState:
         self.epoch = self.step = 0
         self.steps = torch.zeros(self.steps_per_epoch, len(STEP_FIELDS), device=device)
         self.gradients = torch.zeros(3, device=device)
+        self.hidden: dict[str, Tensor] | None = None
         self.seconds = 0.0
         self._epoch_began = self.generator.get_state()
 
@@ -122,6 +125,7 @@ class TrainingState:
             "position": (self.epoch, self.step),
             "steps": self.steps,
             "gradients": self.gradients,
+            "hidden": self.hidden,
             "seconds": self.seconds,
             "generator": (self._epoch_began, self.generator.get_state()),
             "random": self.ranks.gathered(random_states(self.device)),
@@ -142,6 +146,7 @@ class TrainingState:
         self.best, (self.epoch, self.step), self.seconds = state["best"], state["position"], state["seconds"]
         self.steps.copy_(state["steps"])
         self.gradients.copy_(state["gradients"])
+        self.hidden = state["hidden"]
         self._epoch_began, reached = state["generator"]
         self.generator.set_state(reached)
         set_random_states(state["random"][self.ranks.rank % len(state["random"])], self.device)
