@@ -1,0 +1,156 @@
+"""Random and ring-like graphs with the degrees of a given one, by swapping the ends of edges."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+from scipy import sparse
+
+from ..boxes.compiled import compiled
+from ..boxes.inputs import as_distances
+from ..validation import check_choice
+
+
+def rewired(
+    graph: nx.Graph, *, swaps: float = 10, connected: bool = False, towards: str = "random", seed: int = 0
+) -> nx.Graph:
+    """The null model of a graph: the same nodes with the same degrees, else random.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Undirected, without parallel edges. Such as a feature network's ``to_networkx(quantile=0.05)``.
+    swaps : float
+        Swaps tried for each edge. Two edges a-b and c-d become a-d and c-b, where that makes neither a loop nor a
+        parallel edge.
+    connected : bool
+        Whether swaps that would cut the graph in two are undone; the graph must be connected.
+    towards : {"random", "ring"}
+        "ring" accepts a swap only where the new edges are not longer, along a ring in the order of the nodes: what
+        comes of it is a lattice, as far as the degrees allow.
+    seed : int
+
+    Returns
+    -------
+    networkx.Graph
+        With the same nodes, without attributes of edges.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A directed graph or multigraph, a graph that is not connected where it has to be, options out of range.
+
+    Notes
+    -----
+    Time O(swaps * edges * degree) at least: connectedness costs a search for each swap, which mostly ends after a few
+    steps. Memory O(nodes²) bytes. A graph for which no swap is possible comes back as it is.
+
+    References
+    ----------
+    .. [1] S. Maslov, K. Sneppen, Specificity and stability in topology of protein networks, Science 296 (2002).
+    .. [2] O. Sporns, J. D. Zwi, The small world of the cerebral cortex, Neuroinformatics 2 (2004): the ring.
+
+    Examples
+    --------
+    >>> graph = nx.barabasi_albert_graph(50, 3, seed=1)
+    >>> dict(rewired(graph).degree) == dict(graph.degree)
+    True
+    """
+    adjacency = undirected(graph)
+    check_choice(towards, TOWARDS, name="towards")
+    if not swaps >= 0:
+        raise ValueError(f"swaps: got {swaps!r}, need a number of at least 0")
+    if connected and sparse.csgraph.connected_components(adjacency, directed=False)[0] > 1:
+        raise ValueError("graph: is not connected, need connected=False, or one of its components")
+    nodes = list(graph)
+    result = nx.empty_graph(nodes)
+    i, j = rewired_adjacency(adjacency, swaps, connected, towards, np.random.default_rng(seed)).nonzero()
+    result.add_edges_from((nodes[a], nodes[b]) for a, b in zip(i.tolist(), j.tolist(), strict=True) if a < b)
+    return result
+
+
+TOWARDS = ("random", "ring")
+
+
+def undirected(graph: nx.Graph) -> sparse.csr_array:
+    """The pattern of an undirected graph, symmetric and without self-loops; or an error that says what it is."""
+    if not isinstance(graph, nx.Graph):
+        raise TypeError(f"graph: got {type(graph).__name__}, need a networkx.Graph")
+    return as_distances(graph).adjacency
+
+
+def rewired_adjacency(
+    adjacency: sparse.csr_array, swaps: float, connected: bool, towards: str, rng: np.random.Generator
+) -> sparse.csr_array:
+    """The same as `rewired`, from pattern to pattern ``(n, n)``."""
+    pattern = adjacency.tocsr()
+    indptr, heads = pattern.indptr.astype(np.int64), pattern.indices.astype(np.int64)
+    n = len(indptr) - 1
+    tails = np.repeat(np.arange(n), np.diff(indptr))
+    # Each edge has a slot at either end; sorted by the other end, the slots are in the order of their partners.
+    partner = np.empty_like(heads)
+    partner[np.lexsort((tails, heads))] = np.lexsort((heads, tails))
+    joined = np.zeros((n, n), dtype=np.bool_)
+    joined[tails, heads] = True
+    edges = len(heads) // 2
+    if n > 3 and edges > 1:
+        # As networkx does: each swap is given up after so many pairs of edges that cannot be swapped.
+        tries = max(1, 2 * edges // (n - 1))
+        ring = towards == "ring"
+        _swap(indptr, tails, heads, partner, joined, int(swaps * edges), tries, connected, ring, rng)
+    return sparse.csr_array((np.ones(len(heads), np.int8), heads, indptr), shape=(n, n))
+
+
+@compiled
+def _swap(indptr, tails, heads, partner, joined, swaps, tries, connected, ring, rng):
+    """Swap the ends of edges in place. Slot p holds the edge from `tails[p]` to `heads[p]`; tails never change."""
+    n, slots = len(indptr) - 1, len(heads)
+    queue, seen = np.empty(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    search = 0
+    for _ in range(swaps):
+        failed, drawn = 0, 0
+        # Pairs of edges that share a node do not count as tries, but a star has no others.
+        while failed < tries and drawn < 1000 * tries:
+            drawn += 1
+            p, q = int(rng.random() * slots), int(rng.random() * slots)
+            a, b, c, d = tails[p], heads[p], tails[q], heads[q]
+            if a in (c, d) or b in (c, d):
+                continue
+            if joined[a, d] or joined[c, b]:
+                failed += 1
+                continue
+            if ring:
+                length = min(abs(a - b), n - abs(a - b)) + min(abs(c - d), n - abs(c - d))
+                if min(abs(a - d), n - abs(a - d)) + min(abs(c - b), n - abs(c - b)) > length:
+                    failed += 1
+                    continue
+            r, s = partner[p], partner[q]
+            heads[p], heads[q], heads[r], heads[s] = d, b, c, a
+            joined[a, b] = joined[b, a] = joined[c, d] = joined[d, c] = False
+            joined[a, d] = joined[d, a] = joined[c, b] = joined[b, c] = True
+            held = not connected
+            if connected:
+                # The graph is whole if a still reaches b: search from a until a neighbour of b is met.
+                search += 1
+                seen[a] = search
+                queue[0] = a
+                first, last = 0, 1
+                while first < last and not held:
+                    node = queue[first]
+                    first += 1
+                    for k in range(indptr[node], indptr[node + 1]):
+                        other = heads[k]
+                        if joined[other, b]:
+                            held = True
+                            break
+                        if seen[other] != search:
+                            seen[other] = search
+                            queue[last] = other
+                            last += 1
+            if held:
+                partner[p], partner[s], partner[q], partner[r] = s, p, r, q
+                break
+            heads[p], heads[q], heads[r], heads[s] = b, d, a, c
+            joined[a, b] = joined[b, a] = joined[c, d] = joined[d, c] = True
+            joined[a, d] = joined[d, a] = joined[c, b] = joined[b, c] = False
+            failed += 1
