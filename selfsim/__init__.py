@@ -38,6 +38,7 @@ _ROOMS = {
     "Probe": "models.probe",
     "ConstraintProposal": "training.proposal",
     "load_run": "training.runs",
+    "load_runs": "training.runs",
     "propose_constraint": "training.proposal",
     "Run": "training.runs",
     "SelfSimilarityConstraint": "training.constraint",

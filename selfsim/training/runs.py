@@ -169,3 +169,31 @@ def load_run(path: str | os.PathLike) -> Run:
             Row(int(r["epoch"]), r["split"], r["layer"], r["metric"], float(r["value"])) for r in csv.DictReader(file)
         ]
     return Run(TrainConfig(**read(CONFIG)), rows, read(MODEL), read(ENVIRONMENT), directory / WEIGHTS)
+
+
+def load_runs(folder: str | os.PathLike) -> list[Run]:
+    """Read every finished run of a folder that `train` was given as ``runs``.
+
+    Parameters
+    ----------
+    folder : path
+        Empty or missing: no runs. What is not a finished run is passed over.
+
+    Returns
+    -------
+    list of Run
+        By architecture, those without constraint first, then by seed; networks are built when they are asked for.
+
+    Examples
+    --------
+    >>> load_runs("no/such/folder")
+    []
+    """
+    folder = Path(folder)
+    runs = [load_run(place) for place in folder.iterdir() if is_finished(place)] if folder.is_dir() else []
+
+    def place_in_order(run: Run):
+        config = run.config
+        return config.architecture, config.constraint is not None, str(config.constraint), config.seed
+
+    return sorted(runs, key=place_in_order)

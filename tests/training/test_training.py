@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from selfsim import TrainConfig, activations, load_images, load_run, ss_rate, train
+from selfsim import TrainConfig, activations, load_images, load_run, load_runs, ss_rate, train
 from selfsim.models.seeding import seeded
 from selfsim.training.augmentation import shifted
 
@@ -40,6 +40,9 @@ def test_history_is_whole(free, held):
     for run in (free, held):
         for metric in ("ss_rate", "ss_rate_left_out", "ss_rate_quantiles", "median_distance"):
             assert all(len(run.series(metric, layer=layer)) == EPOCHS + 1 for layer in run.layers)
+        for metric in ("neighbours_kept", "boxes_kept", "drivers_kept"):
+            kept = [run.series(metric, layer=layer) for layer in run.layers]
+            assert all(len(values) == EPOCHS and max(values) <= 1 for values in kept)
         assert len(run.series("accuracy")) == len(run.series("loss")) == EPOCHS + 1
         assert len(run.series("accuracy", split="train")) == EPOCHS
         assert len(run.series("accuracy", split="test")) == 1
@@ -161,3 +164,14 @@ def test_seeded_gives_the_state_back_after_an_exception():
     with pytest.raises(RuntimeError), seeded(3):
         torch.rand(-1)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_runs_of_a_folder_come_in_order(tmp_path):
+    configs = [TrainConfig("mlp", epochs=1, train_images=200, seed=seed) for seed in (1, 0)]
+    configs += [TrainConfig("mlp", epochs=1, train_images=200, seed=0, constraint={})]
+    for config in reversed(configs):
+        train(config, runs=tmp_path / "runs", device="cpu")
+    (tmp_path / "runs" / "unfinished").mkdir()
+    found = load_runs(tmp_path / "runs")
+    assert [(run.config.constraint, run.config.seed) for run in found] == [(None, 0), (None, 1), ({}, 0)]
+    assert load_runs(tmp_path / "nowhere") == []
