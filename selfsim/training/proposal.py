@@ -120,7 +120,7 @@ def propose_constraint(
     >>> images = load_images("digits")
     >>> model = create("mlp", size="tiny", num_classes=10, in_chans=1)
     >>> batches = list(images.batches("train", batch_size=128))
-    >>> proposal = propose_constraint(model, batches, steps=8, draws=5, device="cpu")
+    >>> proposal = propose_constraint(model, batches, steps=2, draws=5, device="cpu")
     >>> round(proposal.target, 1)
     0.1
     """

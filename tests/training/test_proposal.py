@@ -1,0 +1,137 @@
+"""The proposal: its target and weight recomputed by plain code, and what training with it does."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from selfsim import (
+    Probe,
+    SelfSimilarityConstraint,
+    TrainConfig,
+    create,
+    load_images,
+    null_band,
+    propose_constraint,
+    ss_rate,
+    train,
+)
+from selfsim.models.seeding import seeded
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("digits")
+
+
+@pytest.fixture(scope="module")
+def batches(images):
+    return list(images.batches("train", batch_size=64))[:4]
+
+
+@pytest.fixture
+def model():
+    with seeded(0):
+        return create("mlp", size="tiny", num_classes=10, in_chans=1)
+
+
+def test_weight_and_target_are_what_the_reasons_say(model, batches):
+    proposal = propose_constraint(model, batches, steps=6, learning_rate=2e-3, share=0.5, draws=10, device="cpu")
+
+    twin = copy.deepcopy(model)
+    probe, lengths = Probe(twin), []
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=2e-3)
+    penalty = SelfSimilarityConstraint(proposal.target, 1.0)
+    for x, y in [*batches, *batches[:2]]:  # 6 steps: with at most 8, every one is measured
+        norms = []
+        for which in ("penalty", "task"):
+            optimizer.zero_grad()
+            with probe:
+                output = twin(x)
+            (penalty(probe) if which == "penalty" else F.cross_entropy(output, y)).backward()
+            gradients = [p.grad.flatten() for p in twin.parameters() if p.grad is not None]
+            norms.append(torch.cat(gradients).norm().item())
+        lengths.append(norms)
+        optimizer.step()
+    length = {"penalty": statistics.median(n[0] for n in lengths), "task": statistics.median(n[1] for n in lengths)}
+    assert proposal.task_gradient == pytest.approx(length["task"], rel=1e-3)
+    assert proposal.penalty_gradient == pytest.approx(length["penalty"], rel=1e-3)
+    assert proposal.weight * length["penalty"] == pytest.approx(0.5 * length["task"], rel=0.06)  # two digits
+
+    with (probe := Probe(model)):
+        model(batches[0][0])
+    low = [null_band(ss_rate, x, draws=10).low for x in probe.activations.values()]
+    assert proposal.target == pytest.approx(min(statistics.median(low) / 2, min(low)), abs=6e-4)
+    assert all(proposal.target < band.low for band in proposal.bands.values())
+    assert list(proposal.rates) == list(proposal.bands) == list(probe.layers)
+    assert f"target {proposal.target:g}" in proposal.reasons[0]
+    assert f"weight {proposal.weight:g}" in proposal.reasons[1]
+
+
+def test_leaves_the_model_and_random_states_alone(model, batches):
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.eval()
+    propose_constraint(model, batches[:1], steps=2, draws=2, device="cpu")
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_is_for_the_rate_that_will_be_constrained(model, batches):
+    options = {"quantiles": (0.05, 0.95), "unit": "median"}
+    proposal = propose_constraint(model, batches[:1], steps=1, draws=5, device="cpu", **options)
+    with (probe := Probe(model)):
+        model(batches[0][0])
+    for layer, x in probe.activations.items():
+        assert proposal.rates[layer] == pytest.approx(ss_rate(x.detach(), **options).item(), abs=1e-6)
+        band = null_band(lambda a: ss_rate(a, **options), x, draws=5)
+        assert proposal.bands[layer].low == pytest.approx(band.low)
+
+
+def test_goes_on_from_the_front_where_batches_end(model, batches):
+    again = propose_constraint(model, batches[:2], steps=4, draws=2, device="cpu")
+    written_out = propose_constraint(model, [*batches[:2], *batches[:2]], steps=4, draws=2, device="cpu")
+    assert again.task_gradient == written_out.task_gradient
+    once = propose_constraint(model, iter(batches[:2]), steps=4, draws=2, device="cpu")  # cannot be gone through twice
+    assert once.task_gradient != again.task_gradient
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps: got 0"),
+        ({"draws": 1}, "draws: got 1, need a whole number of at least 2"),
+        ({"share": 0}, "share: got 0"),
+        ({"learning_rate": -1e-3}, "learning_rate: got -0.001"),
+        ({"count": "greedy-coloring"}, "which has no gradient"),
+    ],
+)
+def test_messages(model, batches, options, message):
+    with pytest.raises(ValueError, match=message):
+        propose_constraint(model, batches, device="cpu", **options)
+
+
+def test_needs_batches(model):
+    with pytest.raises(ValueError, match="batches: got none"):
+        propose_constraint(model, [], device="cpu")
+
+
+@pytest.mark.long
+def test_training_with_it_moves_the_rate_to_the_target_and_keeps_the_accuracy(model, images):
+    proposal = propose_constraint(model, list(images.batches("train", batch_size=128)), device="cpu")
+    constraint = {"target": proposal.target, "weight": proposal.weight}
+    free, held = (
+        train(TrainConfig("mlp", epochs=15, constraint=c), images=images, device="cpu") for c in (None, constraint)
+    )
+    gaps = [
+        statistics.fmean(abs(run.series("ss_rate", layer=layer)[-1] - proposal.target) for layer in run.layers)
+        for run in (free, held)
+    ]
+    assert gaps[1] < 0.7 * gaps[0]
+    accuracy = [run.series("accuracy", split="test")[-1] for run in (free, held)]
+    assert accuracy[1] > accuracy[0] - 0.02
