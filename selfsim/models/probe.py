@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..validation import check_choice, resolve_device
+from .layers import chosen_layers
+from .pooling import CHANNELS, POOLINGS, known_widths, pooled
 
 
 class Probe:
@@ -18,28 +21,51 @@ class Probe:
     Parameters
     ----------
     model : nn.Module
-        Any network. It is not changed: hooks exist only inside the ``with`` block.
-    layers : sequence of str, optional
-        Names of submodules as in ``model.named_modules()``. By default the natural blocks, see `natural_layers`.
+        Any network. It is not changed: hooks exist only inside the ``with`` block. Of `DistributedDataParallel` and
+        `torch.compile`, the network inside is read.
+    layers : int or sequence of str, optional
+        By default the natural blocks (every residual block, or stage). A number: so many of them, evenly spaced, the
+        first and the last among them. A sequence: names as in ``model.named_modules()``, patterns such as
+        ``"stages.*.blocks.*"``, or "stem" and "head". See `chosen_layers`.
+    pooling : {"mean", "max", "class-token", "flatten"} or callable
+        How tokens ``(samples, tokens, channels)`` and maps ``(samples, channels, height, width)`` become ``(samples,
+        neurons)``: averaged over places, their maximum, the first token, or every channel of every place a neuron. A
+        callable takes a layer's output and gives ``(samples, neurons)``.
+    channels : {"auto", "first", "last"}
+        Which axis holds the channels; "auto" goes by the sizes of the layer's own parameters and by the shape.
+    draw : int, optional
+        Each ``with`` block reads only so many of the layers, drawn anew; the others cost nothing.
+    seed : int
+        Of that draw. Equal seeds draw alike, so the ranks of a data-parallel job do; no other random state is touched.
+    gather : bool
+        In a `torch.distributed` job, read the samples of all ranks, with gradient; without one, nothing changes.
+    part : int or str, optional
+        Which entry of a tuple or mapping that a layer gives; by default its first tensor.
 
     Attributes
     ----------
     layers : tuple of str
-        The layers that are read, in the order of the model.
-    activations : dict of str to Tensor, shape (samples, neurons)
-        From the last forward pass inside the ``with`` block, in the order of the forward pass. Tokens
-        ``(samples, tokens, channels)`` and feature maps ``(samples, channels, height, width)`` are averaged over
-        tokens or space. A layer that was called several times is read at its last call.
+        The layers that may be read, in the order of the model.
+    drawn : tuple of str
+        The layers that the last ``with`` block read: all of them without `draw`.
+    mask : Tensor or None, shape (samples, tokens)
+        Set it before the forward pass to leave out padded tokens (True or 1: counts). It is for the next ``with``
+        block alone, and for poolings "mean" and "max".
 
     Raises
     ------
     ValueError
-        A layer that the model does not have (with the nearest name), or no layers to read.
+        A layer that the model does not have (with the nearest name), no layers to read, or an unknown option.
 
     Notes
     -----
     Only the pooled activations of the chosen layers are kept: memory O(samples * neurons) per layer, plus what
-    autograd keeps for their gradient.
+    autograd keeps for their gradient. Outputs whose first axis is not the sample are not recognised.
+
+    With `gather`, every rank computes the same penalty P from all samples. The backward pass adds up the gradients that
+    the ranks' equal penalties send to a sample, which gives the number of ranks times dP/dx; `DistributedDataParallel`
+    then averages over ranks: the result is the gradient of P. Every rank needs the same number of samples. A network
+    under `torch.compile` sees new hooks and compiles anew, once for each set of layers drawn.
 
     Examples
     --------
@@ -51,121 +77,106 @@ class Probe:
     torch.Size([8, 16])
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str] | None = None):
-        modules = dict(model.named_modules())
-        modules.pop("", None)
-        if layers is None:
-            layers = natural_layers(model)
-        elif isinstance(layers, str):
-            raise ValueError(f"layers: got the string {layers!r}, need a sequence of names such as [{layers!r}]")
-        self.layers = tuple(check_choice(layer, modules, name="layers") for layer in layers)
-        if not self.layers:
-            raise ValueError("layers: got none, need at least one name from model.named_modules()")
-        self.activations: dict[str, Tensor] = {}
-        self._modules = {layer: modules[layer] for layer in self.layers}
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: int | Sequence[str] | None = None,
+        *,
+        pooling: str | Callable[[Tensor], Tensor] = "mean",
+        channels: str = "auto",
+        draw: int | None = None,
+        seed: int = 0,
+        gather: bool = False,
+        part: int | str | None = None,
+    ):
+        self._modules = chosen_layers(model, layers)
+        self.layers = tuple(self._modules)
+        if not callable(pooling):
+            check_choice(pooling, POOLINGS, name="pooling")
+        check_choice(channels, CHANNELS, name="channels")
+        if draw is not None and not (isinstance(draw, int) and 1 <= draw <= len(self.layers)):
+            raise ValueError(f"draw: got {draw!r}, need None or 1 to {len(self.layers)}, the number of layers")
+        self.draw = draw
+        self.gather = gather
+        self.drawn = self.layers
+        self.mask: Tensor | None = None
+        self._pooling = dict(pooling=pooling, channels=channels, part=part)
+        self._widths = {layer: known_widths(module) for layer, module in self._modules.items()}
+        self._generator = torch.Generator().manual_seed(seed)
+        self._read: dict[str, Tensor] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    @property
+    def activations(self) -> dict[str, Tensor]:
+        """What the last ``with`` block read: layer to Tensor, shape (samples, neurons), in the order of the pass.
+
+        Of several forward passes or calls of a layer, as where weights are shared, the last counts. Empty before the
+        first forward pass.
+
+        Raises
+        ------
+        ValueError
+            The forward pass reached some of the layers only.
+        """
+        if self._read:
+            self._check_reached()
+        return self._read
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the draw, for a checkpoint."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on drawing where `state` was taken."""
+        self._generator.set_state(state["generator"])
 
     def __enter__(self) -> Probe:
         if self._hooks:
             raise RuntimeError("Probe: already inside a `with` block of this probe")
-        self.activations = {}
-        for layer, module in self._modules.items():
-            self._hooks.append(module.register_forward_hook(self._reader(layer)))
+        if self.mask is not None and not bool(self.mask.flatten(1).any(1).all()):
+            raise ValueError("mask: got a sample of which no place counts, which has no mean")
+        self._read = {}
+        if self.draw is not None:
+            order = torch.randperm(len(self.layers), generator=self._generator)
+            self.drawn = tuple(self.layers[i] for i in sorted(order[: self.draw].tolist()))
+        for layer in self.drawn:
+            self._hooks.append(self._modules[layer].register_forward_hook(self._reader(layer)))
         return self
 
     def __exit__(self, *exception) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        self.mask = None
 
     def _reader(self, layer: str):
         def read(module: nn.Module, args, output) -> None:
-            self.activations[layer] = pooled(output, layer=layer)
+            value = pooled(output, **self._pooling, widths=self._widths[layer], mask=self.mask, layer=layer)
+            if self.gather and dist.is_available() and dist.is_initialized():
+                from torch.distributed.nn.functional import all_gather
+
+                value = torch.cat(all_gather(value))
+            self._read[layer] = value
 
         return read
 
-
-def pooled(output, *, layer: str = "output") -> Tensor:
-    """A layer's output as activations ``(samples, neurons)``, pooled by its number of dimensions.
-
-    Parameters
-    ----------
-    output : Tensor, or tuple or list whose first tensor is taken
-        ``(samples, neurons)`` as it is; ``(samples, tokens, channels)`` averaged over tokens;
-        ``(samples, channels, height, width)`` averaged over space.
-
-    Raises
-    ------
-    ValueError
-        Another number of dimensions.
-    TypeError
-        No tensor.
-
-    Examples
-    --------
-    >>> pooled(torch.ones(2, 3, 4, 4)).shape
-    torch.Size([2, 3])
-    """
-    if isinstance(output, (tuple, list)):
-        output = next((part for part in output if isinstance(part, Tensor)), output)
-    if not isinstance(output, Tensor):
-        raise TypeError(f"layer {layer!r}: its output is a {type(output).__name__}, need a tensor")
-    match output.ndim:
-        case 2:
-            return output
-        case 3:
-            return output.mean(1)
-        case 4:
-            return output.mean((2, 3))
-    raise ValueError(
-        f"layer {layer!r}: its output has shape {tuple(output.shape)}, need 2 dimensions (samples, neurons), "
-        "3 (samples, tokens, channels) or 4 (samples, channels, height, width)"
-    )
-
-
-def natural_layers(model: nn.Module) -> list[str]:
-    """Names of the blocks that a network is made of, in its own order.
-
-    A block is a module with parts of its own that stands in an ``nn.Sequential`` or ``nn.ModuleList`` and holds no
-    further block: the residual blocks of ResNet, ViT and their kin. A network without blocks is read at its
-    nonlinearities; one without those, at its layers with weights but the last.
-
-    Raises
-    ------
-    ValueError
-        Nothing of the kind.
-
-    Examples
-    --------
-    >>> natural_layers(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
-    ['1']
-    """
-    containers = (nn.Sequential, nn.ModuleList)
-    candidates = []
-    for name, module in model.named_modules():
-        for child_name, child in module.named_children() if isinstance(module, containers) else ():
-            if not isinstance(child, containers) and any(True for _ in child.children()):
-                candidates.append(f"{name}.{child_name}" if name else child_name)
-    blocks = [name for name in candidates if not any(other.startswith(name + ".") for other in candidates)]
-    if blocks:
-        return blocks
-    leaves = [(name, m) for name, m in model.named_modules() if name and not any(True for _ in m.children())]
-    nonlinear = [name for name, m in leaves if type(m).__module__ == "torch.nn.modules.activation"]
-    if nonlinear:
-        return nonlinear
-    weighted = [name for name, m in leaves if any(p.ndim > 1 for p in m.parameters(recurse=False))]
-    if len(weighted) > 1:
-        return weighted[:-1]
-    raise ValueError(f"model: {type(model).__name__} has no blocks, nonlinearities or hidden layers; name `layers`")
+    def _check_reached(self) -> None:
+        missing = [layer for layer in self.drawn if layer not in self._read]
+        if missing:
+            raise ValueError(f"layers: the forward pass does not reach {', '.join(map(repr, missing))}")
 
 
 def activations(
     model: nn.Module,
     loader: Iterable,
     *,
-    layers: Sequence[str] | None = None,
+    layers: int | Sequence[str] | None = None,
     samples: int | None = 128,
     device: str | torch.device = "auto",
+    pooling: str | Callable[[Tensor], Tensor] = "mean",
+    channels: str = "auto",
+    part: int | str | None = None,
+    mask: str | None = None,
 ) -> dict[str, Tensor]:
     """Activations of a network's layers on the first samples of a loader, in eval mode, without gradient.
 
@@ -176,13 +187,15 @@ def activations(
     loader : iterable
         Of batches ``x``, ``(x, y)`` or a dict. Of a dict, the entries that ``model.forward`` takes by name are
         passed by name; if there are none, its first entry is passed.
-    layers : sequence of str, optional
+    layers, pooling, channels, part
         As for `Probe`.
     samples : int, optional
         Exactly this many samples, from the front. None takes all. Rates depend on the number of samples: keep it
         the same wherever rates are compared.
     device : str
         ``"auto"``: CUDA where there is a card, else the CPU.
+    mask : str, optional
+        The entry of the batches, which are then dicts, that says which tokens count: "attention_mask", say.
 
     Returns
     -------
@@ -193,7 +206,7 @@ def activations(
     ------
     ValueError
         An unknown layer, a layer that the forward pass does not reach, a loader that is empty or has fewer samples
-        than asked for.
+        than asked for, or batches without the mask.
 
     Examples
     --------
@@ -205,16 +218,19 @@ def activations(
     if samples is not None and samples < 1:
         raise ValueError(f"samples: got {samples!r}, need at least 1, or None for all")
     device = resolve_device(device)
-    probe = Probe(model, layers)
+    probe = Probe(model, layers, pooling=pooling, channels=channels, part=part)
     pieces: dict[str, list[Tensor]] = {layer: [] for layer in probe.layers}
     seen = 0
     with _evaluating(model, device), torch.no_grad():
         for batch in loader:
+            if mask is not None:
+                if not isinstance(batch, Mapping) or mask not in batch:
+                    got = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
+                    raise ValueError(f"mask: need batches that are dicts with {mask!r}, got {got}")
+                probe.mask = batch[mask]
             with probe:
                 _forward(model, batch, device)
-            missing = [layer for layer in probe.layers if layer not in probe.activations]
-            if missing:
-                raise ValueError(f"layers: the forward pass does not reach {', '.join(map(repr, missing))}")
+            probe._check_reached()
             for layer, value in probe.activations.items():
                 pieces[layer].append(value)
             seen += len(value)

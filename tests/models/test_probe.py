@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from selfsim import Probe, activations, create
-from selfsim.models.probe import natural_layers
+from selfsim.models.layers import natural_layers
 
 
 class Tokens(nn.Module):

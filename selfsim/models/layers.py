@@ -1,0 +1,190 @@
+"""Which layers of a network are read: its natural blocks, names, patterns, a number of them, stem and head."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from ..validation import check_choice
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# What comes before, between and after the blocks often stands in containers too.
+_NO_BLOCKS = ("stem", "patch_embed", "pos_", "head", "classifier")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside `DistributedDataParallel` and `torch.compile`, whose names the layers have.
+
+    Raises
+    ------
+    ValueError
+        `nn.DataParallel`, whose copies overwrite one another's activations.
+    """
+    while True:
+        if isinstance(model, nn.DataParallel):
+            raise ValueError("model: got nn.DataParallel, whose layers are read once per card; need the bare model")
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -> dict[str, nn.Module]:
+    """The modules to read, by name, in the order of the model.
+
+    Parameters
+    ----------
+    model : nn.Module
+    layers : None, int or sequence of str
+        None: all of `natural_layers`. A number: so many of these, evenly spaced, the first and the last among them
+        (1: the last). Of a sequence, each entry is the name of a submodule; a pattern such as ``"stages.*.blocks.*"``,
+        whose stars each stand within one part of a name; or, where the model has no module of that name, "stem" or
+        "head": the first or the last layer with weights.
+
+    Raises
+    ------
+    ValueError
+        A layer that the model does not have (with the nearest name), a pattern without a match, more layers than
+        there are, or none.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))
+    >>> list(chosen_layers(model, 3)), list(chosen_layers(model, ["[45]", "stem"]))
+    (['0', '2', '4'], ['0', '4', '5'])
+    """
+    model = unwrapped(model)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    modules.pop("", None)
+    if layers is None:
+        chosen = set(natural_layers(model))
+    elif isinstance(layers, int) and not isinstance(layers, bool):
+        chosen = _spaced(natural_layers(model), layers)
+    elif isinstance(layers, str) or not isinstance(layers, Sequence):
+        example = [layers] if isinstance(layers, str) else ["blocks.0"]
+        raise ValueError(f"layers: got {layers!r}, need a sequence of names such as {example}, or a number of layers")
+    else:
+        chosen = {name for entry in layers for name in _named(entry, modules)}
+    if not chosen:
+        raise ValueError("layers: got none, need at least one name from model.named_modules()")
+    return {name: module for name, module in modules.items() if name in chosen}
+
+
+def _spaced(names: list[str], number: int) -> set[str]:
+    if not 1 <= number <= len(names):
+        raise ValueError(f"layers: got {number}, need 1 to {len(names)}, the number of natural layers of this model")
+    if number == 1:
+        return {names[-1]}
+    return {names[round(i * (len(names) - 1) / (number - 1))] for i in range(number)}
+
+
+def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
+    """The names that one entry of `layers` stands for."""
+    # The names that a wrapped model shows are taken too.
+    if isinstance(entry, str) and entry not in modules:
+        bare = re.sub(r"^((module|_orig_mod)\.)+", "", entry)
+        if re.search(r"[*?[]", entry):
+            parts = bare.split(".")
+            matches = [name for name in modules if _matches(name.split("."), parts)]
+            if not matches:
+                raise ValueError(f"layers: no module matches {entry!r}; the model has {_listed(modules)}")
+            return matches
+        if bare in modules:
+            return [bare]
+        if entry in ("stem", "head"):
+            weighted = _weighted(modules)
+            if not weighted:
+                raise ValueError(f"layers: got {entry!r}, but no module of this model has weights")
+            return weighted[:1] if entry == "stem" else weighted[-1:]
+    return [check_choice(entry, modules, name="layers")]
+
+
+def _matches(name: list[str], pattern: list[str]) -> bool:
+    return len(name) == len(pattern) and all(map(fnmatchcase, name, pattern))
+
+
+def _listed(names, most: int = 12) -> str:
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def natural_layers(model: nn.Module) -> list[str]:
+    """Names of the blocks that a network is made of, in its own order.
+
+    A block is a module with parts and weights of its own that stands in an ``nn.Sequential``, ``nn.ModuleList`` or
+    ``nn.ModuleDict``: the residual blocks of ResNet, ViT and their kin. Of a stage that keeps further blocks under the
+    name ``blocks``, these are taken. Stem and head are left out; only ResMLP is read at its stem too, as in the paper
+    [1]_. A network without blocks is read at the nonlinearities of its ``features`` (VGG), else at the stages that
+    timm knows of it, at its nonlinearities, or at its layers with weights but the last.
+
+    Raises
+    ------
+    ValueError
+        Nothing of the kind.
+
+    References
+    ----------
+    .. [1] Self-similarity Analysis in Deep Neural Networks, arXiv 2507.17785, the layers of its experiments.
+
+    Examples
+    --------
+    >>> natural_layers(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    ['1']
+    """
+    model = unwrapped(model)
+    modules = dict(model.named_modules())
+    modules.pop("", None)
+    if blocks := _blocks(model):
+        with_stem = type(modules[blocks[0]]).__name__ == "ResBlock" and "stem" in modules
+        return ["stem"] * with_stem + blocks
+    features = getattr(model, "features", None)
+    if isinstance(features, nn.Sequential) and (names := _nonlinear(features, "features.")):
+        return names
+    stages = [info["module"] for info in getattr(model, "feature_info", None) or ()]
+    if stages and all(name in modules for name in stages):
+        return stages
+    if names := _nonlinear(model, ""):
+        return names
+    weighted = _weighted(modules)
+    if len(weighted) > 1:
+        return weighted[:-1]
+    raise ValueError(f"model: {type(model).__name__} has no blocks, nonlinearities or hidden layers; name `layers`")
+
+
+def _blocks(module: nn.Module, prefix: str = "") -> list[str]:
+    """Blocks in the containers of a module or, where there are none, in those of its parts."""
+    children = [
+        (f"{prefix}{name}", child) for name, child in module.named_children() if not name.startswith(_NO_BLOCKS)
+    ]
+    found = [block for name, child in children if isinstance(child, _CONTAINERS) for block in _within(child, name)]
+    return found or [block for name, child in children for block in _blocks(child, f"{name}.")]
+
+
+def _within(container: nn.Module, prefix: str) -> list[str]:
+    found = []
+    for key, child in container.named_children():
+        name = f"{prefix}.{key}"
+        stage = getattr(child, "blocks", None)
+        if isinstance(child, _CONTAINERS):
+            found += _within(child, name)
+        elif isinstance(stage, _CONTAINERS) and (inner := _within(stage, f"{name}.blocks")):
+            found += inner
+        elif any(True for _ in child.children()) and any(p.ndim > 1 for p in child.parameters()):
+            found.append(name)
+    return found
+
+
+def _nonlinear(module: nn.Module, prefix: str) -> list[str]:
+    leaves = [
+        (name, m) for name, m in module.named_modules(prefix=prefix.rstrip(".")) if not any(True for _ in m.children())
+    ]
+    return [name for name, m in leaves if name and type(m).__module__ == "torch.nn.modules.activation"]
+
+
+def _weighted(modules: dict[str, nn.Module]) -> list[str]:
+    return [name for name, m in modules.items() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
