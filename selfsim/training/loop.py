@@ -68,13 +68,13 @@ def train(
     Run
         Its history has, after every epoch (0 is before training): accuracy and loss on "train" (running mean) and
         "validation", and "accuracy_ema" where there is a moving average; on "train" the constraint's mean "penalty",
-        "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at the epoch's first step, and
-        "weight_distance" from the start; and for each layer, on the first `config.samples` validation images in eval
-        mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant neurons), "ss_rate_quantiles" (its curve ends at
-        the quantiles .01 and .99 of the distances), "median_distance" and, from the second time on, what `movement`
-        finds since the epoch before: "neighbours_kept", "boxes_kept", "drivers_kept". At the end accuracy and
-        loss on "test", of the weights and epoch that ``config.select`` chose. A layer that has collapsed, all distances
-        equal, has no rate: NaN.
+        its "target" for each layer, "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at
+        the epoch's first step, and "weight_distance" from the start; and for each layer, on the first `config.samples`
+        validation images in eval mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant neurons),
+        "ss_rate_quantiles" (its curve ends at the quantiles .01 and .99 of the distances), "median_distance" and, from
+        the second time on, what `movement` finds since the epoch before: "neighbours_kept", "boxes_kept",
+        "drivers_kept". At the end accuracy and loss on "test", of the weights and epoch that ``config.select`` chose. A
+        layer that has collapsed, all distances equal, has no rate: NaN.
 
     Raises
     ------
@@ -251,6 +251,8 @@ def _finish_epoch(state: TrainingState, images: Images) -> None:
         told["task_gradient_norm"] = norms["task_gradient_norm"]
     else:
         told |= {"penalty": penalty} | {name: value for name, value in norms.items() if math.isfinite(value)}
+        targets = state.constraint.targets.items()
+        state.history += [Row(epoch, "train", layer, "target", value) for layer, value in targets]
         state.constraint.step(epoch=epoch, epochs=config.epochs, task_loss=loss)
     told["weight_distance"] = state.weight_distance()
     state.history += [Row(epoch, "train", "", metric, value) for metric, value in told.items()]

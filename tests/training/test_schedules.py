@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfsim import SelfSimilarityConstraint, ss_rate
+from selfsim import SelfSimilarityConstraint, TrainConfig, ss_rate, train
 from selfsim.measure.options import RateOptions
 from selfsim.training.schedules import (
     Adaptive,
@@ -119,6 +119,14 @@ def test_plain_data_and_back(schedule):
 
 def test_a_number_is_a_constant():
     assert schedule_from(0.2) == Constant(0.2)
+
+
+def test_a_run_from_plain_data_keeps_the_targets_of_every_epoch():
+    constraint = {"target": {"schedule": "linear", "start": 0.2, "end": 0.1}}
+    config = TrainConfig("mlp", epochs=3, train_images=200, constraint=constraint)
+    run = train(config, images=config.load_images(), device="cpu")
+    for layer in run.layers:
+        assert run.series("target", split="train", layer=layer) == pytest.approx([0.2, 0.15, 0.1])
 
 
 @pytest.mark.parametrize(
