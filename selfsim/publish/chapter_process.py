@@ -23,6 +23,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.*)$", re.MULTILINE)
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python"}
 _INJECTED = "injected-parameters"
+_ONLY_WITH = "only-with-"
 
 
 class _Chapter:
@@ -88,6 +89,7 @@ def tidy(notebook: Any, task: dict[str, Any], *, seconds: float) -> Any:
     """
     from selfsim import __version__
 
+    notebook.cells = [cell for cell in notebook.cells if _is_wanted(cell, task["parameters"])]
     title = _set_title(notebook, task["title"], task["intro"])
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
@@ -136,6 +138,11 @@ def _filled(value: Any, title: str) -> Any:
     if isinstance(value, dict):
         return {key: _filled(item, title) for key, item in value.items()}
     return value.replace("{title}", title) if isinstance(value, str) else value
+
+
+def _is_wanted(cell: Any, parameters: dict[str, Any]) -> bool:
+    tags = cell.metadata.get("tags", [])
+    return all(parameters.get(tag.removeprefix(_ONLY_WITH)) for tag in tags if tag.startswith(_ONLY_WITH))
 
 
 def _is_injected(cell: Any) -> bool:

@@ -223,7 +223,7 @@ def _plot_seeds(axes: Axes, series: list[list[float]], style: dict) -> float:
 
 
 def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
-    """What the constraint changed, seed by seed: accuracy, both rates, median distance.
+    """What the constraint changed, seed by seed: accuracy, the rate and its robust kin, median distance.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, panels = plt.subplots(1, 4, figsize=(10, 3.2))
+    figure, panels = plt.subplots(1, len(PAIRED), figsize=(2.4 * len(PAIRED), 3.2))
     for axes, (title, value) in zip(panels, PAIRED.items(), strict=True):
         for a, b in zip(free, held, strict=True):
             axes.plot([0, 1], [value(a), value(b)], color=GREY, zorder=1)
@@ -264,6 +264,7 @@ PAIRED = {
     "test accuracy": lambda run: run.series("accuracy", split="test")[-1],
     "SS rate": _mean_over_layers("ss_rate"),
     "SS rate without\n3 most distant": _mean_over_layers("ss_rate_left_out"),
+    "SS rate between\nquantiles": _mean_over_layers("ss_rate_quantiles"),
     "median distance": _mean_over_layers("median_distance"),
 }
 

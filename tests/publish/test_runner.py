@@ -373,3 +373,12 @@ def test_runs_of_another_version_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("selfsim.publish.runner.package_digest", lambda: "changed")
     own_runs(tmp_path / "runs")
     assert not kept.exists()
+
+
+def test_cells_for_a_parameter_that_is_not_given_are_left_out(tmp_path):
+    source = nbformat.read(write_notebook(tmp_path / "tiny.ipynb", "print('with')"), as_version=4)
+    source.cells[-1].metadata["tags"] = ["only-with-rates"]
+    nbformat.write(source, tmp_path / "tiny.ipynb")
+    (tmp_path / "runs.yml").write_text(RUNS.replace("{name: vit}", "{rates: [1.0]}"))
+    pages = execute(read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out", progress=False)
+    assert ["print('with')" in page.read_text() for page in pages] == [False, True]

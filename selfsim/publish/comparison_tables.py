@@ -1,0 +1,279 @@
+"""Tables that compare the families of architectures, from the finished runs of their chapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from ..measure.null_models import null_band
+from ..measure.rate import ss_rate
+from ..models.architectures import architecture, create
+from ..models.data import Images
+from ..models.probe import activations
+from ..models.seeding import seeded
+from ..training.runs import Run, load_runs
+from ..uncertainty import Interval, mean_interval, paired_difference
+from .plots import PAIRED
+
+# Name in the book -> options of ss_rate: the three counts, then the robust variants.
+MEASURES = {
+    "surrogate": {},
+    "complete-linkage": {"count": "complete-linkage"},
+    "greedy-coloring": {"count": "greedy-coloring"},
+    "without 3 most distant": {"leave_out": 3},
+    "between quantiles": {"quantiles": (0.01, 0.99)},
+    "scale-free": {"unit": "median"},
+    "standardised": {"standardize": True},
+}
+TRAINING = ("untrained", "unconstrained", "constrained")
+
+
+def comparable_runs(folder: str) -> list[Run]:
+    """The finished runs of a folder; ``ValueError`` if there are none, or they are not of one data set and size."""
+    runs = load_runs(folder) if folder else []
+    if not runs:
+        raise ValueError(
+            f"runs: got {folder!r}, which holds no finished runs; need the folder of the chapters on architectures, such "
+            "as _build/quick/runs after `make book`"
+        )
+    data = {(run.config.dataset, run.config.size) for run in runs}
+    if len(data) > 1:
+        raise ValueError(
+            f"runs: got runs on {', '.join(map(str, sorted(data)))} in {folder!r}, need one data set and size"
+        )
+    return runs
+
+
+def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row an architecture: what was trained, and how well it did on the test images."""
+    rows = []
+    for name in dict.fromkeys(run.config.architecture for run in runs):
+        own = [run for run in runs if run.config.architecture == name]
+        accuracy = {
+            title: [r.series("accuracy", split="test")[-1] for r in own if (r.config.constraint is not None) == held]
+            for title, held in (("test accuracy, unconstrained", False), ("test accuracy, constrained", True))
+        }
+        found = architecture(name)
+        about = {
+            "family": found.family,
+            "architecture": found.title,
+            "parameters": f"{sum(p.numel() for p in own[0].model.parameters()):,}",
+            "layers": len(own[0].layers),
+            "epochs": own[0].config.epochs,
+            "runs": len(own),
+        }
+        rows.append(about | {title: f"{np.mean(a):.3f}" if a else "none" for title, a in accuracy.items()})
+    return pd.DataFrame(rows).sort_values("family", kind="stable").set_index(["family", "architecture"])
+
+
+def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, null_draws: int = 10) -> pd.DataFrame:
+    """Every measure of the rate for every layer of every run, before and after training, beside its null.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Of any architectures, on the same images. Untrained networks are built anew from the seeds of the
+        unconstrained runs.
+    images : Images
+        What they were trained on; the first validation images are measured.
+    samples, null_draws : int
+        Images per rate; Gaussian draws per null, for the first seed of each architecture.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Tidy: architecture, family, seed, training, layer, depth (0 for the first layer read, 1 for the last), neurons,
+        measure, value, null, null_spread (mean and standard deviation of the draws). A value that does not exist,
+        such as the standardised rate of a layer with constant neurons, is missing.
+    """
+    first = {}
+    for run in runs:
+        first.setdefault(run.config.architecture, run.config.seed)
+    rows = []
+    for run in runs:
+        after = "unconstrained" if run.config.constraint is None else "constrained"
+        states = [(after, run.model)]
+        if run.config.constraint is None:
+            with seeded(run.config.seed):
+                states.insert(0, ("untrained", create(**run.built_as)))
+        for training, model in states:
+            batches = images.batches("validation", batch_size=samples)
+            hidden = activations(model, batches, layers=run.layers, samples=samples, device="cpu")
+            found = architecture(run.config.architecture)
+            for number, (layer, x) in enumerate(hidden.items()):
+                about = {
+                    "architecture": found.title,
+                    "family": found.family,
+                    "seed": run.config.seed,
+                    "training": training,
+                    "layer": layer,
+                    "depth": number / max(len(hidden) - 1, 1),
+                    "neurons": x.shape[1],
+                }
+                draws = null_draws if run.config.seed == first[run.config.architecture] else 0
+                rows += [about | row for row in _measured(x, draws)]
+    table = pd.DataFrame(rows)
+    # The nulls of the first seed serve all of them.
+    keys = ["architecture", "training", "layer", "measure"]
+    for column in ("null", "null_spread"):
+        table[column] = table.groupby(keys)[column].transform("first")
+    return table
+
+
+def _measured(x: torch.Tensor, draws: int) -> list[dict]:
+    rows = []
+    for measure, options in MEASURES.items():
+
+        def rate(values: torch.Tensor, options=options) -> float:
+            try:
+                return float(ss_rate(values, **options))
+            except ValueError:  # constant neurons, or all distances equal
+                return float("nan")
+
+        row = {"measure": measure, "value": rate(x), "null": np.nan, "null_spread": np.nan}
+        if draws and np.isfinite(row["value"]):
+            values = null_band(rate, x, null="gauss", draws=draws).values
+            row |= {"null": values.mean(), "null_spread": values.std(ddof=1)}
+        rows.append(row)
+    return rows
+
+
+def excess(table: pd.DataFrame, measure: str = "surrogate") -> pd.DataFrame:
+    """Mean over layers of rate minus null, one row a run and state: what is there beyond noise of the same shape."""
+    chosen = table[table.measure == measure]
+    chosen = chosen.assign(excess=chosen.value - chosen.null)
+    keys = ["architecture", "family", "training", "seed"]
+    return chosen.groupby(keys, sort=False)[["value", "null", "excess"]].mean().reset_index()
+
+
+def family_table(table: pd.DataFrame, measure: str = "surrogate") -> pd.DataFrame:
+    """One row an architecture: its mean rate before and after training, its null, and what training changed."""
+    means = excess(table, measure)
+    rows = []
+    for (family, name), group in means.groupby(["family", "architecture"], sort=False):
+        by = {training: part.set_index("seed") for training, part in group.groupby("training")}
+        row = {"family": family, "architecture": name}
+        for training in TRAINING:
+            row[training] = f"{by[training].value.mean():.3f}" if training in by else "none"
+        row["null (Gauss)"] = f"{by['unconstrained'].null.mean():.3f}"
+        row["change by training"] = _difference(by, "unconstrained", "untrained")
+        row["change by the constraint"] = _difference(by, "constrained", "unconstrained")
+        rows.append(row)
+    return pd.DataFrame(rows).set_index(["family", "architecture"])
+
+
+def _difference(by: dict[str, pd.DataFrame], after: str, before: str) -> str:
+    if not {after, before} <= set(by):
+        return "none"
+    seeds = by[after].index.intersection(by[before].index)
+    if len(seeds) < 2:
+        return f"{(by[after].value - by[before].value).mean():+.3f} (one seed)"
+    return f"{paired_difference(by[after].value[seeds].tolist(), by[before].value[seeds].tolist()):+.3f}"
+
+
+def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """How far the constraint takes each architecture, and what else it moves.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Pairs with the same seeds, without and with the constraint (of one fixed target), of any architectures.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an architecture: share of the way from the unconstrained rate to the target that the constrained one
+        has gone (mean over layers), for the rate and its two robust kin; factor of the median distance; paired
+        difference of the test accuracy.
+    """
+    rows = []
+    for name in dict.fromkeys(run.config.architecture for run in runs):
+        own = [run for run in runs if run.config.architecture == name]
+        free, held = (
+            {run.config.seed: run for run in own if (run.config.constraint is not None) == with_it}
+            for with_it in (False, True)
+        )
+        seeds = sorted(set(free) & set(held))
+        if not seeds:
+            continue
+        target = held[seeds[0]].config.constraint.get("target", 0.1)
+        row = {"architecture": architecture(name).title}
+        for title in ("SS rate", "SS rate without\n3 most distant", "SS rate between\nquantiles"):
+            a, b = (np.array([PAIRED[title](side[seed]) for seed in seeds]) for side in (free, held))
+            way = (a - b) / (a - target)
+            row[f"way to the target: {' '.join(title.split())}"] = f"{100 * way.mean():.0f} %"
+        factors = [PAIRED["median distance"](held[seed]) / PAIRED["median distance"](free[seed]) for seed in seeds]
+        row["median distance, factor"] = f"{np.mean(factors):.2f}"
+        a, b = ([PAIRED["test accuracy"](side[seed]) for seed in seeds] for side in (free, held))
+        row["test accuracy, change"] = f"{paired_difference(b, a):+.3f}" if len(seeds) > 1 else f"{b[0] - a[0]:+.3f}"
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("architecture")
+
+
+def agreement_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau between the rankings of the architectures by each two measures, of their means after training."""
+    means = {name: excess(table, name).query("training == 'unconstrained'") for name in MEASURES}
+    means = pd.DataFrame({name: m.groupby("architecture").value.mean() for name, m in means.items()})
+    return means.corr(method="kendall").rename_axis("Kendall's tau")
+
+
+def group_difference(table: pd.DataFrame, measure: str = "surrogate", column: str = "excess") -> Interval:
+    """Mean of the convolutional architectures minus that of all others, after training, with Welch's 95 % interval.
+
+    An architecture counts once, with its mean over seeds: seeds of one architecture say nothing about others.
+    """
+    means = excess(table, measure).query("training == 'unconstrained'")
+    each = means.groupby(["family", "architecture"])[column].mean().dropna().reset_index()
+    convolution = each.family == "convolution"
+    a, b = each[column][convolution].to_numpy(), each[column][~convolution].to_numpy()
+    if min(len(a), len(b)) < 2:
+        raise ValueError("table: got too few architectures, need two with convolutions and two without")
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    of = "difference of the means of such architectures"
+    return Interval(float(a.mean() - b.mean()), float(low), float(high), 0.95, len(a) + len(b), of)
+
+
+def verdicts(table: pd.DataFrame) -> str:
+    """What these runs say of the claims C3 and C10, in Markdown, made from their numbers."""
+    means = excess(table)
+    trained = means.query("training == 'unconstrained'")
+    per = trained.groupby("architecture").excess.mean()
+    seeds = [group.excess.to_numpy() for _, group in trained.groupby("architecture")]
+    several = len(seeds) > 1 and min(map(len, seeds)) > 1
+    lines = [
+        f"**C3, do architectures differ?** Beyond the rate of noise of the same shape, the mean rate after training "
+        f"lies between {per.min():+.3f} ({per.idxmin()}) and {per.max():+.3f} ({per.idxmax()})."
+        + (f" Kruskal–Wallis over the seeds: p = {stats.kruskal(*seeds).pvalue:.2g}." if several else "")
+    ]
+    before = means.query("training == 'untrained'").set_index(["architecture", "seed"]).value
+    change = (trained.set_index(["architecture", "seed"]).value - before).dropna().groupby("architecture").mean()
+    if len(change) > 1:
+        interval = mean_interval(change.tolist())
+        fell, rose = int((change < 0).sum()), int((change > 0).sum())
+        said = "not shown" if interval.low <= 0 <= interval.high else ("shown" if interval.estimate > 0 else "reversed")
+        lines.append(
+            f"**C3, does self-similarity degrade in training?** The rate rose in {rose} and fell in {fell} of "
+            f"{len(change)} architectures; mean change {interval:+.3f} over architectures. A higher "
+            f"rate means less self-similar: degradation is {said} here."
+        )
+    for measure in ("surrogate", "complete-linkage", "greedy-coloring"):
+        try:
+            interval = group_difference(table, measure)
+        except ValueError:
+            continue
+        said = (
+            "two groups are not shown"
+            if interval.low <= 0 <= interval.high
+            else (
+                "convolutions are less self-similar" if interval.estimate > 0 else "convolutions are more self-similar"
+            )
+        )
+        lines.append(
+            f"**C10, convolutions against the rest, by {measure}.** {interval:+.3f} over {interval.n} "
+            f"architectures: {said}."
+        )
+    return "\n".join(f"- {line}" for line in lines)
