@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,20 +125,21 @@ class NullBand:
 
 
 def null_band(
-    statistic: Callable[..., Tensor | float],
+    statistic: Callable[..., Tensor | float] | Mapping[str, Callable[..., Tensor | float]],
     activations: Tensor | None = None,
     *,
     null: str | Callable[[int], object] = "gauss",
     draws: int = 100,
     seed: int = 0,
     level: float = 0.95,
-) -> NullBand:
+) -> NullBand | dict[str, NullBand]:
     """What a statistic gives on activations without structure, at the same numbers of neurons and samples.
 
     Parameters
     ----------
     statistic : callable
-        From activations ``(samples, neurons)`` to a number, such as `ss_rate` or `correlation_dimension`.
+        From activations ``(samples, neurons)`` to a number, such as `ss_rate` or `correlation_dimension`. Or a mapping
+        of names to such: all of them on the same draws.
     activations : Tensor, shape (samples, neurons), optional
         What draws of a named null model are made from; not used where `null` is a function.
     null : {"gauss", "gauss-covariance", "shuffled"} or callable
@@ -151,7 +153,7 @@ def null_band(
 
     Returns
     -------
-    NullBand
+    NullBand, or dict of str to NullBand
 
     Raises
     ------
@@ -178,7 +180,13 @@ def null_band(
         check_choice(null, NULLS, name="null")
         activations = check_activations(activations)
         made, name = lambda draw: null_activations(activations, null=null, seed=draw), null
-    values = np.array([float(statistic(made(seed + k))) for k in range(draws)])
-    if not np.isfinite(values).all():
-        raise ValueError(f"statistic: got {values[~np.isfinite(values)][0]} on a null draw, need finite numbers")
-    return NullBand(values, name, level)
+    statistics = statistic if isinstance(statistic, Mapping) else {"": statistic}
+    values = {key: np.empty(draws) for key in statistics}
+    for k in range(draws):
+        draw = made(seed + k)
+        for key, compute in statistics.items():
+            values[key][k] = value = float(compute(draw))
+            if not math.isfinite(value):
+                raise ValueError(f"statistic: got {value} on null draw {k}, need finite numbers")
+    bands = {key: NullBand(found, name, level) for key, found in values.items()}
+    return bands if isinstance(statistic, Mapping) else bands[""]

@@ -130,17 +130,19 @@ def _swap(indptr, tails, heads, partner, joined, swaps, tries, connected, ring, 
             joined[a, d] = joined[d, a] = joined[c, b] = joined[b, c] = True
             held = not connected
             if connected:
-                # The graph is whole if a still reaches b: search from a until a neighbour of b is met.
+                # The graph is whole if a still reaches b: search from the one with fewer neighbours until a
+                # neighbour of the other is met.
+                few, many = (a, b) if indptr[a + 1] - indptr[a] < indptr[b + 1] - indptr[b] else (b, a)
                 search += 1
-                seen[a] = search
-                queue[0] = a
+                seen[few] = search
+                queue[0] = few
                 first, last = 0, 1
                 while first < last and not held:
                     node = queue[first]
                     first += 1
                     for k in range(indptr[node], indptr[node + 1]):
                         other = heads[k]
-                        if joined[other, b]:
+                        if joined[other, many]:
                             held = True
                             break
                         if seen[other] != search:

@@ -16,6 +16,8 @@ from ..boxes.hops import all_pairs_hops
 from ..uncertainty import Estimate
 from .rewiring import rewired_adjacency, undirected
 
+_STEPS = 24
+
 
 @dataclass(frozen=True, kw_only=True)
 class SmallWorld(Estimate):
@@ -64,8 +66,8 @@ def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, see
 
     Notes
     -----
-    Time: for 384 nodes and 3,072 edges 0.1 s a draw. Memory O(nodes²) bytes. Random graphs need not be lattice-free:
-    of a dense graph all graphs with its degrees are alike, and sigma comes near 1 whatever the graph is.
+    Time: for 384 nodes and 3,072 edges under 0.1 s a draw. Memory O(nodes²) bytes. Dense graphs of the same degrees
+    are all alike, so that sigma comes near 1 whatever the graph is.
 
     References
     ----------
@@ -168,8 +170,23 @@ def _checked(graph: nx.Graph, swaps: int, draws: int) -> tuple[sparse.csr_array,
 
 
 def mean_path_length(adjacency: sparse.csr_array) -> float:
-    """Mean number of edges on the shortest path between two nodes of a connected graph of at least two."""
+    """Mean number of edges on the shortest path between two nodes of a connected graph of at least two.
+
+    All nodes walk at once: the sets of nodes that they have reached are rows of bits, and one step joins the rows of
+    each node's neighbours.
+    """
     n = adjacency.shape[0]
+    reached = np.zeros((n, -(-n // 64) * 8), dtype=np.uint8)
+    reached[:, : -(-n // 8)] = np.packbits(np.eye(n, dtype=bool), axis=1)
+    reached = reached.view(np.uint64)
+    total = 0
+    for _ in range(_STEPS):
+        missing = n * n - int(np.unpackbits(reached.view(np.uint8)).sum(dtype=np.int64))
+        if not missing:
+            return total / (n * (n - 1))
+        total += missing
+        reached |= np.bitwise_or.reduceat(reached[adjacency.indices], adjacency.indptr[:-1], axis=0)
+    # Where paths are long, one search after another costs less.
     return float(all_pairs_hops(adjacency).sum(dtype=np.int64) / (n * (n - 1)))
 
 
