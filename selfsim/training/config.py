@@ -88,8 +88,8 @@ class TrainConfig:
     constraint : mapping, optional
         Arguments of `selfsim.SelfSimilarityConstraint`; ``{"paper": True, …}`` for those of its ``.paper``. None
         trains without.
-    layers : list of str, optional
-        Layers to follow and to constrain; by default the natural blocks.
+    layers : int or list of str, optional
+        Layers to follow and to constrain, as for `selfsim.Probe`; by default the natural blocks.
     samples : int
         Validation images on which rates are followed, always the same.
     seed : int
@@ -132,7 +132,7 @@ class TrainConfig:
     clip_gradient: float | None = None
     select: str = "last"
     constraint: Mapping | None = None
-    layers: list[str] | None = None
+    layers: int | list[str] | None = None
     samples: int = 128
     seed: int = 0
 

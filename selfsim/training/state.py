@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +57,12 @@ class TrainingState:
         self.augmentation = augmentation(config, images, device)
         self.network = ranks.wrapped(model)
         self.constraint = config.make_constraint()
-        self.probe = Probe(model, config.layers)
+        self.probe = Probe(model, config.layers, seed=config.seed, gather=ranks.size > 1)
+        if self.constraint and (self.constraint.layers_per_step or math.inf) < len(self.probe.layers):
+            self.probe.draw = self.constraint.layers_per_step  # what the probe does not read costs nothing
+        if self.constraint and device.type == "cuda":
+            # Whether all is finite is looked at once an epoch; at every step the look would make the card wait.
+            self.constraint.measure = dataclasses.replace(self.constraint.measure, check=False)
         self.steps_per_epoch = max(len(self.data) // config.batch_size, 1)
         self.optimizer = make_optimizer(config, model.parameters())
         self.schedule = make_schedule(config, self.optimizer, self.steps_per_epoch)
@@ -146,7 +153,7 @@ class TrainingState:
         self.best, (self.epoch, self.step), self.seconds = state["best"], state["position"], state["seconds"]
         self.steps.copy_(state["steps"])
         self.gradients.copy_(state["gradients"])
-        self.hidden = state["hidden"]
+        self.hidden = state["hidden"] and {layer: x.to(self.device) for layer, x in state["hidden"].items()}
         self._epoch_began, reached = state["generator"]
         self.generator.set_state(reached)
         set_random_states(state["random"][self.ranks.rank % len(state["random"])], self.device)
