@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from selfsim.publish.parameters import check_known, check_value, notebook_parameters, parse_value
 from selfsim.publish.plain_yaml import read_yaml
 from selfsim.publish.run_list import Chapter, check_table
+from selfsim.publish.runner import chapter_fingerprint
 
 if TYPE_CHECKING:
     from selfsim.training.config import TrainConfig
@@ -43,6 +44,7 @@ class Cell:
     values: dict[str, Any]  # all parameters that the grid file gives it, checked
     varied: dict[str, Any]  # those in which it differs from others
     work: TrainConfig | Chapter
+    fingerprint: str = ""  # of what decides what a notebook shows, as it is now
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,8 @@ def _type_of(name: str, types: Mapping[str, str], where: str) -> str:
 def _cell(values: dict[str, Any], varied: dict[str, Any], notebook: Path | None) -> Cell:
     if notebook:
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        name = f"{notebook.stem}-{digest[:10]}"
-        return Cell(name, values, varied, Chapter(name, None, notebook, values))
+        chapter = Chapter(f"{notebook.stem}-{digest[:10]}", None, notebook, values)
+        return Cell(chapter.name, values, varied, chapter, chapter_fingerprint(chapter))
     from selfsim.training.config import TrainConfig
 
     if "architecture" not in values:

@@ -7,13 +7,14 @@ are checked against the notebook before anything starts.
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 _SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 _TYPES = (*_SCALARS, *(f"list[{scalar}]" for scalar in _SCALARS))
-_KINDS = _SCALARS | {"table": dict} | dict.fromkeys(_TYPES[len(_SCALARS) :], list)
+_KINDS = _SCALARS | {"table": dict, "None": type(None)} | dict.fromkeys(_TYPES[len(_SCALARS) :], list)
 
 
 def read_notebook(path: str | Path) -> Any:
@@ -100,15 +101,12 @@ def check_value(name: str, value: Any, type_name: str) -> Any:
         ...
     ValueError: epochs: got True (bool), need int
     """
-    base = type_name.removesuffix(" | None")
-    if value is None and base != type_name:
-        return None
-    try:
-        if base.startswith("list[") and isinstance(value, list | tuple):
-            return [_fit(item, _SCALARS[base[5:-1]]) for item in value]
-        return _fit(value, _KINDS[base])
-    except ValueError:
-        raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), need {type_name}") from None
+    for kind in type_name.split(" | "):
+        with contextlib.suppress(ValueError):
+            if kind.startswith("list[") and isinstance(value, list | tuple):
+                return [_fit(item, _SCALARS[kind[5:-1]]) for item in value]
+            return _fit(value, _KINDS[kind])
+    raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), need {type_name}")
 
 
 def parse_value(name: str, text: str, type_name: str) -> Any:

@@ -70,7 +70,7 @@ def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, 
         seconds, size = (sum(column) / len(costs) for column in zip(*costs, strict=True))
         return Plan(states, left, workers, seconds, size / 1e6, f"the mean of {len(costs)} done")
     seconds = grid.minutes and 60 * grid.minutes
-    return Plan(states, left, workers, seconds, grid.megabytes, f"as {grid.path.name} says")
+    return Plan(states, left, workers, seconds, grid.megabytes, f"by minutes and megabytes in {grid.path.name}")
 
 
 def sweep(
@@ -128,7 +128,8 @@ def sweep(
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
         waiting = [cell for cell in grid.cells if plan.states[cell.name] != "done"]
         tables = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
-        failed = _do(waiting, folder, tables, connected(scheduler, workers=plan.workers or 0), retries, progress)
+        cluster = connected(scheduler, workers=plan.workers or 0) if waiting else nullcontext()
+        failed = _do(waiting, folder, tables, cluster, retries, progress)
     if failed:
         lines = [f"{name}: {told.strip().splitlines()[-1]}" for name, told in failed.items()]
         told = f"{len(failed)} of {len(grid.cells)} cells failed; their tracebacks are in {folder / 'failed'}"
@@ -146,7 +147,7 @@ def _do(
     shutil.rmtree(folder / "failed", ignore_errors=True)
     write_results(tables.values(), folder)
     try:
-        with cluster if waiting else nullcontext() as client:
+        with cluster as client:
             for ended, (cell, outcome) in enumerate(_outcomes(client, waiting, folder, retries, progress), 1):
                 how = "failed" if outcome.failure else "done"
                 say(f"{cell.name}: {how} in {outcome.seconds:.0f} s ({ended} of {len(waiting)})", progress)
@@ -171,6 +172,10 @@ def _outcomes(
     """Cells with their outcomes as they end; those that died on the way are tried again."""
     from distributed import as_completed
 
+    if not cells:
+        return
+    if not client.nthreads():
+        say("the scheduler has no workers yet; cells start when some come", progress)
     attempts: Counter[str] = Counter()
     owners: dict[str, Cell] = {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from selfsim.publish.grid import Cell
 from selfsim.publish.parameters import notebook_parameters
 from selfsim.publish.run_list import Chapter
-from selfsim.publish.runner import ChapterError, chapter_fingerprint, execute_chapter, page_facts
+from selfsim.publish.runner import ChapterError, execute_chapter, page_facts
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,14 @@ def _execute(cell: Cell, folder: Path) -> None:
     if "runs" in notebook_parameters(chapter.notebook):
         # What it trains lives here, so that another attempt goes on with it.
         parameters = {"runs": str(folder / cell.name)} | parameters
-    # The folder does not decide what a page shows: the fingerprint is that of the parameters without it.
     page = folder / f"{cell.name}.ipynb"
-    execute_chapter(replace(chapter, parameters=parameters), page, fingerprint=chapter_fingerprint(chapter))
+    execute_chapter(replace(chapter, parameters=parameters), page, fingerprint=cell.fingerprint)
 
 
 def state(cell: Cell, folder: Path) -> str:
     """Return ``"done"``, ``"begun"`` or ``"missing"``."""
     if isinstance(cell.work, Chapter):
-        done = page_facts(folder / f"{cell.name}.ipynb").get("fingerprint") == chapter_fingerprint(cell.work)
+        done = page_facts(folder / f"{cell.name}.ipynb").get("fingerprint") == cell.fingerprint
     else:
         from selfsim.training.run_directory import is_finished
 
