@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from ..validation import check_choice, optional_package
+from ..validation import check_choice
 from . import small_builds
 from .small_builds import PIXELS
+from .weights import from_timm, load_weights
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def create(
     size: str,
     num_classes: int,
     in_chans: int = 3,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     weights: str | os.PathLike | None = None,
 ) -> nn.Module:
     """Build one of the paper's architectures.
@@ -103,10 +103,12 @@ def create(
         For images of 8, 32 or 224 pixels. "paper" is the exact timm model; a smaller size keeps the type of block,
         the stages and the relation of their widths, and the relation between S and B, 34 and 50.
     num_classes, in_chans : int
-    pretrained : bool
-        Download timm's weights (size "paper" only; not for the plain MLP).
+    pretrained : bool or str
+        Download timm's weights (size "paper" only; not for the plain MLP): True for its default ones, or a tag such as
+        "augreg_in1k". A head for another number of classes is drawn anew.
     weights : path, optional
-        A local file with a state dict (``.pt``, ``.pth`` or ``.safetensors``); nothing in it is executed.
+        A local file with a state dict (``.pt``, ``.pth`` or ``.safetensors``); nothing in it is executed. A head for
+        another number of classes is left as initialised, with a warning.
 
     Returns
     -------
@@ -116,9 +118,12 @@ def create(
     Raises
     ------
     ValueError
-        An unknown name or size, numbers below 1, or pretrained weights where there are none.
-    FileNotFoundError, RuntimeError
-        `weights` that do not exist or do not fit; pretrained weights that cannot be fetched.
+        An unknown name, size or tag, numbers below 1, pretrained weights where there are none, or `weights` that do
+        not fit.
+    FileNotFoundError
+        `weights` that do not exist.
+    RuntimeError
+        Pretrained weights that cannot be fetched.
 
     Notes
     -----
@@ -146,32 +151,7 @@ def create(
     if size != "paper" or found.timm_name is None:
         model = found.build(size, num_classes, in_chans)
     else:
-        model = _from_timm(found.timm_name, num_classes, in_chans, pretrained)
+        model = from_timm(found.timm_name, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained)
     if weights is not None:
-        _load_weights(model, Path(weights))
+        load_weights(model, Path(weights))
     return model
-
-
-def _from_timm(timm_name: str, num_classes: int, in_chans: int, pretrained: bool) -> nn.Module:
-    timm = optional_package("timm", extra="models")
-    try:
-        return timm.create_model(timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans)
-    except Exception as error:
-        if not pretrained:
-            raise
-        raise RuntimeError(
-            f"pretrained: the weights of {timm_name!r} could not be fetched ({type(error).__name__}: {error}). Without "
-            "a network, fetch them elsewhere and pass the file as weights=..."
-        ) from error
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"weights: no file {str(path)!r}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state)
