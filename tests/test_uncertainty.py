@@ -7,9 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from selfsim import mean_interval, null_activations, null_band, paired_difference, ss_rate
+from selfsim import (
+    mean_interval,
+    null_activations,
+    null_band,
+    paired_difference,
+    rank_correlation,
+    samples_interval,
+    spectrum_exponent,
+    ss_rate,
+)
 from selfsim.measure.null_models import NullBand
+from selfsim.uncertainty import exponent_interval
 
 
 def some() -> torch.Tensor:
@@ -54,6 +65,79 @@ def test_z_score():
     assert band.z_score(4.0) == pytest.approx(2.0)
     with pytest.raises(ValueError, match="all 2 null draws give 1"):
         NullBand(np.array([1.0, 1.0]), "gauss").z_score(2.0)
+
+
+def test_p_value_is_a_rank_and_holds_its_level():
+    draws = np.arange(99.0)
+    assert NullBand(draws, "gauss").p_value(1000.0) == NullBand(draws, "gauss").p_value(-1000.0) == 1 / 100
+    assert NullBand(draws, "gauss").p_value(49.0) == 1.0
+    rng = np.random.default_rng(0)
+    # Skewed values, for which a z-score would reject too often on one side.
+    p = [NullBand(rng.lognormal(size=39), "gauss").p_value(rng.lognormal()) for _ in range(4000)]
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.012)
+    assert np.mean(np.array(p) <= 0.5) == pytest.approx(0.5, abs=0.03)
+
+
+def test_callers_own_null_model():
+    drawn = [torch.full((3, 2), float(k)) for k in range(8)]
+
+    def untrained(seed):
+        return drawn[seed]
+
+    band = null_band(lambda x: x.mean(), null=untrained, draws=5, seed=2)
+    assert (band.null, band.values.tolist(), band.draws) == ("untrained", [2.0, 3.0, 4.0, 5.0, 6.0], 5)
+
+
+def test_all_statistics_on_the_same_draws():
+    x = some()
+    bands = null_band({"mean": torch.mean, "rate": ss_rate}, x, null="shuffled", draws=4, seed=3)
+    assert list(bands) == ["mean", "rate"]
+    assert np.array_equal(bands["rate"].values, null_band(ss_rate, x, null="shuffled", draws=4, seed=3).values)
+
+
+def test_a_null_without_a_number_is_not_passed_over():
+    with pytest.raises(ValueError, match="statistic: got nan on null draw 0"):
+        null_band(lambda x: math.nan, some(), draws=2)
+    with pytest.raises(ValueError, match="not estimable: got 19 values above 0"):
+        null_band(spectrum_exponent, torch.randn(20, 60), draws=2)
+    with pytest.raises(TypeError, match="activations: got NoneType"):
+        null_band(ss_rate, null="gauss")
+
+
+def test_rank_correlation():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 12))
+    assert rank_correlation(x, y).estimate == pytest.approx(stats.spearmanr(x, y).statistic)
+    monotone = rank_correlation(x, np.exp(x))
+    assert (monotone.estimate, monotone.high) == (1.0, 1.0)
+    assert 0.5 < monotone.low < 1
+    hits = []
+    for _ in range(1500):
+        a = rng.normal(size=10)
+        interval = rank_correlation(a, rng.normal(size=10))
+        hits.append(interval.low <= 0 <= interval.high)
+    assert 0.93 <= np.mean(hits) <= 0.985
+    for pairs in (([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 2, 3, math.nan], [1, 2, 3, 4])):
+        with pytest.raises(ValueError, match="x, y: got"):
+            rank_correlation(*pairs)
+
+
+def test_intervals_say_what_they_are_for():
+    x = some()
+    for interval, words in (
+        (mean_interval([1.0, 2.0], of="mean over seeds"), "mean over seeds"),
+        (paired_difference([1.0, 2.0], [0.0, 3.0]), "mean difference"),
+        (samples_interval(ss_rate, x, draws=4), "other samples, as many as these"),
+        (exponent_interval(2.5, 100), "independent values"),
+        (rank_correlation([1, 2, 3, 4], [1, 2, 4, 3]), "rank correlation"),
+    ):
+        assert words in interval.of
+
+
+@pytest.mark.parametrize(("exponent", "tail"), [(1.0, 10), (2.0, 1), (math.nan, 10)])
+def test_exponent_interval_messages(exponent, tail):
+    with pytest.raises(ValueError, match="exponent, tail: got"):
+        exponent_interval(exponent, tail)
 
 
 @pytest.mark.parametrize(

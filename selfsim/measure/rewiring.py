@@ -22,7 +22,7 @@ def rewired(
         Undirected, without parallel edges. Such as a feature network's ``to_networkx(quantile=0.05)``.
     swaps : float
         Swaps tried for each edge. Two edges a-b and c-d become a-d and c-b, where that makes neither a loop nor a
-        parallel edge.
+        parallel edge. A try that fails counts too: only so are all graphs of these degrees equally likely in the end.
     connected : bool
         Whether swaps that would cut the graph in two are undone; the graph must be connected.
     towards : {"random", "ring"}
@@ -64,7 +64,9 @@ def rewired(
         raise ValueError("graph: is not connected, need connected=False, or one of its components")
     nodes = list(graph)
     result = nx.empty_graph(nodes)
-    i, j = rewired_adjacency(adjacency, swaps, connected, towards, np.random.default_rng(seed)).nonzero()
+    retry = towards == "ring"
+    made = rewired_adjacency(adjacency, swaps, connected, towards, np.random.default_rng(seed), retry=retry)
+    i, j = made.nonzero()
     result.add_edges_from((nodes[a], nodes[b]) for a, b in zip(i.tolist(), j.tolist(), strict=True) if a < b)
     return result
 
@@ -80,9 +82,19 @@ def undirected(graph: nx.Graph) -> sparse.csr_array:
 
 
 def rewired_adjacency(
-    adjacency: sparse.csr_array, swaps: float, connected: bool, towards: str, rng: np.random.Generator
+    adjacency: sparse.csr_array,
+    swaps: float,
+    connected: bool,
+    towards: str,
+    rng: np.random.Generator,
+    *,
+    retry: bool = True,
 ) -> sparse.csr_array:
-    """The same as `rewired`, from pattern to pattern ``(n, n)``."""
+    """The same as `rewired`, from pattern to pattern ``(n, n)``.
+
+    With `retry` a swap that fails is tried again with other edges, as often as networkx does it. That favours graphs
+    of which much can be swapped, which tells for small ones only.
+    """
     pattern = adjacency.tocsr()
     indptr, heads = pattern.indptr.astype(np.int64), pattern.indices.astype(np.int64)
     n = len(indptr) - 1
@@ -94,23 +106,23 @@ def rewired_adjacency(
     joined[tails, heads] = True
     edges = len(heads) // 2
     if n > 3 and edges > 1:
-        # As networkx does: each swap is given up after so many pairs of edges that cannot be swapped.
-        tries = max(1, 2 * edges // (n - 1))
+        tries = max(1, 2 * edges // (n - 1)) if retry else 1
+        # Pairs of edges that share a node do not count as tries in networkx, but a star has no others.
+        draws = 1000 * tries if retry else 1
         ring = towards == "ring"
-        _swap(indptr, tails, heads, partner, joined, int(swaps * edges), tries, connected, ring, rng)
+        _swap(indptr, tails, heads, partner, joined, int(swaps * edges), tries, draws, connected, ring, rng)
     return sparse.csr_array((np.ones(len(heads), np.int8), heads, indptr), shape=(n, n))
 
 
 @compiled
-def _swap(indptr, tails, heads, partner, joined, swaps, tries, connected, ring, rng):
+def _swap(indptr, tails, heads, partner, joined, swaps, tries, draws, connected, ring, rng):
     """Swap the ends of edges in place. Slot p holds the edge from `tails[p]` to `heads[p]`; tails never change."""
     n, slots = len(indptr) - 1, len(heads)
     queue, seen = np.empty(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
     search = 0
     for _ in range(swaps):
         failed, drawn = 0, 0
-        # Pairs of edges that share a node do not count as tries, but a star has no others.
-        while failed < tries and drawn < 1000 * tries:
+        while failed < tries and drawn < draws:
             drawn += 1
             p, q = int(rng.random() * slots), int(rng.random() * slots)
             a, b, c, d = tails[p], heads[p], tails[q], heads[q]

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import selfsim
+from selfsim.measure.null_models import NullBand
+from selfsim.uncertainty import Estimate
 
 FUNCTIONS = {
     "ss_rate": selfsim.ss_rate,
@@ -23,6 +25,10 @@ FUNCTIONS = {
     "rate_curve": selfsim.rate_curve,
     "constraint": lambda x: selfsim.SelfSimilarityConstraint()(x),
     "samples_interval": lambda x: selfsim.samples_interval(lambda a: a.sum(), x, draws=3),
+    "spectrum_exponent": selfsim.spectrum_exponent,
+    "correlation_dimension": selfsim.correlation_dimension,
+    "two_nn": selfsim.two_nn,
+    "null_band": lambda x: selfsim.null_band(lambda a: a.sum(), x, draws=2),
     "null_activations": lambda x: selfsim.null_activations(x, null="gauss", seed=0),
     "FeatureNetwork": selfsim.FeatureNetwork,
     "pair_distances": selfsim.pair_distances,
@@ -123,6 +129,10 @@ def test_unusual_but_good(function, value):
     result = FUNCTIONS[function](value)
     if isinstance(result, torch.Tensor):
         assert torch.isfinite(result).all()
+    elif isinstance(result, Estimate):
+        assert np.isfinite(result.value) if result.estimable else np.isnan(result.value)
+    elif isinstance(result, NullBand):
+        assert np.isfinite(result.values).all()
     elif isinstance(result, selfsim.FeatureNetwork):
         assert np.isfinite(result.distances).all()
     else:
