@@ -257,7 +257,7 @@ def _failure(task: dict[str, Any], outcome: dict[str, Any], code: int, log: Path
         told = f"{outcome['source']}\n\n{outcome['traceback']}"
     else:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        told = "\n".join([f"its process ended with exit code {code}", *lines[-30:]])
+        told = "\n".join([*lines[-30:], f"its process ended with exit code {code}"])
     return ChapterError(f"chapter {task['name']!r}: {where} failed\n\n{told}", died=outcome.get("died", code != 1))
 
 
