@@ -77,7 +77,7 @@ def test_a_sweep_survives_deaths_tells_failures_and_keeps_what_is_done(written, 
     before = dict(os.environ)
     assert main(["sweep", "grid.yml", "--workers", "2", "--output", "out"]) == 1
     said = capfd.readouterr()
-    assert os.environ == before
+    assert {*os.environ} - {*before} <= {"TORCHINDUCTOR_CACHE_DIR"}  # which torch sets when it is imported
     lines = said.err.splitlines()
     assert lines[:3] == [
         "3 cell(s): 0 done, 0 begun, 3 missing",
@@ -105,14 +105,7 @@ def test_a_sweep_survives_deaths_tells_failures_and_keeps_what_is_done(written, 
     assert dict(zip(table.cell, table.status, strict=True)) == {kernel: "done", worker: "done", wrong: "failed"}
     assert list(table.metric.fillna("")) == ["loss", "ss_rate", "loss", "ss_rate", ""]
     row = table[table.cell == worker].iloc[0]
-    assert (row["name"], row.run, row.seed, row["constraint.target"], row.layers) == (
-        "worker",
-        "a-run",
-        3,
-        0.5,
-        '["a", "b"]',
-    )
-    assert (row.epoch, row.split, row.layer, row.metric, row.value) == (0, "test", "", "loss", 3)
+    assert list(row) == [worker, "a-run", "done", "worker", 3, 0.5, '["a", "b"]', 0, "test", "", "loss", 3]
 
     # Again, with the cause of the failure gone: only what is missing is done.
     made = (out / f"{kernel}.ipynb").stat().st_mtime_ns
@@ -125,6 +118,7 @@ def test_a_sweep_survives_deaths_tells_failures_and_keeps_what_is_done(written, 
     assert not (out / "failed").exists()
 
 
+@pytest.mark.long
 def test_attempts_are_limited(written, tmp_path, capfd):
     grid = written("notebook: mortal.ipynb\ngrid: {name: [process]}")
     with pytest.raises(SweepError, match=r"1 of 1 cells failed.*\n.*: its process ended with exit code -9"):
@@ -237,6 +231,7 @@ def test_a_worker_tells_what_went_wrong(written, tmp_path):
     assert "this worker does not see the sweep's folder" in outcome.failure
 
 
+@pytest.mark.long
 def test_every_card_gets_a_worker_and_every_worker_its_share(monkeypatch):
     import torch
 
