@@ -153,7 +153,7 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {value!r}, need a whole number of at least {least}")
         ranges = dict(_RANGES)
         if self.warmup_epochs is not None:
-            ranges["warmup_epochs"] = (0, self.epochs, True)
+            ranges["warmup_epochs"] = (0, self.epochs, False)
         if self.clip_gradient is not None:
             ranges["clip_gradient"] = (1e-12, math.inf, False)
         for name, (low, high, closed) in ranges.items():

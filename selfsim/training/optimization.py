@@ -34,11 +34,14 @@ def make_schedule(config, optimizer: torch.optim.Optimizer, steps_per_epoch: int
     """The schedule of a `TrainConfig`, to be stepped after every step of the optimiser."""
     steps = config.epochs * steps_per_epoch
     if config.schedule == "one-cycle":
+        steps = max(steps, 2)
         share = 0.2 if config.warmup_epochs is None else config.warmup_epochs / config.epochs
+        if share * steps == 1:  # torch divides by the length of the warm-up less one
+            share += 1e-9
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=config.learning_rate,
-            total_steps=max(steps, 2),
+            total_steps=steps,
             pct_start=share,
             cycle_momentum=bool({"momentum", "betas"} & set(optimizer.defaults)),
         )

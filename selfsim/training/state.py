@@ -117,10 +117,8 @@ class TrainingState:
             ) from cause
 
     def _parts(self) -> dict:
-        parts = {
-            name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "constraint", "ema")
-        }
-        return {name: part for name, part in parts.items() if part is not None}
+        names = ("model", "optimizer", "schedule", "scaler", "constraint", "probe", "ema")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def state_dict(self) -> dict:
         """Tensors, numbers, strings and containers of them."""
