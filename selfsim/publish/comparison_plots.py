@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -32,7 +33,7 @@ def plot_families(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
     matplotlib.figure.Figure
     """
     means = excess(table, measure)
-    names = list(dict.fromkeys(means.sort_values("family", kind="stable").architecture))
+    names = list(dict.fromkeys(means.architecture))
     family = means.groupby("architecture").family.first()
     spread = table[table.measure == measure].groupby(["architecture", "training"]).null_spread.mean()
     styles = {
@@ -169,7 +170,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
     """
     chosen = table[table.training == "unconstrained"].assign(z=lambda t: (t.value - t.null) / t.null_spread)
     grid = chosen.groupby(["architecture", "measure"], sort=False).z.mean().unstack()
-    names = list(dict.fromkeys(chosen.sort_values("family", kind="stable").architecture))
+    names = list(dict.fromkeys(chosen.architecture))
     grid = grid.loc[names, list(dict.fromkeys(table.measure))]
     family = chosen.groupby("architecture").family.first()
     figure, axes = plt.subplots(figsize=(8.5, 0.45 * len(names) + 1.8))
@@ -180,10 +181,14 @@ def plot_measures(table: pd.DataFrame) -> Figure:
         axes.annotate(
             text, (column, row), ha="center", va="center", fontsize=9, color="white" if abs(value) > 7 else "black"
         )
-    axes.set_xticks(range(grid.shape[1]), [name.replace(" ", "\n", 1) for name in grid], fontsize=9)
+    axes.set_xticks(
+        range(grid.shape[1]),
+        [re.sub(r"[ -]", lambda m: m[0].strip() + "\n", name, count=1) for name in grid],
+        fontsize=9,
+    )
     axes.set_yticks(range(len(names)), names)
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set(color=FAMILIES[family[name]], fontweight="bold")
     axes.grid(False)
-    axes.set_title("(rate − null) / spread of the null, mean over layers", loc="left")
+    axes.set_title("(rate − null) / spread of the null, mean over layers; below 0: closer to a power law", loc="left")
     return _closed(figure)

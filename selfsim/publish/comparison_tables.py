@@ -11,7 +11,7 @@ from scipy import stats
 
 from ..measure.null_models import null_band
 from ..measure.rate import ss_rate
-from ..models.architectures import architecture, create
+from ..models.architectures import ARCHITECTURES, architecture, create
 from ..models.data import Images
 from ..models.probe import activations
 from ..models.seeding import seeded
@@ -37,15 +37,16 @@ def comparable_runs(folder: str) -> list[Run]:
     runs = load_runs(folder) if folder else []
     if not runs:
         raise ValueError(
-            f"runs: got {folder!r}, which holds no finished runs; need the folder of the chapters on architectures, such "
-            "as _build/quick/runs after `make book`"
+            f"runs: got {folder!r}, which holds no finished runs; need the folder of the chapters on architectures, "
+            "such as _build/quick/runs after `make book`"
         )
     data = {(run.config.dataset, run.config.size) for run in runs}
     if len(data) > 1:
         raise ValueError(
             f"runs: got runs on {', '.join(map(str, sorted(data)))} in {folder!r}, need one data set and size"
         )
-    return runs
+    order = [found.name for found in ARCHITECTURES]  # by family
+    return sorted(runs, key=lambda run: order.index(architecture(run.config.architecture).name))
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -67,7 +68,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
             "runs": len(own),
         }
         rows.append(about | {title: f"{np.mean(a):.3f}" if a else "none" for title, a in accuracy.items()})
-    return pd.DataFrame(rows).sort_values("family", kind="stable").set_index(["family", "architecture"])
+    return pd.DataFrame(rows).set_index(["family", "architecture"])
 
 
 def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, null_draws: int = 10) -> pd.DataFrame:
@@ -176,19 +177,18 @@ def _difference(by: dict[str, pd.DataFrame], after: str, before: str) -> str:
 
 
 def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """How far the constraint takes each architecture, and what else it moves.
+    """Where the constraint takes each architecture, and what else it moves.
 
     Parameters
     ----------
     runs : sequence of Run
-        Pairs with the same seeds, without and with the constraint (of one fixed target), of any architectures.
+        Pairs with the same seeds, without and with the constraint, of any architectures.
 
     Returns
     -------
     pandas.DataFrame
-        One row an architecture: share of the way from the unconstrained rate to the target that the constrained one
-        has gone (mean over layers), for the rate and its two robust kin; factor of the median distance; paired
-        difference of the test accuracy.
+        One row an architecture: the rate and its two robust kin without and with the constraint (means over layers and
+        seeds), the factor of the median distance, the paired difference of the test accuracy.
     """
     rows = []
     for name in dict.fromkeys(run.config.architecture for run in runs):
@@ -200,12 +200,10 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
         seeds = sorted(set(free) & set(held))
         if not seeds:
             continue
-        target = held[seeds[0]].config.constraint.get("target", 0.1)
         row = {"architecture": architecture(name).title}
         for title in ("SS rate", "SS rate without\n3 most distant", "SS rate between\nquantiles"):
             a, b = (np.array([PAIRED[title](side[seed]) for seed in seeds]) for side in (free, held))
-            way = (a - b) / (a - target)
-            row[f"way to the target: {' '.join(title.split())}"] = f"{100 * way.mean():.0f} %"
+            row[" ".join(title.split())] = f"{a.mean():.3f} → {b.mean():.3f}"
         factors = [PAIRED["median distance"](held[seed]) / PAIRED["median distance"](free[seed]) for seed in seeds]
         row["median distance, factor"] = f"{np.mean(factors):.2f}"
         a, b = ([PAIRED["test accuracy"](side[seed]) for seed in seeds] for side in (free, held))
