@@ -34,6 +34,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `torch.compile` stands around or in a network."""
+    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
+
+
 def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -> dict[str, nn.Module]:
     """The modules to read, by name, in the order of the model.
 
@@ -158,21 +163,22 @@ def natural_layers(model: nn.Module) -> list[str]:
 
 def _blocks(module: nn.Module, prefix: str = "") -> list[str]:
     """Blocks in the containers of a module or, where there are none, in those of its parts."""
-    children = [
-        (f"{prefix}{name}", child) for name, child in module.named_children() if not name.startswith(_NO_BLOCKS)
-    ]
-    found = [block for name, child in children if isinstance(child, _CONTAINERS) for block in _within(child, name)]
-    return found or [block for name, child in children for block in _blocks(child, f"{name}.")]
+    if isinstance(module, _CONTAINERS):
+        return _within(module, prefix)
+    children = [(name, child) for name, child in module.named_children() if not name.startswith(_NO_BLOCKS)]
+    held = [(name, child) for name, child in children if isinstance(child, _CONTAINERS)]
+    found = [block for name, child in held for block in _within(child, f"{prefix}{name}.")]
+    return found or [block for name, child in children for block in _blocks(child, f"{prefix}{name}.")]
 
 
 def _within(container: nn.Module, prefix: str) -> list[str]:
     found = []
     for key, child in container.named_children():
-        name = f"{prefix}.{key}"
+        name = f"{prefix}{key}"
         stage = getattr(child, "blocks", None)
         if isinstance(child, _CONTAINERS):
-            found += _within(child, name)
-        elif isinstance(stage, _CONTAINERS) and (inner := _within(stage, f"{name}.blocks")):
+            found += _within(child, f"{name}.")
+        elif isinstance(stage, _CONTAINERS) and (inner := _within(stage, f"{name}.blocks.")):
             found += inner
         elif any(True for _ in child.children()) and any(p.ndim > 1 for p in child.parameters()):
             found.append(name)
@@ -180,10 +186,8 @@ def _within(container: nn.Module, prefix: str) -> list[str]:
 
 
 def _nonlinear(module: nn.Module, prefix: str) -> list[str]:
-    leaves = [
-        (name, m) for name, m in module.named_modules(prefix=prefix.rstrip(".")) if not any(True for _ in m.children())
-    ]
-    return [name for name, m in leaves if name and type(m).__module__ == "torch.nn.modules.activation"]
+    leaves = [(name, m) for name, m in module.named_modules() if name and not any(True for _ in m.children())]
+    return [prefix + name for name, m in leaves if type(m).__module__ == "torch.nn.modules.activation"]
 
 
 def _weighted(modules: dict[str, nn.Module]) -> list[str]:

@@ -58,14 +58,15 @@ def pooled(
     tensor([[2.]])
     """
     x = _tensor(output, part, layer)
+    # Whatever is no new tensor is copied: the next layer may work in place.
     if callable(pooling):
         x = pooling(x)
         if not isinstance(x, Tensor) or x.ndim != 2:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"pooling: for layer {layer!r} it gave {got}, need a tensor (samples, neurons)")
-        return x
+        return x.clone()
     if x.ndim == 2:
-        return x
+        return x.clone()
     if x.ndim < 2 or (x.ndim > 4 and channels == "auto" and pooling != "flatten"):
         raise ValueError(
             f"layer {layer!r}: its output has shape {tuple(x.shape)}, need 2 dimensions (samples, neurons), "
@@ -74,7 +75,7 @@ def pooled(
         )
     if pooling == "flatten":
         _refuse(mask, pooling)
-        return x.flatten(1)
+        return x.flatten(1).clone()
     if pooling == "class-token":
         _refuse(mask, pooling)
         if x.ndim != 3:
@@ -82,7 +83,7 @@ def pooled(
                 f"pooling: got 'class-token', but layer {layer!r} gives {tuple(x.shape)}; need (samples, tokens, "
                 "channels)"
             )
-        return x[:, 0]
+        return x[:, 0].clone()
     axis = {"first": 1, "last": x.ndim - 1}.get(channels) or channel_axis(x.shape, widths)
     places = tuple(i for i in range(1, x.ndim) if i != axis)
     if mask is None:

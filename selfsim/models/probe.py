@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..validation import check_choice, resolve_device
-from .layers import chosen_layers
+from .layers import chosen_layers, is_compiled
 from .pooling import CHANNELS, POOLINGS, known_widths, pooled
 
 
@@ -64,8 +64,10 @@ class Probe:
 
     With `gather`, every rank computes the same penalty P from all samples. The backward pass adds up the gradients that
     the ranks' equal penalties send to a sample, which gives the number of ranks times dP/dx; `DistributedDataParallel`
-    then averages over ranks: the result is the gradient of P. Every rank needs the same number of samples. A network
-    under `torch.compile` sees new hooks and compiles anew, once for each set of layers drawn.
+    then averages over ranks: the result is the gradient of P. Every rank needs the same number of samples.
+
+    Compiled code passes over hooks that it was not compiled with. So a network under `torch.compile` runs uncompiled
+    inside the ``with`` block.
 
     Examples
     --------
@@ -105,6 +107,8 @@ class Probe:
         self._generator = torch.Generator().manual_seed(seed)
         self._read: dict[str, Tensor] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._compiled = is_compiled(model)
+        self._stance = None
 
     @property
     def activations(self) -> dict[str, Tensor]:
@@ -141,12 +145,19 @@ class Probe:
             self.drawn = tuple(self.layers[i] for i in sorted(order[: self.draw].tolist()))
         for layer in self.drawn:
             self._hooks.append(self._modules[layer].register_forward_hook(self._reader(layer)))
+        if self._compiled:
+            # Compiled code passes over hooks that came after it.
+            self._stance = torch.compiler.set_stance("force_eager")
+            self._stance.__enter__()
         return self
 
     def __exit__(self, *exception) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        if self._stance is not None:
+            self._stance.__exit__(*exception)
+            self._stance = None
         self.mask = None
 
     def _reader(self, layer: str):

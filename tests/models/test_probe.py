@@ -107,6 +107,11 @@ def test_wrong_layer_names_the_nearest():
     [
         ("mlp", [f"blocks.{i}" for i in range(6)]),
         ("vit_small", [f"blocks.{i}" for i in range(4)]),
+        ("resmlp", ["stem", *(f"blocks.{i}" for i in range(4))]),
+        ("mixer", [f"blocks.{i}" for i in range(4)]),
+        ("pvt", [f"stages.{s}.blocks.{i}" for s in range(4) for i in range(3 if s == 2 else 1)]),
+        ("poolformer", [f"stages.{s}.blocks.{i}" for s in range(4) for i in range(3 if s == 2 else 1)]),
+        ("vgg11", [f"features.{i}" for i in (1, 4, 7, 9, 11, 13, 15, 17)]),
         ("resnet34", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
         ("resnet50", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
     ],

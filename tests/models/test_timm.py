@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from selfsim import Probe
-
 from tests.models.smallest_timm import SMALLEST
 
 timm = pytest.importorskip("timm", reason="timm comes with the extra 'models'")

@@ -1,0 +1,149 @@
+"""Which layers are chosen: names, patterns, a number of them, stem and head, and the names of wrapped models."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from selfsim import Probe, create
+from selfsim.models.layers import chosen_layers, natural_layers
+
+
+@pytest.fixture(scope="module")
+def vit() -> nn.Module:
+    return create("vit_small", size="tiny", num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (["blocks.2", "blocks.0"], ["blocks.0", "blocks.2"]),
+        (["blocks.*"], [f"blocks.{i}" for i in range(4)]),
+        (["blocks.*.attn", "blocks.[12].mlp.fc1"], None),
+        (["blocks.0", "blocks.*"], [f"blocks.{i}" for i in range(4)]),
+        (["norm?"], None),
+        (4, [f"blocks.{i}" for i in range(4)]),
+        (3, None),
+        (2, ["blocks.0", "blocks.3"]),
+        (1, ["blocks.3"]),
+        (["stem"], ["patch_embed.proj"]),
+        (["head"], ["head"]),
+        (["blocks.1", "stem", "head"], ["patch_embed.proj", "blocks.1", "head"]),
+    ],
+    ids=str,
+)
+def test_what_is_chosen(vit, layers, expected):
+    if layers == ["blocks.*.attn", "blocks.[12].mlp.fc1"]:
+        expected = [
+            "blocks.0.attn",
+            "blocks.1.attn",
+            "blocks.1.mlp.fc1",
+            "blocks.2.attn",
+            "blocks.2.mlp.fc1",
+            "blocks.3.attn",
+        ]
+    if layers == ["norm?"]:
+        with pytest.raises(ValueError, match=r"layers: no module matches 'norm\?'; the model has 'patch_embed'"):
+            chosen_layers(vit, layers)
+        return
+    if layers == 3:
+        expected = ["blocks.0", "blocks.2", "blocks.3"]
+    assert list(chosen_layers(vit, layers)) == expected
+
+
+def test_stem_and_head_of_a_model_without_such_modules():
+    model = create("resnet34", size="tiny", num_classes=10)
+    assert list(chosen_layers(model, ["stem", "head"])) == ["conv1", "fc"]
+
+
+@pytest.mark.parametrize("number", [2, 3, 5, 7, 11])
+def test_a_number_of_layers_is_spaced_evenly(number):
+    model = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2) for _ in range(11)))
+    found = [int(name) for name in chosen_layers(model, number)]
+    gaps = [b - a for a, b in pairwise(found)]
+    assert found[0] == 0 and found[-1] == 10 and len(found) == number
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (0, "layers: got 0, need 1 to 4, the number of natural layers"),
+        (5, "layers: got 5, need 1 to 4"),
+        (True, "layers: got True, need a sequence of names such as"),
+        ([3], "layers: got 3, need one of"),
+        (["blocks.*.nothing"], r"no module matches 'blocks.\*.nothing'"),
+        (["block.2"], "did you mean 'blocks.2'"),
+    ],
+)
+def test_messages(vit, layers, message):
+    with pytest.raises(ValueError, match=message):
+        chosen_layers(vit, layers)
+
+
+def test_head_of_a_model_without_weights():
+    with pytest.raises(ValueError, match="got 'head', but no module of this model has weights"):
+        chosen_layers(nn.Sequential(nn.ReLU()), ["head"])
+
+
+def test_shared_blocks_are_read_under_any_of_their_names_at_the_last_call():
+    block = nn.Linear(4, 4)
+    model = nn.Sequential(block, nn.Tanh(), block)
+    x = torch.rand(3, 4)
+    with (probe := Probe(model, ["0", "2"])):
+        last = model(x)
+    assert torch.equal(probe.activations["0"], last) and torch.equal(probe.activations["2"], last)
+
+
+def test_data_parallel_is_refused():
+    with pytest.raises(ValueError, match="model: got nn.DataParallel"):
+        Probe(nn.DataParallel(nn.Sequential(nn.Linear(2, 2))), ["0"])
+
+
+def test_compiled_models_are_read_and_keep_being_read(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    compiled = torch.compile(model, backend="eager")
+    x = torch.rand(5, 4)
+    compiled(x)  # once without hooks, so that a stale graph would show
+    for layers in (["1"], ["_orig_mod.0"], ["1"]):
+        with (probe := Probe(compiled, layers)):
+            compiled(x)
+        (value,) = probe.activations.values()
+        expected = model[0](x) if probe.layers == ("0",) else model[:2](x)
+        torch.testing.assert_close(value, expected)
+    probe.activations["1"].sum().backward()
+    assert model[0].weight.grad.abs().sum() > 0
+
+
+class Regnet(nn.Module):
+    """Stages without containers, which timm lists in `feature_info`."""
+
+    def __init__(self):
+        super().__init__()
+        self.s1, self.s2, self.act = nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()
+        self.feature_info = [{"module": "s1"}, {"module": "s2"}]
+
+
+def test_natural_layers_fall_back_on_what_timm_knows():
+    assert natural_layers(Regnet()) == ["s1", "s2"]
+
+
+def test_parts_of_blocks_and_what_stands_around_them_are_no_blocks():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.paths = nn.ModuleList([nn.Sequential(nn.Linear(4, 4)), nn.TransformerEncoderLayer(4, 1)])
+
+    class Stage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.Sequential(Block(), Block())
+
+    model = nn.Module()
+    model.stem = nn.Sequential(Block())
+    model.stages = nn.Sequential(Stage(), Stage())
+    model.head = nn.Sequential(Block())
+    assert natural_layers(model) == [f"stages.{s}.blocks.{i}" for s in range(2) for i in range(2)]
