@@ -88,8 +88,9 @@ def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, 
     -------
     pandas.DataFrame
         Tidy: architecture, family, seed, training, layer, depth (0 for the first layer read, 1 for the last), neurons,
-        measure, value, null, null_spread (mean and standard deviation of the draws). A value that does not exist,
-        such as the standardised rate of a layer with constant neurons, is missing.
+        measure, value, null, null_spread (mean and standard deviation of the draws; those of the surrogate always,
+        of the other measures after unconstrained training). A value that does not exist, such as the standardised
+        rate of a layer with constant neurons, is missing.
     """
     first = {}
     for run in runs:
@@ -116,7 +117,9 @@ def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, 
                     "neurons": x.shape[1],
                 }
                 draws = null_draws if run.config.seed == first[run.config.architecture] else 0
-                rows += [about | row for row in _measured(x, draws)]
+                # What the surrogate is compared by, the others are compared by only after free training.
+                compared = MEASURES if training == "unconstrained" else ["surrogate"]
+                rows += [about | row for row in _measured(x, dict.fromkeys(compared, draws))]
     table = pd.DataFrame(rows)
     # The nulls of the first seed serve all of them.
     keys = ["architecture", "training", "layer", "measure"]
@@ -125,7 +128,7 @@ def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, 
     return table
 
 
-def _measured(x: torch.Tensor, draws: int) -> list[dict]:
+def _measured(x: torch.Tensor, draws: dict[str, int]) -> list[dict]:
     rows = []
     for measure, options in MEASURES.items():
 
@@ -136,8 +139,8 @@ def _measured(x: torch.Tensor, draws: int) -> list[dict]:
                 return float("nan")
 
         row = {"measure": measure, "value": rate(x), "null": np.nan, "null_spread": np.nan}
-        if draws and np.isfinite(row["value"]):
-            values = null_band(rate, x, null="gauss", draws=draws).values
+        if draws.get(measure) and np.isfinite(row["value"]):
+            values = null_band(rate, x, null="gauss", draws=draws[measure]).values
             row |= {"null": values.mean(), "null_spread": values.std(ddof=1)}
         rows.append(row)
     return rows
