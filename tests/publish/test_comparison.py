@@ -1,4 +1,4 @@
-"""The comparison of architectures: its numbers against plain ones, its verdicts on made-up tables with and without effect."""
+"""The comparison of architectures: numbers against plain ones, verdicts on tables with and without an effect."""
 
 from __future__ import annotations
 
