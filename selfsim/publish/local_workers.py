@@ -59,7 +59,9 @@ def _local(workers: int) -> Iterator[str]:
     from distributed import Nanny, Scheduler, SpecCluster
 
     cards = visible_cards()
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": _QUIET}
+    # Nothing listens to other machines, and no port is fixed: several sweeps may run at a time.
+    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    options = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": _QUIET}
     specification = {
         number: {
             "cls": Nanny,
@@ -77,8 +79,8 @@ def _local(workers: int) -> Iterator[str]:
     before = dict(os.environ)
     try:
         with dask.config.set(settings):
-            here = {"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1", "port": 0}}
-            with SpecCluster(specification, here, silence_logs=_QUIET) as cluster:
+            scheduler = {"cls": Scheduler, "options": here | {"port": 0}}
+            with SpecCluster(specification, scheduler, silence_logs=_QUIET) as cluster:
                 yield cluster.scheduler_address
     finally:
         # A nanny sets the number of threads in its own process too, which is this one.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pandas as pd
 import pytest
@@ -144,17 +147,39 @@ def test_training_runs_on_any_scheduler_give_what_train_gives(written, tmp_path,
         assert set(rows.status) == {"done"}
 
 
+def test_a_worker_with_several_threads_is_refused(written, tmp_path, capfd):
+    from distributed import LocalCluster
+
+    grid = written(f"parameters: {TINY}\n")
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        pytest.raises(SweepError, match="does 2 cells at a time, which would share .*--nthreads 1"),
+    ):
+        sweep(grid, tmp_path / "out", scheduler=cluster.scheduler_address)
+    assert list(pd.read_csv(tmp_path / "out" / "results.csv").status) == ["failed"]
+
+
+def answers(place):
+    with contextlib.suppress(OSError), socket.create_connection(place, timeout=1):
+        return True
+    return False
+
+
 @pytest.mark.long
 def test_a_lost_scheduler_is_told(written, tmp_path, capfd):
     grid = written("notebook: mortal.ipynb\ngrid: {name: [kernel]}")
-    address = "tcp://127.0.0.1:48786"
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "48786", "--no-dashboard"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = free.getsockname()
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", str(place[1]), "--no-dashboard"]
     scheduler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
+        while not answers(place):
+            time.sleep(0.2)
         # It has no workers, so the sweep waits for some; meanwhile the scheduler goes.
-        threading.Timer(15, scheduler.kill).start()
+        threading.Timer(10, scheduler.kill).start()
         with pytest.raises(ConnectionError, match="the scheduler was lost; start the sweep again"):
-            sweep(grid, tmp_path / "out", scheduler=address)
+            sweep(grid, tmp_path / "out", scheduler="tcp://{}:{}".format(*place))
     finally:
         scheduler.kill()
         scheduler.wait()
