@@ -137,3 +137,4 @@ def test_the_project_s_own_grid_can_be_read():
     grid = read_grid(ROOT / "notebooks" / "grid.yml")
     assert len(grid.cells) > 1
     assert grid.minutes and grid.megabytes
+    assert grid.path.read_text() in (ROOT / "book" / "cluster.md").read_text()
