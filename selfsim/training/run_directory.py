@@ -91,7 +91,7 @@ def held(directory: Path, config: TrainConfig):
             raise FileExistsError(
                 f"directory: {str(directory)!r} is not empty and holds no run; need a new or empty one"
             )
-        lock = open(directory / LOCK, "a+", encoding="utf-8")
+        lock = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed by `with lock` below
     except OSError as error:
         if error.errno is None or isinstance(error, FileExistsError):
             raise
