@@ -7,17 +7,21 @@ Without it the same functions run as plain Python: right, and some hundred times
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
 from collections.abc import Callable
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable, *, fastmath: set[str] | bool = False) -> Callable:
     """Compile a loop over arrays at its first call, and keep the machine code on disk for the next process.
 
     Parameters
     ----------
     function : callable
         Of positional arguments only, self-contained: it may call numpy, but no other compiled loop.
+    fastmath : set of str or bool
+        Freedoms with the rounding of floats, by LLVM's names: "contract" fuses products into sums, "reassoc" reorders
+        sums, so that they run on vectors.
 
     Returns
     -------
@@ -31,9 +35,9 @@ def compiled(function: Callable) -> Callable:
         if numba is None:
             return function
         try:
-            return numba.njit(cache=True)(function)
+            return numba.njit(cache=True, fastmath=fastmath)(function)
         except RuntimeError:  # no folder to keep machine code in: compile in every process
-            return numba.njit(function)
+            return numba.njit(fastmath=fastmath)(function)
 
     @functools.wraps(function)
     def call(*arguments):
@@ -41,6 +45,12 @@ def compiled(function: Callable) -> Callable:
 
     call.plain = function
     return call
+
+
+@functools.cache
+def numba_is_installed() -> bool:
+    """Whether compiled loops would be compiled; numba is looked for, not imported."""
+    return importlib.util.find_spec("numba") is not None
 
 
 @functools.cache

@@ -10,7 +10,6 @@ does) and on torch tensors (on a GPU); `xp` is the module of either.
 
 from __future__ import annotations
 
-import functools
 from types import ModuleType
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from ..boxes.correlation_sum import Steps
+from .loops import compiled_loops_pay, scatter, sorted_by_radix, staircase_pass
 
 Array = np.ndarray | torch.Tensor
 
@@ -90,6 +90,9 @@ def staircase(u: Array, steps: Steps, xp: ModuleType) -> tuple[Array, Array]:
     area : array, 0-dim
     slope : array, shape (knots - 2,)
     """
+    if isinstance(u, np.ndarray) and compiled_loops_pay(len(u)):
+        slope = np.empty_like(u)
+        return staircase_pass(u, steps.total, steps.rise, slope), slope
     m = u * 2
     m -= steps.total
     distance = abs(m)
@@ -103,27 +106,23 @@ def staircase(u: Array, steps: Steps, xp: ModuleType) -> tuple[Array, Array]:
 
 
 def sorted_with_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Non-negative distances ``(pairs,)`` in ascending order, and the order; faster than `numpy.argsort` for float32.
+    """Non-negative distances ``(pairs,)`` in ascending order, and the order; `numpy.argsort`, but fast for float32.
 
-    Non-negative floats sort like their bits, and whole numbers can be sorted by radix, in a fifth of the time of
-    sorting floats: by torch where it is built with FBGEMM and they are many, else by numpy, which has a radix sort
-    for 16 bits (first by the lower half of the bits, then by the upper).
+    Non-negative floats sort like their bits, and whole numbers can be sorted by radix, in a fifth of the time.
     """
-    if values.dtype != np.float32 or not len(values):
-        order = np.argsort(values)
+    if values.dtype != np.float32 or not compiled_loops_pay(len(values)):
+        order = np.argsort(values, kind="stable")
         return values[order], order
-    if len(values) >= 32_768 and _radix_sort_in_torch():
-        bits, order = torch.from_numpy(values.view(np.int32)).sort()
-        return bits.numpy().view(np.float32), order.numpy()
-    keys = values.view(np.uint32)
-    keys = keys - keys.min()
-    by_lower = np.argsort(keys.astype(np.uint16), kind="stable")
-    keys >>= 16
-    upper = keys.astype(np.uint8 if keys.max() < 256 else np.uint16)
-    order = by_lower.take(np.argsort(upper.take(by_lower), kind="stable"))
-    return values.take(order), order
+    packed, spare = np.empty(len(values), dtype=np.uint64), np.empty(len(values), dtype=np.uint64)
+    result = sorted_by_radix(values.view(np.uint32), packed, spare)
+    return result[: len(values)].view(np.float32), result[len(values) :]
 
 
-@functools.cache
-def _radix_sort_in_torch() -> bool:
-    return "USE_FBGEMM" in torch.__config__.show()
+def unsorted(ascending: Array, order: Array) -> Array:
+    """The array with ``array[order] = ascending``."""
+    array = (np if isinstance(ascending, np.ndarray) else torch).empty_like(ascending)
+    if isinstance(ascending, np.ndarray) and compiled_loops_pay(len(ascending)):
+        scatter(ascending, order, array)
+    else:
+        array[order] = ascending
+    return array

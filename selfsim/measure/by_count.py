@@ -14,10 +14,10 @@ from ..boxes.complete_linkage import counts_at, merge_heights, merge_pairs
 from ..boxes.correlation_sum import Steps, surrogate_drop, surrogate_steps
 from ..boxes.greedy_coloring import counts_at as coloring_counts_at
 from ..validation import check_finite
-from .area import Array, Axis, sorted_with_order, staircase
+from .area import Array, Axis, sorted_with_order, staircase, unsorted
 from .distances import all_equal, equal_within, square_form
 from .options import RateOptions
-from .scales import fractions_below, scale_lengths, straight_through_slope, sum_over_scales
+from .scales import fractions_below, scale_lengths, sum_over_scales
 
 # Knots are worked through in pieces that stay in the processor's cache.
 _PIECE = 65_536
@@ -46,12 +46,10 @@ def value_and_slope(
             value, slope = measure.by_linkage(need_slope)
         case "greedy-coloring":
             value, slope = measure.by_coloring(), None
-        case _ if options.gradient == "straight-through":
-            value, slope = measure.by_scales(need_slope)
         case _ if options.scales is None:
             value, slope = measure.by_area(need_slope)
         case _:
-            value = measure.by_scales(False)[0]
+            value = measure.by_scales()
             slope = measure.by_area(True)[1] if need_slope else None
 
     def like_raw(result: Array | float) -> Tensor:
@@ -80,9 +78,7 @@ class _Rate:
             return value, None
         for place, change in zip(at, by_ends, strict=True):
             by_knot[place] += change
-        slope = self.xp.empty_like(self.raw)
-        slope[order] = by_knot
-        return value, slope
+        return value, unsorted(by_knot, order)
 
     def by_linkage(self, need_slope: bool) -> tuple[Array, Array | None]:
         """The rate of agglomerative boxes: a staircase with n - 1 steps, at the heights of the merges."""
@@ -102,15 +98,13 @@ class _Rate:
             slope[place] += change
         return value, slope
 
-    def by_scales(self, need_slope: bool) -> tuple[float, Tensor | None]:
-        """The paper's sum over scales, and its straight-through derivative."""
+    def by_scales(self) -> float:
+        """The paper's sum over scales."""
         axis = self.axis(*self.at_places())
         low, high, one = float(axis.low), float(axis.high), float(axis.one)
         at = scale_lengths(low / one, high / one, self.options.at_scales)
-        raw = torch.as_tensor(self.raw)
-        fraction = fractions_below(raw, at * one, open_ends=self.options.quantiles is not None)
-        value = sum_over_scales(surrogate_drop(fraction, self.n))
-        return value, straight_through_slope(raw / one, at, fraction, self.n) / one if need_slope else None
+        fraction = fractions_below(torch.as_tensor(self.raw), at * one, open_ends=self.options.quantiles is not None)
+        return sum_over_scales(surrogate_drop(fraction, self.n))
 
     def by_coloring(self) -> float:
         """The rate of greedy colouring, counted at each scale."""

@@ -6,26 +6,29 @@ Neuron ``i`` is the vector of its activations on the samples; the edge between t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import get_blas_funcs
 from torch import Tensor
 
 from ..validation import check_activations
+from .loops import compiled_loops_pay, distances_of_rows, fill_rows, keep_freed_memory
+
+# Rows of a block on a CPU: few enough for its cache, enough for the matrix product.
+_ROWS = 256
 
 
 class Scaled(NamedTuple):
-    """Neurons as rows, brought near 1 by an exact power of two, so that no square overflows or vanishes."""
+    """Activations brought near 1 by an exact power of two, so that no square overflows or vanishes."""
 
-    vectors: Tensor  # (neurons, samples)
-    scale: Tensor  # 0-dim; vectors are the activations times this
+    neurons: Tensor  # (samples, neurons), contiguous
+    scale: Tensor  # 0-dim; `neurons` are the activations times this
 
 
 def scaled_neurons(activations: Tensor) -> Scaled:
-    """Transpose ``(samples, neurons)`` to neurons as rows and divide by a power of two near their spread.
+    """Divide ``(samples, neurons)`` by a power of two near their spread.
 
     A power of two keeps every digit. Without it, float32 activations of 1e30 or 1e-30 have no finite, or no
     non-zero, squared distance. No synchronisation on a GPU.
@@ -34,49 +37,78 @@ def scaled_neurons(activations: Tensor) -> Scaled:
     low, high = torch.aminmax(activations)
     exponent = torch.frexp(high - low).exponent.clamp(-120, 120)
     scale = torch.exp2((-exponent).to(activations.dtype))
-    return Scaled((activations.t() * scale).contiguous(), scale)
+    return Scaled((activations * scale).contiguous(), scale)
 
 
-def raw_distances(vectors: Tensor) -> Tensor:
-    """Condensed Euclidean distances ``(pairs,)`` between the rows, in scipy's order of pairs.
+def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
+    """Euclidean distances ``(pairs,)`` between the columns of ``(samples, neurons)``, in scipy's order of pairs.
 
-    Differences are taken before squares, so that a common offset costs no digits.
+    With `rows`, only those between these neurons and all later ones: a part of the whole without a gap. Differences
+    are taken before squares, so that a common offset costs no digits.
     """
-    return torch.pdist(vectors)
+    n = neurons.shape[1]
+    first, stop = (0, n) if rows is None else (rows.start, rows.stop)
+    pairs = _pairs_before(stop, n) - _pairs_before(first, n)
+    if neurons.device.type == "cpu" and compiled_loops_pay(pairs):
+        keep_freed_memory()
+        distances = neurons.new_empty(pairs)
+        distances_of_rows(neurons.numpy(), first, stop, distances.numpy())
+        return distances
+    vectors = neurons.t().contiguous()
+    if stop - first == n:
+        return torch.pdist(vectors)
+    block = torch.cdist(vectors[first:stop], vectors[first:], compute_mode="donot_use_mm_for_euclid_dist")
+    return block[_above_diagonal(block)]
 
 
-def gradient_of_distances(vectors: Tensor, distances: Tensor, slope: Tensor) -> Tensor:
-    """Gradient ``(neurons, samples)`` of a value whose derivative by each raw pair distance is `slope`.
+def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice) -> None:
+    """Add to `gradient` what the pairs of `rows` with later neurons contribute; all ``(samples, neurons)``.
 
-    With ``W_ij = slope_ij / distance_ij`` it is ``rowsum(W) * X - W X``: one matrix product instead of a pass
-    over pairs and samples. A pair at distance 0 has no direction and gets none.
+    A value whose derivative by the distance of i and j is ``weight_ij * distance_ij`` has the gradient ``rowsum(W) X
+    - W X``: two matrix products for a block of rows instead of a pass over pairs and samples. The two terms nearly
+    cancel where neurons share an offset, which would cost digits: X is to be `centred`.
     """
-    weight = slope / distances
+    first, stop = rows.start, rows.stop
+    block = weight.new_empty(stop - first, centred.shape[1] - first)
+    square, beyond = block[:, : stop - first], block[:, stop - first :]
+    if weight.device.type == "cpu" and compiled_loops_pay(len(weight)):
+        fill_rows(weight.numpy(), block.numpy())
+    else:
+        block.zero_()[_above_diagonal(block)] = weight
+        square += square.t().clone()
+    gradient[:, rows] += centred[:, rows] * block.sum(1) - centred[:, first:] @ block.t()
+    if stop < centred.shape[1]:
+        gradient[:, stop:] += centred[:, stop:] * beyond.sum(0) - centred[:, rows] @ beyond
+
+
+def _above_diagonal(block: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a block (rows, neurons from the first row on) has each of its pairs, in the order of pairs."""
+    i, j = torch.triu_indices(*block.shape, 1, device=block.device)
+    return i, j
+
+
+def row_blocks(neurons: Tensor, max_bytes: int | None = None) -> Iterator[tuple[slice, slice]]:
+    """Neighbouring rows, and their pairs with all later neurons, which with what is made of them fit `max_bytes`."""
+    n = neurons.shape[1]
+    if max_bytes is None:  # a block that stays in a processor's cache; a GPU takes all at once
+        size = _ROWS if neurons.device.type == "cpu" else n
+    else:  # about six arrays of the size of the block
+        size = max(1, max_bytes // (6 * n * neurons.element_size()))
+    for first in range(0, n - 1, size):
+        stop = min(first + size, n)
+        yield slice(first, stop), slice(_pairs_before(first, n), _pairs_before(stop, n))
+
+
+def _pairs_before(row: int, n: int) -> int:
+    return row * (2 * n - row - 1) // 2
+
+
+def by_distance(value: Tensor, distances: Tensor) -> Tensor:
+    """`value` divided by each distance; 0 for a pair at distance 0, which has no direction."""
+    ratio = value / distances
     if distances.device.type != "cpu" or distances.min() == 0:
-        weight = torch.where(distances > 0, weight, 0.0)
-    # Centred, the two terms nearly cancel less: an offset of 1000 would cost three digits.
-    centred = vectors - vectors.mean(0)
-    # With a column of ones, the product gives the sums of rows as well.
-    columns = torch.cat([centred, centred.new_ones(len(centred), 1)], 1)
-    product = _symmetric_times(weight, columns)
-    return centred * product[:, -1:] - product[:, :-1]
-
-
-def _symmetric_times(condensed: Tensor, columns: Tensor) -> Tensor:
-    """``W @ columns`` for the symmetric matrix with zero diagonal that `condensed` stands for."""
-    n = len(columns)
-    if condensed.device.type != "cpu":
-        return square_form(condensed, n) @ columns
-    # BLAS reads one triangle only, so the other need not be written.
-    upper = np.empty((n, n), dtype=condensed.numpy().dtype)
-    values, start = condensed.numpy(), 0
-    for i in range(n - 1):
-        stop = start + n - i - 1
-        upper[i, i + 1 :] = values[start:stop]
-        start = stop
-    np.fill_diagonal(upper, 0)
-    symm = get_blas_funcs("symm", (upper,))
-    return torch.from_numpy(symm(1.0, upper.T, columns.numpy().T, side=1, lower=1).T)
+        ratio = torch.where(distances > 0, ratio, 0.0)
+    return ratio
 
 
 def square_form(condensed: Tensor, n: int) -> Tensor:
@@ -109,14 +141,14 @@ class OfDistances(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, activations: Tensor, evaluate: Callable) -> Tensor:
-        vectors, scale = scaled_neurons(activations)
-        distances = raw_distances(vectors)
+        neurons, scale = scaled_neurons(activations)
+        distances = raw_distances(neurons)
         one = scale * activations.shape[0] ** 0.5
         value, slope = evaluate(distances, one, ctx.needs_input_grad[0])
         if slope is None:
             ctx.mark_non_differentiable(value)
         else:
-            ctx.save_for_backward(vectors, scale, distances, slope)
+            ctx.save_for_backward(neurons, scale, distances, slope)
         return value
 
     @staticmethod
@@ -124,11 +156,12 @@ class OfDistances(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         if not ctx.saved_tensors:
             return None, None
-        vectors, scale, distances, slope = ctx.saved_tensors
-        gradient = gradient_of_distances(vectors, distances, slope) * (upstream * scale)
-        # In the layout of the activations: a transposed one would send what comes after through another path of
-        # the matrix library, and a constraint of weight 0 would change the last bits of a training.
-        return gradient.t().contiguous(), None
+        neurons, scale, distances, slope = ctx.saved_tensors
+        centred = neurons - neurons.mean(1, keepdim=True)
+        gradient = torch.zeros_like(neurons)
+        for rows, pairs in row_blocks(neurons):
+            add_gradient(gradient, centred, by_distance(slope[pairs], distances[pairs]), rows)
+        return gradient * (upstream * scale), None
 
 
 def pair_distances(activations: Tensor | np.ndarray) -> Tensor:
@@ -166,5 +199,5 @@ def pair_distances(activations: Tensor | np.ndarray) -> Tensor:
     activations = check_activations(activations, min_neurons=2).detach()
     if activations.device.type not in ("cpu", "cuda"):
         return pair_distances(activations.cpu()).to(activations.device)
-    vectors, scale = scaled_neurons(activations)
-    return raw_distances(vectors) / scale / activations.shape[0] ** 0.5
+    neurons, scale = scaled_neurons(activations)
+    return raw_distances(neurons) / scale / activations.shape[0] ** 0.5

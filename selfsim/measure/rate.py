@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..validation import check_activations, check_finite
-from .blocks import BlockedRate
+from .blocks import RateOverScales
 from .by_count import value_and_slope
 from .distances import OfDistances, equal_within, raw_distances, scaled_neurons, square_form
 from .options import RateOptions
@@ -127,21 +127,19 @@ def _rate(activations: Tensor, options: RateOptions) -> Tensor:
 # numpy's sort and scipy's linkage cannot be traced; inside a compiled graph they run as they are.
 @torch.compiler.disable
 def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
-    if options.max_bytes is not None:
-        if activations.requires_grad and torch.is_grad_enabled() and options.gradient == "exact":
-            raise ValueError(
-                "max_bytes: got it with gradient='exact', which needs all distances; need 'straight-through'"
-            )
-        return BlockedRate.apply(activations, options.scales, options.max_bytes, options.check)
-
+    needs_all = options.gradient == "exact" and activations.requires_grad and torch.is_grad_enabled()
+    if options.max_bytes is not None and needs_all:
+        raise ValueError("max_bytes: got it with gradient='exact', which needs all distances; need 'straight-through'")
+    if options.gradient == "straight-through" or options.max_bytes is not None:
+        return RateOverScales.apply(activations, options.at_scales, options.max_bytes, options.check)
     return OfDistances.apply(activations, functools.partial(value_and_slope, activations, options))
 
 
 def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
     """Derivative of the rate by the length of each edge, ``(pairs,)``, in scipy's order of pairs."""
-    vectors, scale = scaled_neurons(activations.detach())
+    neurons, scale = scaled_neurons(activations.detach())
     one = scale * activations.shape[0] ** 0.5
-    return value_and_slope(activations, options, raw_distances(vectors), one, True)[1] * one
+    return value_and_slope(activations, options, raw_distances(neurons), one, True)[1] * one
 
 
 def _standardized(activations: Tensor, *, check: bool) -> Tensor:
@@ -162,5 +160,5 @@ def _standardized(activations: Tensor, *, check: bool) -> Tensor:
 def _without_most_distant(activations: Tensor, k: int) -> Tensor:
     """Ascending indices of all neurons but the `k` with the largest mean distance to the others."""
     n = activations.shape[1]
-    mean_distance = square_form(raw_distances(scaled_neurons(activations).vectors), n).sum(1)
+    mean_distance = square_form(raw_distances(scaled_neurons(activations).neurons), n).sum(1)
     return mean_distance.argsort()[: n - k].sort().values

@@ -8,6 +8,7 @@ for all pairs, so it is tabulated once and read off.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,9 +16,8 @@ from numpy.polynomial import chebyshev
 from torch import Tensor
 
 from ..boxes.correlation_sum import surrogate_count
-from .area import sorted_with_order
+from .loops import chebyshev_sum, compiled_loops_pay, count_between
 
-# Distances are sorted in pieces that stay in the processor's cache; counting needs no order across pieces.
 _PIECE = 32_768
 
 
@@ -35,8 +35,15 @@ def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
         ascending = distances.detach().sort().values
         return torch.searchsorted(ascending, torch.as_tensor(limits, device=distances.device)).cpu().numpy()
     array = distances.detach().numpy()
-    pieces = (sorted_with_order(array[i : i + _PIECE])[0] for i in range(0, len(array), _PIECE))
-    return np.sum([np.searchsorted(piece, limits, side="left") for piece in pieces], axis=0)
+    if not compiled_loops_pay(len(array)):
+        return np.searchsorted(np.sort(array), limits, side="left")
+    # Non-negative floats have the order of their bits, and where their leading bits are, a table knows.
+    bits = limits.view(f"i{limits.itemsize}")
+    shift = max(0, int(bits[-1] - bits[0]).bit_length() - 13)
+    table = np.searchsorted(bits, bits[0] + (np.arange(2**13, dtype=bits.dtype) << shift), side="right")
+    counts = np.zeros(len(limits) + 1, dtype=np.int64)
+    count_between(array.view(bits.dtype), bits, table, shift, counts)
+    return np.cumsum(counts[:-1])
 
 
 def fractions_below(distances: Tensor, scales_at: np.ndarray, *, open_ends: bool = False) -> np.ndarray:
@@ -63,46 +70,43 @@ def sum_over_scales(drop: np.ndarray) -> float:
     return float(2 * np.mean(np.abs(np.linspace(0.0, 1.0, len(drop)) - drop)))
 
 
-def straight_through_slope(lengths: Tensor, at: np.ndarray, fraction: np.ndarray, n: int) -> Tensor:
-    """The paper's derivative of S by each of the `lengths`, in their dtype; any part of the layer's pairs.
+def straight_through_weight(fraction: np.ndarray, n: int) -> np.ndarray:
+    """Weights ``(scales,)`` of the paper's derivative of S by a length d, ``h(d) = sum_i weight_i sigmoid'(l_i - d)``.
 
-    ``h(d) = -(n / P) sum_i dS/dC_i sigmoid'(l_i - d)``; the signs at the two end scales are rounding noise in the
-    published code and are zero here.
+    ``weight_i = -(n / P) dS/dC_i``; the signs at the two end scales are rounding noise in the published code and are
+    zero here.
     """
-    scales = len(at)
+    scales = len(fraction)
     count = surrogate_count(fraction, n)
     residual = (1 - np.linspace(0.0, 1.0, scales)) - np.log(count) / math.log(n)
     by_fraction = (
         np.sign(residual) * (2 / scales) * (n - 1) ** 2 / (count * math.log(n) ** 2 * (1 + (n - 1) * fraction))
     )
     by_fraction[[0, -1]] = 0.0
-    weight = -by_fraction * n / (n * (n - 1) / 2)
-    return _bump_sum(lengths, at, weight)
+    return -by_fraction * n / (n * (n - 1) / 2)
 
 
-def _bump_sum(lengths: Tensor, at: np.ndarray, weight: np.ndarray) -> Tensor:
-    """``sum_i weight_i sigmoid'(at_i - d)`` for every d in `lengths`."""
+def bump_sum(at: np.ndarray, weight: np.ndarray, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """The function ``sum_i weight_i sigmoid'(at_i - d)`` of any tensor of lengths d ``(pairs,)`` of this type."""
     low, high = float(at[0]), float(at[-1])
     half = (high - low) / 2
     # sigmoid' has its nearest poles at distance pi: this is the rate at which a Chebyshev series converges.
     ratio = math.pi / half + math.hypot(1.0, math.pi / half)
-    digits = 17 if lengths.dtype == torch.float64 else 10
+    digits = 17 if dtype == torch.float64 else 10
     degree = math.ceil(digits * math.log(10) / math.log(ratio))
     if degree <= 64:
         series = chebyshev.Chebyshev.interpolate(lambda d: _bumps(d, at, weight), degree, domain=[low, high])
+        return lambda lengths: _series(series.coef, low + half, half, lengths)
 
-        def evaluate(piece: Tensor) -> Tensor:
-            return _clenshaw(series.coef, (piece - (low + half)) / half)
-    else:  # too wide a range for a short series: the sum itself
+    def directly(lengths: Tensor) -> Tensor:  # too wide a range for a short series: the sum itself
         at_, weight_ = (torch.as_tensor(array).to(lengths) for array in (at, weight))
+        pieces = [
+            (((at_ - piece[:, None]) / 2).clamp_(-40, 40).cosh_().square_().reciprocal_() @ weight_) / 4
+            for piece in lengths.split(_PIECE)
+        ]
+        return torch.cat(pieces)
 
-        def evaluate(piece: Tensor) -> Tensor:
-            return (((at_ - piece[:, None]) / 2).clamp_(-40, 40).cosh_().square_().reciprocal_() @ weight_) / 4
-
-    out = torch.empty_like(lengths)
-    for target, piece in zip(out.split(_PIECE), lengths.split(_PIECE), strict=True):
-        target.copy_(evaluate(piece))
-    return out
+    return directly
 
 
 def _bumps(d: np.ndarray, at: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -110,8 +114,14 @@ def _bumps(d: np.ndarray, at: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return (weight / (4 * np.cosh(np.clip((at - d[:, None]) / 2, -300, 300)) ** 2)).sum(1)
 
 
-def _clenshaw(coefficients: np.ndarray, x: Tensor) -> Tensor:
-    """A Chebyshev series at every x, by Clenshaw's recurrence, in place on three buffers."""
+def _series(coefficients: np.ndarray, middle: float, half: float, lengths: Tensor) -> Tensor:
+    """A Chebyshev series on ``middle ± half`` at all `lengths`, by Clenshaw's recurrence."""
+    if lengths.device.type == "cpu" and compiled_loops_pay(len(lengths)):
+        values, out = lengths.numpy(), torch.empty_like(lengths)
+        numbers = (values.dtype.type(number) for number in (middle, half))
+        chebyshev_sum(coefficients.astype(values.dtype), *numbers, values, out.numpy())
+        return out
+    x = (lengths - middle) / half
     twice = 2 * x
     current, previous = torch.zeros_like(x), torch.zeros_like(x)
     for c in coefficients[:0:-1].tolist():
