@@ -1,0 +1,106 @@
+"""Weights: from a file or a tag, with a head for other classes, never executed, with errors that help."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from selfsim import create
+
+
+def tiny(**options) -> torch.nn.Module:
+    return create("resnet34", **{"size": "tiny", "num_classes": 10} | options)
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_from_a_local_file(tmp_path, wrap, prefix):
+    model = tiny()
+    torch.save(wrap({prefix + name: value for name, value in model.state_dict().items()}), tmp_path / "weights.pt")
+    assert same(model, tiny(weights=tmp_path / "weights.pt"))
+
+
+def test_from_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors comes with timm")
+    model = tiny()
+    safetensors.save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    assert same(model, tiny(weights=tmp_path / "weights.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["mlp", "resmlp", "mixer", "vit_small", "pvt", "vgg11", "resnet34", "poolformer"])
+def test_a_head_for_other_classes_is_left_as_initialised_with_a_warning(tmp_path, name):
+    model = create(name, size="tiny", num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    with pytest.warns(UserWarning, match="is for 7 classes, the model has 10") as warned:
+        again = create(name, size="tiny", num_classes=10, weights=tmp_path / "weights.pt")
+    assert len(warned) == 2  # weight and bias
+    state = model.state_dict()
+    differ = [key for key, value in again.state_dict().items() if not torch.equal(value, state[key])]
+    assert len(differ) == 2
+
+
+class Boom:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit",))
+
+
+@pytest.mark.parametrize("how", ["in a state dict", "alone", "plain pickle"])
+def test_nothing_in_the_file_is_executed(tmp_path, how):
+    path = tmp_path / "weights.pt"
+    if how == "plain pickle":
+        path.write_bytes(pickle.dumps(Boom()))
+    else:
+        torch.save({"head.weight": Boom()} if how == "in a state dict" else Boom(), path)
+    with pytest.raises(pickle.UnpicklingError, match="(?i)weights.only"):
+        tiny(weights=path)
+
+
+def test_files_that_do_not_fit(tmp_path):
+    path = tmp_path / "weights.pt"
+    with pytest.raises(FileNotFoundError, match="weights: no file"):
+        tiny(weights=path)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(ValueError, match="weights: weights.pt holds no state dict"):
+        tiny(weights=path)
+    torch.save(tiny(in_chans=1).state_dict(), path)
+    with pytest.raises(ValueError, match=r"does not fit ResNet at this size \(of another shape: conv1.weight\)"):
+        tiny(weights=path)
+    torch.save({**tiny().state_dict(), "extra": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"left over: extra\)"):
+        tiny(weights=path)
+    torch.save(create("mlp", size="tiny", num_classes=10).state_dict(), path)
+    with pytest.raises(ValueError, match=r"missing: conv1.weight, .* and \d+ more; left over: blocks"):
+        tiny(weights=path)
+
+
+def offline(*args, pretrained, **kwargs):
+    raise OSError("no network")
+
+
+def test_pretrained_without_a_network_says_what_to_do(monkeypatch):
+    import timm
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(RuntimeError, match="weights of 'resnet34' could not be fetched.*pass the file as weights="):
+        tiny(size="paper", pretrained=True)
+
+
+@pytest.mark.parametrize("tag", ["a1_in1k", "resnet34.a1_in1k"])
+def test_a_tag_is_passed_on(monkeypatch, tag):
+    import timm
+
+    asked = []
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"])))
+    tiny(size="paper", pretrained=tag)
+    assert asked == [("resnet34.a1_in1k", True)]
+
+
+def test_an_unknown_tag_names_the_known():
+    with pytest.raises(ValueError, match="pretrained: got 'a1_in1', need one of 'a1_in1k', .*did you mean 'a1_in1k'"):
+        tiny(size="paper", pretrained="a1_in1")
