@@ -155,6 +155,7 @@ def propose_constraint(
     if penalty == 0:
         raise ValueError(f"model: the penalty has no gradient at target {target:g}; need layers that can be trained")
     weight = float(f"{share * task / penalty:.2g}")
+    worst = max(weight * p / t if t else math.inf for t, p in lengths)
     rates = {layer: rate(values) for layer, values in probe.activations.items()}
     inside = sum(bands[layer].low <= rate <= bands[layer].high for layer, rate in rates.items())
     below = sum(rate < target for rate in rates.values())
@@ -163,7 +164,9 @@ def propose_constraint(
         f"the median and {min(low):.3f} at least. After the short training without constraint {inside} of {len(rates)} "
         f"layers lie inside their bands, and {below} below the target: these would be pulled up.",
         f"weight {weight:g}: the penalty's gradient is then {share:g} times as long as the task's (medians over "
-        f"{len(lengths)} steps of the short training: {penalty:.2g} at weight 1, and {task:.2g}).",
+        f"{len(lengths)} steps of the short training: {penalty:.2g} at weight 1, and {task:.2g}). At one of them it is "
+        f"{worst:.2g} times as long"
+        + (": training may not get under way, let the weight be less or the target fall later." if worst > 1 else "."),
         "Rates depend on the batch size: propose anew when it changes. Beside the rate, watch the accuracy, the rate "
         "without the most distant neurons, and the median distance.",
     )

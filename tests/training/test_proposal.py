@@ -72,6 +72,12 @@ def test_weight_and_target_are_what_the_reasons_say(model, batches):
     assert f"weight {proposal.weight:g}" in proposal.reasons[1]
 
 
+@pytest.mark.parametrize(("share", "warned"), [(0.01, False), (20.0, True)])
+def test_warns_where_the_penalty_outweighs_the_task(model, batches, share, warned):
+    proposal = propose_constraint(model, batches[:1], steps=2, share=share, draws=2, device="cpu")
+    assert ("training may not get under way" in proposal.reasons[1]) == warned
+
+
 def test_leaves_the_model_and_random_states_alone(model, batches):
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     model.eval()

@@ -1,0 +1,114 @@
+"""Does the default constraint do on every architecture what it is meant to? Its weight and target, checked.
+
+    .venv/bin/python benchmarks/defaults.py                  # prints a table, writes results/benchmarks/defaults.json
+    .venv/bin/python benchmarks/defaults.py --only mlp pvt   # these alone; the others are kept as they are
+
+Every architecture at its tiny size is trained on the digits, without constraint and with several weights, from the
+same seeds. The file is written after each run, and runs that it has are not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from pathlib import Path
+
+import torch
+
+from selfsim import TrainConfig, activations, load_images, pair_distances, ss_rate, train
+from selfsim.training.environment import environment_facts
+from selfsim.uncertainty import paired_difference
+
+TARGET = 0.1
+WEIGHTS = (0.0, 10.0, 30.0, 3.0, 1.0)  # 0 is the unconstrained run; in the order in which they are done
+# Chosen so that each learns the digits in some seconds, without a constraint in view.
+SETTINGS = {
+    "mlp": {"epochs": 12},
+    "vit_small": {"epochs": 12, "batch_size": 64, "learning_rate": 3e-3},
+    "vit_base": {"epochs": 12, "batch_size": 64, "learning_rate": 3e-3},
+    "resmlp": {"epochs": 12, "batch_size": 64, "learning_rate": 3e-3},
+    "mixer": {"epochs": 12, "batch_size": 64, "learning_rate": 3e-3},
+    "vgg11": {"epochs": 8},
+    "resnet34": {"epochs": 8},
+    "resnet50": {"epochs": 8},
+    "pvt": {"epochs": 10},
+    "poolformer": {"epochs": 12},
+}
+MEASURES = {
+    "rate": ss_rate,
+    "rate without 3": lambda x: ss_rate(x, leave_out=3),
+    "rate of quantiles": lambda x: ss_rate(x, quantiles=(0.01, 0.99)),
+    "median distance": lambda x: pair_distances(x).median(),
+}
+
+
+def one_run(name: str, weight: float, seed: int, images) -> dict:
+    constraint = {"target": TARGET, "weight": weight} if weight else None
+    run = train(TrainConfig(name, constraint=constraint, seed=seed, **SETTINGS[name]), images=images, device="cpu")
+    layers = activations(run.model, images.batches("validation"), samples=128, device="cpu").values()
+    means = {key: statistics.fmean(float(measure(x)) for x in layers) for key, measure in MEASURES.items()}
+    accuracy = run.series("accuracy", split="test")[-1]
+    return {"architecture": name, "weight": weight, "seed": seed, **means, "accuracy": accuracy}
+
+
+def table(rows: list[dict]) -> list[dict]:
+    """Means over seeds, with the factor of the median distance and the paired difference of the accuracy."""
+    lines = []
+    for name in dict.fromkeys(row["architecture"] for row in rows):
+        for weight in sorted({row["weight"] for row in rows if row["architecture"] == name}):
+            held, free = (
+                {row["seed"]: row for row in rows if (row["architecture"], row["weight"]) == (name, w)}
+                for w in (weight, 0.0)
+            )
+            seeds = sorted(held.keys() & free.keys())
+            if not seeds:
+                continue
+            line = {"architecture": name, "weight": weight, "seeds": len(seeds)}
+            line |= {
+                key: statistics.fmean(held[s][key] for s in seeds)
+                for key in ("rate", "rate without 3", "rate of quantiles", "accuracy")
+            }
+            line["distance factor"] = statistics.geometric_mean(
+                held[s]["median distance"] / free[s]["median distance"] for s in seeds
+            )
+            change = paired_difference([held[s]["accuracy"] for s in seeds], [free[s]["accuracy"] for s in seeds])
+            line |= {"accuracy change": change.estimate, "low": change.low, "high": change.high}
+            lines.append(line)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/defaults.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(arguments.output.read_text(encoding="utf-8"))["runs"] if arguments.output.exists() else []
+    done = {(row["architecture"], row["weight"], row["seed"]) for row in rows}
+    images = load_images("digits")
+    order = list(SETTINGS)
+    for seed, weight, name in itertools.product(range(arguments.seeds), WEIGHTS, arguments.only):
+        if (name, weight, seed) in done:
+            continue
+        rows.append(one_run(name, weight, seed, images))
+        rows.sort(key=lambda row: (order.index(row["architecture"]), row["weight"], row["seed"]))
+        result = {"target": TARGET, "settings": SETTINGS, "table": table(rows), "runs": rows}
+        result["environment"] = environment_facts("cpu")
+        partial = arguments.output.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        partial.replace(arguments.output)
+    for line in table(rows):
+        print(
+            f"{line['architecture']:12s} weight {line['weight']:4g}  rate {line['rate']:.3f}  without 3 "
+            f"{line['rate without 3']:.3f}  quantiles {line['rate of quantiles']:.3f}  distance x "
+            f"{line['distance factor']:.2f}  accuracy {line['accuracy']:.3f} ({line['accuracy change']:+.3f} "
+            f"[{line['low']:+.3f}, {line['high']:+.3f}])"
+        )
+
+
+if __name__ == "__main__":
+    main()
