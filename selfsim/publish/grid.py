@@ -24,16 +24,8 @@ from selfsim.publish.runner import chapter_fingerprint
 if TYPE_CHECKING:
     from selfsim.training.config import TrainConfig
 
-_NUMBER = (int, float)
-_KEYS = {
-    "description": str,
-    "notebook": str,
-    "parameters": dict,
-    "grid": dict,
-    "cells": list,
-    "minutes": _NUMBER,
-    "megabytes": _NUMBER,
-}
+_KEYS = {"description": str, "notebook": str, "parameters": dict, "grid": dict, "cells": list}
+_SIZES = dict.fromkeys(("minutes", "megabytes"), (int, float))
 
 
 @dataclass(frozen=True)
@@ -86,29 +78,26 @@ def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Gr
         raise FileNotFoundError(f"{path}: no such grid")
     content = read_yaml(path)
     try:
-        check_table(content, _KEYS, "grid file")
-        for key in ("minutes", "megabytes"):
-            if content.get(key, 1) <= 0:
-                raise ValueError(f"{key}: got {content[key]}, need more than 0")
+        check_table(content, _KEYS | _SIZES, "grid file")
         notebook = path.parent / content["notebook"] if "notebook" in content else None
         if notebook and not notebook.is_file():
             raise FileNotFoundError(f"notebook: there is no {notebook}")
         types = notebook_parameters(notebook) if notebook else config_types()
         given = {name: parse_value(name, text, _type_of(name, types, "-p")) for name, text in overrides}
-        fixed = _checked(content.get("parameters", {}), types, "parameters") | given
+        fixed = _checked(content.get("parameters", {}), types, "parameters")
+        lists = {name: values for name, values in content.get("grid", {}).items() if name not in given}
         cells = {}
-        for number, varied in enumerate(_combinations(content, types, given), 1):
+        for number, varied in enumerate(_combinations(content.get("cells", [{}]), lists, types), 1):
             try:
-                cell = _cell(fixed | varied, varied, notebook)
-            except ValueError as error:
+                cell = _cell(fixed | varied | given, varied, notebook)
+            except (ValueError, TypeError) as error:
                 raise ValueError(f"cell {number} {varied}: {error}") from error
             if cell.name in cells:
                 raise ValueError(f"cell {number} {varied}: asked for twice, also as {cells[cell.name].varied}")
             cells[cell.name] = cell
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{path}: {error}") from error
-    sizes = {key: content.get(key) for key in ("minutes", "megabytes")}
-    return Grid(path, content.get("description", ""), tuple(cells.values()), **sizes)
+    return Grid(path, content.get("description", ""), tuple(cells.values()), *map(content.get, _SIZES))
 
 
 def config_types() -> dict[str, str]:
@@ -119,20 +108,16 @@ def config_types() -> dict[str, str]:
     return {field.name: str(field.type).replace("Mapping", "table") for field in fields(TrainConfig)}
 
 
-def _combinations(content: dict, types: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What each cell has of its own, in the order of the file, but for what is given anew."""
-    tables, lists = content.get("cells", [{}]), content.get("grid", {})
+def _combinations(tables: list, lists: Mapping[str, Any], types: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """What each cell has of its own, in the order of the file."""
     for name, values in [("cells", tables), *((f"grid: {name}", values) for name, values in lists.items())]:
         if not isinstance(values, list) or not values:
             raise ValueError(f"{name}: got {values!r}, need a list with at least one value")
-    factors = [[_checked(table, types, "cells") for table in tables]]
-    factors += [[_checked({name: value}, types, "grid") for value in values] for name, values in lists.items()]
-    if both := {name for table in tables for name in table} & {*lists}:
-        raise ValueError(f"cells: {min(both)}: is in the grid too, need it in one of them")
-    for parts in itertools.product(
-        *(factor for factor in factors if not {*factor[0]} & {*given} or factor is factors[0])
-    ):
-        yield {name: value for part in parts for name, value in part.items() if name not in given}
+    for table, *values in itertools.product(tables, *lists.values()):
+        own, listed = _checked(table, types, "cells"), _checked(dict(zip(lists, values, strict=True)), types, "grid")
+        if both := own.keys() & listed:
+            raise ValueError(f"cells: {min(both)}: is in the grid too, need it in one of them")
+        yield own | listed
 
 
 def _checked(values: Any, types: Mapping[str, str], where: str) -> dict[str, Any]:
@@ -160,8 +145,6 @@ def _cell(values: dict[str, Any], varied: dict[str, Any], notebook: Path | None)
         return Cell(chapter.name, values, varied, chapter, chapter_fingerprint(chapter))
     from selfsim.training.config import TrainConfig
 
-    if "architecture" not in values:
-        raise ValueError("architecture: got none, need one")
     plain = {name: value for name, value in values.items() if "." not in name}
     options = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
     if options:

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,8 +127,12 @@ def sweep(
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
         waiting = [cell for cell in grid.cells if plan.states[cell.name] != "done"]
         tables = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
-        cluster = connected(scheduler, workers=plan.workers or 0) if waiting else nullcontext()
-        failed = _do(waiting, folder, tables, cluster, retries, progress)
+        shutil.rmtree(folder / "failed", ignore_errors=True)
+        write_results(tables.values(), folder)
+        failed = {}
+        if waiting:
+            with connected(scheduler, workers=plan.workers or 0) as client:
+                failed = _do(client, waiting, folder, tables, retries, progress)
     if failed:
         lines = [f"{name}: {told.strip().splitlines()[-1]}" for name, told in failed.items()]
         told = f"{len(failed)} of {len(grid.cells)} cells failed; their tracebacks are in {folder / 'failed'}"
@@ -138,29 +141,24 @@ def sweep(
 
 
 def _do(
-    waiting: list[Cell], folder: Path, tables: dict[str, DataFrame], cluster: AbstractContextManager, retries, progress
+    client: Client, waiting: list[Cell], folder: Path, tables: dict[str, DataFrame], retries: int, progress: bool
 ) -> dict[str, str]:
     """Do the cells, keep the tables up to date; tracebacks of those that failed, by name."""
     failed, due = {}, 0.0
-    if len(waiting) < len(tables):
-        say(f"{len(tables) - len(waiting)} of {len(tables)} cells are kept from an earlier sweep", progress)
-    shutil.rmtree(folder / "failed", ignore_errors=True)
-    write_results(tables.values(), folder)
     try:
-        with cluster as client:
-            for ended, (cell, outcome) in enumerate(_outcomes(client, waiting, folder, retries, progress), 1):
-                how = "failed" if outcome.failure else "done"
-                say(f"{cell.name}: {how} in {outcome.seconds:.0f} s ({ended} of {len(waiting)})", progress)
-                if outcome.failure:
-                    failed[cell.name] = outcome.failure
-                    (folder / "failed").mkdir(exist_ok=True)
-                    (folder / "failed" / f"{cell.name}.txt").write_text(outcome.failure, encoding="utf-8")
-                tables[cell.name] = cell_table(cell, folder, how)
-                started = time.monotonic()
-                if started >= due:
-                    write_results(tables.values(), folder)
-                    # A large table is not written after each of many short cells.
-                    due = time.monotonic() + 9 * (time.monotonic() - started)
+        for ended, (cell, outcome) in enumerate(_outcomes(client, waiting, folder, retries, progress), 1):
+            how = "failed" if outcome.failure else "done"
+            say(f"{cell.name}: {how} in {outcome.seconds:.0f} s ({ended} of {len(waiting)})", progress)
+            if outcome.failure:
+                failed[cell.name] = outcome.failure
+                (folder / "failed").mkdir(exist_ok=True)
+                (folder / "failed" / f"{cell.name}.txt").write_text(outcome.failure, encoding="utf-8")
+            tables[cell.name] = cell_table(cell, folder, how)
+            started = time.monotonic()
+            if started >= due:
+                write_results(tables.values(), folder)
+                # A large table is not written after each of many short cells.
+                due = time.monotonic() + 9 * (time.monotonic() - started)
     finally:
         write_results(tables.values(), folder)
     return failed
@@ -172,9 +170,13 @@ def _outcomes(
     """Cells with their outcomes as they end; those that died on the way are tried again."""
     from distributed import as_completed
 
-    if not cells:
-        return
-    if not client.nthreads():
+    threads = client.nthreads().values()
+    if max(threads, default=1) > 1:
+        raise ValueError(
+            f"scheduler: its workers have up to {max(threads)} threads, need one each, since runs in one process would "
+            "share its random states: dask worker ADDRESS --nthreads 1"
+        )
+    if not threads:
         say("the scheduler has no workers yet; cells start when some come", progress)
     attempts: Counter[str] = Counter()
     owners: dict[str, Cell] = {}

@@ -30,7 +30,6 @@ def do_cell(cell: Cell, folder: Path) -> Outcome:
     started, failure, died = time.monotonic(), "", False
     with warnings.catch_warnings(record=True) as caught:
         try:
-            _check_worker()
             if not folder.is_dir():
                 raise FileNotFoundError(
                     f"{folder}: this worker does not see the sweep's folder; need one that all share"
@@ -47,20 +46,6 @@ def do_cell(cell: Cell, folder: Path) -> Outcome:
             failure = traceback.format_exc()
     warned = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return Outcome(time.monotonic() - started, warned, failure, died)
-
-
-def _check_worker() -> None:
-    from distributed import get_worker
-
-    try:
-        threads = get_worker().state.nthreads
-    except ValueError:  # called by itself
-        return
-    if threads > 1:
-        raise RuntimeError(
-            f"this worker does {threads} cells at a time, which would share their random states; start it with one "
-            "thread: dask worker ADDRESS --nthreads 1"
-        )
 
 
 def _execute(cell: Cell, folder: Path) -> None:

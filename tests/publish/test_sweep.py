@@ -153,10 +153,10 @@ def test_a_worker_with_several_threads_is_refused(written, tmp_path, capfd):
     grid = written(f"parameters: {TINY}\n")
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
-        pytest.raises(SweepError, match="does 2 cells at a time, which would share .*--nthreads 1"),
+        pytest.raises(ValueError, match="scheduler: its workers have up to 2 threads.*--nthreads 1"),
     ):
         sweep(grid, tmp_path / "out", scheduler=cluster.scheduler_address)
-    assert list(pd.read_csv(tmp_path / "out" / "results.csv").status) == ["failed"]
+    assert list(pd.read_csv(tmp_path / "out" / "results.csv").status) == ["missing"]
 
 
 def answers(place):

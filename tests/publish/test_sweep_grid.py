@@ -85,7 +85,7 @@ def test_a_notebook_s_cells_are_named_by_their_parameters(read):
     [
         ("gird: {seed: [0]}", "grid file: key: got 'gird'.*did you mean 'grid'"),
         ("[]", "grid file: got .*, need a table"),
-        ("minutes: 0", "minutes: got 0, need more than 0"),
+        ("minutes: long", "grid file: minutes: got 'long', need a number"),
         ("notebook: none.ipynb", "notebook: there is no .*none.ipynb"),
         ("notebook: tiny.ipynb\nparameters: {epoch: 1}", "parameters: got 'epoch'.*did you mean 'epochs'"),
         ("notebook: tiny.ipynb\ngrid: {epochs: [1, many]}", "grid: epochs: got 'many' .str., need int"),
@@ -97,7 +97,7 @@ def test_a_notebook_s_cells_are_named_by_their_parameters(read):
         ("grid: {sede: [0]}", "grid: got 'sede'.*did you mean 'seed'"),
         ("parameters: {augment: 1}", "parameters: augment: got 1 .int., need bool"),
         ("parameters: {constraint: 0.1}", "parameters: constraint: got 0.1 .float., need table | None"),
-        ("parameters: {epochs: 1}", "cell 1 {}: architecture: got none"),
+        ("parameters: {epochs: 1}", "cell 1 {}: .* missing 1 required .* 'architecture'"),
         ("grid: {architecture: [mlp, vit_smal]}", "cell 2 .*architecture: got 'vit_smal'.*did you mean 'vit_small'"),
         ("parameters: {architecture: mlp}\ngrid: {seed: [0, 0]}", "cell 2 .*: asked for twice"),
         ("parameters: {architecture: mlp}\ngrid: {epochs: [0]}", "cell 1 .*epochs: got 0, need a whole number"),

@@ -28,11 +28,11 @@ grid: {seed: [0, 1], constraint: [null, {target: 0.1}]}
 """
 # Each second leaves a trace in the folder that the sweep gives it, so that a test sees it go on.
 STEADY = """\
-import pathlib, time
+import os, pathlib, time
 pathlib.Path(runs).mkdir(exist_ok=True)
 for second in range(epochs):
     time.sleep(1)
-    (pathlib.Path(runs) / f"second-{second}").write_text("")
+    (pathlib.Path(runs) / f"second-{second}-{os.getpid()}").write_text("")
 print("made it")"""
 
 
@@ -63,15 +63,11 @@ class Sweep:
                 continue
         return found
 
-    def traces(self) -> set[tuple[str, int]]:
-        """What the cells have left so far; it changes when one of them goes on."""
-        found = set()
-        for path in self.out.glob("*/*"):
-            try:
-                found.add((str(path), path.stat().st_mtime_ns))
-            except FileNotFoundError:
-                continue
-        return found
+    def traces(self) -> set[str]:
+        """What the cells have saved so far; it changes when one of them goes on."""
+        return {
+            str(path) for kind in ("checkpoint-*.pt", "SHA256SUMS", "second-*") for path in self.out.glob(f"*/{kind}")
+        }
 
     def wait_for_progress(self, before: set, limit: float) -> float:
         """Wait until a cell has gone on, or all is done; the seconds that it took."""
@@ -141,7 +137,7 @@ def test_when_it_ends_early_so_do_its_workers_and_it_goes_on_later(tmp_path, how
     short, long = read_grid(tmp_path / "grid.yml").cells
     sweep = Sweep(tmp_path, "--workers", "2")
     end = time.monotonic() + patience()
-    while not ((sweep.out / f"{short.name}.ipynb").is_file() and (sweep.out / long.name / "second-0").is_file()):
+    while not ((sweep.out / f"{short.name}.ipynb").is_file() and list((sweep.out / long.name).glob("second-0-*"))):
         assert time.monotonic() < end, sweep.said.read_text()
         time.sleep(0.1)
     family = sweep.family()
