@@ -18,6 +18,8 @@ from .loops import compiled_loops_pay, distances_of_rows, fill_rows, keep_freed_
 
 # Rows of a block on a CPU: few enough for its cache, enough for the matrix product.
 _ROWS = 256
+# Pairs from which on the system would take freed memory back.
+_MUCH = 100_000
 
 
 class Scaled(NamedTuple):
@@ -50,10 +52,12 @@ def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
     first, stop = (0, n) if rows is None else (rows.start, rows.stop)
     pairs = _pairs_before(stop, n) - _pairs_before(first, n)
     if neurons.device.type == "cpu" and compiled_loops_pay(pairs):
-        keep_freed_memory()
-        distances = neurons.new_empty(pairs)
-        distances_of_rows(neurons.numpy(), first, stop, distances.numpy())
-        return distances
+        if pairs >= _MUCH:
+            keep_freed_memory()
+        array = neurons.numpy()
+        distances = np.empty(pairs, dtype=array.dtype)  # numpy asks for large pages, torch does not
+        distances_of_rows(array, first, stop, distances)
+        return torch.from_numpy(distances)
     vectors = neurons.t().contiguous()
     if stop - first == n:
         return torch.pdist(vectors)
