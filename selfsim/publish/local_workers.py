@@ -57,6 +57,7 @@ def connected(scheduler: str | None, *, workers: int) -> Iterator[Client]:
 def _local(workers: int) -> Iterator[str]:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
+    from tornado.ioloop import PeriodicCallback
 
     cards = visible_cards()
     # Nothing listens to other machines, and no port is fixed: several sweeps may run at a time.
@@ -72,6 +73,7 @@ def _local(workers: int) -> Iterator[str]:
     settings = {
         # The death of a worker is told at once, and the sweep counts attempts.
         "distributed.scheduler.allowed-failures": 0,
+        "distributed.deploy.lost-worker-timeout": "15s",
         # A worker has what it is doing, and no queue that would be lost with it.
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.nanny.pre-spawn-environ": thread_share(workers),
@@ -81,7 +83,13 @@ def _local(workers: int) -> Iterator[str]:
         with dask.config.set(settings):
             scheduler = {"cls": Scheduler, "options": here | {"port": 0}}
             with SpecCluster(specification, scheduler, silence_logs=_QUIET) as cluster:
-                yield cluster.scheduler_address
+                # A worker that dies while it starts is given up: after 15 s another takes its place.
+                mending = PeriodicCallback(lambda: cluster.scale(workers), 5000)
+                cluster.loop.add_callback(mending.start)
+                try:
+                    yield cluster.scheduler_address
+                finally:
+                    cluster.loop.add_callback(mending.stop)
     finally:
         # A nanny sets the number of threads in its own process too, which is this one.
         os.environ.clear()

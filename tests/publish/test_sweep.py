@@ -12,6 +12,7 @@ import threading
 import time
 
 import pandas as pd
+import psutil
 import pytest
 
 from selfsim.publish.command_line import main
@@ -136,7 +137,7 @@ def test_training_runs_on_any_scheduler_give_what_train_gives(written, tmp_path,
     from selfsim import train
 
     grid = written(f"parameters: {TINY}\ngrid: {{seed: [0, 1], data_dir: [null]}}\n")
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         assert sweep(grid, tmp_path / "out", scheduler=cluster.scheduler_address) == tmp_path / "out" / RESULTS
     table = pd.read_parquet(tmp_path / "out" / RESULTS)
     for cell in grid.cells:
@@ -152,7 +153,7 @@ def test_a_worker_with_several_threads_is_refused(written, tmp_path, capfd):
 
     grid = written(f"parameters: {TINY}\n")
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         pytest.raises(ValueError, match="scheduler: its workers have up to 2 threads.*--nthreads 1"),
     ):
         sweep(grid, tmp_path / "out", scheduler=cluster.scheduler_address)
@@ -254,6 +255,26 @@ def test_a_worker_tells_what_went_wrong(written, tmp_path):
     assert not outcome.died
     outcome = do_cell(cell, tmp_path / "elsewhere")
     assert "this worker does not see the sweep's folder" in outcome.failure
+
+
+@pytest.mark.long
+def test_a_worker_that_dies_while_it_starts_is_replaced():
+    def workers():
+        found = set()
+        for process in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie has no command line either
+                found |= {process} if "spawn_main" in " ".join(process.cmdline()) else set()
+        return found
+
+    with connected(None, workers=1) as client:
+        killed = set()
+        for _ in range(3):  # the first is up; its successors are killed as soon as they exist
+            while not workers() - killed:
+                time.sleep(0.01)
+            for worker in workers() - killed:
+                worker.kill()
+                killed.add(worker)
+        assert client.submit(len, "survived").result(timeout=300) == 8
 
 
 @pytest.mark.long
