@@ -16,6 +16,7 @@ from numpy.polynomial import chebyshev
 from torch import Tensor
 
 from ..boxes.correlation_sum import surrogate_count
+from .area import sorted_with_order
 from .loops import chebyshev_sum, compiled_loops_pay, count_between
 
 _PIECE = 32_768
@@ -36,7 +37,7 @@ def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
         return torch.searchsorted(ascending, torch.as_tensor(limits, device=distances.device)).cpu().numpy()
     array = distances.detach().numpy()
     if not compiled_loops_pay(len(array)):
-        return np.searchsorted(np.sort(array), limits, side="left")
+        return np.searchsorted(sorted_with_order(array)[0], limits, side="left")
     # Non-negative floats have the order of their bits, and where their leading bits are, a table knows.
     bits = limits.view(f"i{limits.itemsize}")
     shift = max(0, int(bits[-1] - bits[0]).bit_length() - 13)
