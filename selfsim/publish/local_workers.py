@@ -73,17 +73,18 @@ def _local(workers: int) -> Iterator[str]:
     settings = {
         # The death of a worker is told at once, and the sweep counts attempts.
         "distributed.scheduler.allowed-failures": 0,
-        "distributed.deploy.lost-worker-timeout": "15s",
         # A worker has what it is doing, and no queue that would be lost with it.
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.nanny.pre-spawn-environ": thread_share(workers),
     }
     before = dict(os.environ)
+    # Python's own warning, at the end, that a killed worker did not clean up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         with dask.config.set(settings):
             scheduler = {"cls": Scheduler, "options": here | {"port": 0}}
             with SpecCluster(specification, scheduler, silence_logs=_QUIET) as cluster:
-                # A worker that dies while it starts is given up: after 15 s another takes its place.
+                # A worker that is not back 15 s after its death is given up: another takes its place.
                 mending = PeriodicCallback(lambda: cluster.scale(workers), 5000)
                 cluster.loop.add_callback(mending.start)
                 try:
@@ -91,6 +92,6 @@ def _local(workers: int) -> Iterator[str]:
                 finally:
                     cluster.loop.add_callback(mending.stop)
     finally:
-        # A nanny sets the number of threads in its own process too, which is this one.
+        # A nanny sets its workers' variables in its own process too, which is this one.
         os.environ.clear()
         os.environ.update(before)

@@ -90,13 +90,14 @@ def kill_at_random(sweep: Sweep, kinds: list[str], *, seed: int) -> tuple[int, f
     """Kill a process of each kind in turn, each after some cell went on; how many, and the longest standstill."""
     chance, killed, longest = random.Random(seed), 0, 0.0
     for kind in kinds:
-        longest = max(longest, sweep.wait_for_progress(sweep.traces(), patience()))
-        time.sleep(chance.uniform(0, 1))
-        victims = sweep.family(kind)
-        if sweep.process.poll() is not None or not victims:
-            continue
-        chance.choice(victims).kill()
-        killed += 1
+        victims = []
+        while not victims and sweep.process.poll() is None:
+            longest = max(longest, sweep.wait_for_progress(sweep.traces(), patience()))
+            time.sleep(chance.uniform(0, 1))
+            victims = sweep.family(kind) if sweep.process.poll() is None else []
+        if victims:
+            chance.choice(victims).kill()
+            killed += 1
     return killed, longest
 
 
@@ -116,7 +117,7 @@ def test_12_kills_of_workers_that_train(tmp_path):
 def test_8_kills_of_kernels_and_their_workers(tmp_path):
     write_notebook(tmp_path / "steady.ipynb", STEADY, parameters=PARAMETERS + 'runs: str = ""\n')
     (tmp_path / "grid.yml").write_text(
-        "notebook: steady.ipynb\nparameters: {epochs: 6}\ngrid: {seeds: [[0], [1], [2]]}"
+        "notebook: steady.ipynb\nparameters: {epochs: 12}\ngrid: {seeds: [[0], [1], [2]]}"
     )
     sweep = Sweep(tmp_path, "--retries", "30", "--workers", "2")
     killed, longest = kill_at_random(sweep, [KERNEL, KERNEL, KERNEL, WORKER] * 2, seed=1)
