@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import random
 
+import numpy as np
 import pytest
 import torch
 
-from selfsim import TrainConfig, activations, load_images, load_run, load_runs, ss_rate, train
+from selfsim import Probe, TrainConfig, activations, create, load_images, load_run, load_runs, ss_rate, train
 from selfsim.models.seeding import seeded
-from selfsim.training.augmentation import shifted
+from selfsim.training import loop
+from selfsim.training.augmentation import augmentation, shifted
+from selfsim.training.optimization import make_optimizer, make_schedule
 
 EPOCHS = 12
 
@@ -131,6 +136,21 @@ def test_loss_that_is_no_number_ends_the_run(digits):
         ({"seed": "0"}, "seed: got '0'"),
         ({"learning_rate": -1}, "learning_rate: got -1"),
         ({"label_smoothing": 1.0}, "label_smoothing: got 1.0"),
+        ({"optimizer": "adamvv"}, "optimizer: got 'adamvv', need one of .*did you mean 'adam"),
+        ({"optimizer": "fusedadam"}, "optimizer: got 'fusedadam'"),
+        ({"schedule": "cosin"}, "schedule: got 'cosin'.*did you mean 'cosine'"),
+        ({"warmup_epochs": 15}, "warmup_epochs: got 15, need a number from 0 to below 15"),
+        ({"precision": "half"}, "precision: got 'half'"),
+        ({"select": "ema"}, "select: got 'ema' without a moving average"),
+        ({"select": "first"}, "select: got 'first'"),
+        ({"ema": 1}, "ema: got 1, need a number from 0 to below 1"),
+        ({"clip_gradient": 0}, "clip_gradient: got 0"),
+        ({"rand_augment": 11}, "rand_augment: got 11, need a number from 0 to 10"),
+        ({"random_erasing": 1.5}, "random_erasing: got 1.5"),
+        ({"mixup": -0.1}, "mixup: got -0.1"),
+        ({"mixup": 0.5, "batch_size": 25}, "batch_size: got 25, need an even number for mixup"),
+        ({"constraint": 0.1}, "constraint: got 0.1, need None or a mapping"),
+        ({"constraint": {"target": {"schedule": "linea"}}}, "linea"),
         ({"constraint": {"wieght": 1}}, "constraint: got 'wieght'.*did you mean 'weight'"),
         ({"constraint": {"target": 7}}, "target: got 7"),
     ],
@@ -159,11 +179,17 @@ def test_augmentation_shifts_and_mirrors():
     assert not any(bool(m[0, 4, 3] > m[0, 4, 4]) for m in plain)
 
 
-def test_seeded_gives_the_state_back_after_an_exception():
-    state = torch.get_rng_state()
-    with pytest.raises(RuntimeError), seeded(3):
-        torch.rand(-1)
-    assert torch.equal(state, torch.get_rng_state())
+def test_seeded_gives_all_states_back_after_an_exception():
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+    before, drawn = states(), []
+    for _ in range(2):
+        with pytest.raises(RuntimeError), seeded(3):  # noqa: PT012
+            drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))  # noqa: NPY002
+            torch.rand(-1)
+    assert states() == before
+    assert drawn[0] == drawn[1]
 
 
 def test_runs_of_a_folder_come_in_order(tmp_path):
@@ -175,3 +201,190 @@ def test_runs_of_a_folder_come_in_order(tmp_path):
     found = load_runs(tmp_path / "runs")
     assert [(run.config.constraint, run.config.seed) for run in found] == [(None, 0), (None, 1), ({}, 0)]
     assert load_runs(tmp_path / "nowhere") == []
+
+
+SHORT = TrainConfig("mlp", train_images=100, test_images=50, samples=50, epochs=3, batch_size=20)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return SHORT.load_images()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bfloat16"},
+        {"precision": "float16", "constraint": {"layers_per_step": 1}},
+        {"optimizer": "lion", "learning_rate": 1e-4, "schedule": "constant"},
+        {"optimizer": "sgd", "learning_rate": 0.02},
+        {"mixup": 0.2, "cutmix": 0.5, "rand_augment": 2, "random_erasing": 0.25, "label_smoothing": 0.1, "epochs": 6},
+    ],
+    ids=str,
+)
+def test_learns_with_each_of_the_parts(few, changes):
+    run = train(
+        dataclasses.replace(SHORT, **({"learning_rate": 2e-3, "epochs": 5} | changes)), images=few, device="cpu"
+    )
+    losses = run.series("loss")
+    assert min(losses[1:]) < (1 if "mixup" in changes else 0.85) * losses[0]
+    assert all(value.dtype == torch.float32 for value in run.weights.values() if value.is_floating_point())
+
+
+class TestSchedules:
+    def rates(self, **changes):
+        config = TrainConfig("mlp", epochs=10, learning_rate=1.0, **changes)
+        optimizer = make_optimizer(config, [torch.zeros(1, requires_grad=True)])
+        schedule, found = make_schedule(config, optimizer, steps_per_epoch=4), []
+        for _ in range(40):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return found
+
+    def test_constant_after_its_warmup(self):
+        rates = self.rates(schedule="constant", warmup_epochs=1)
+        assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+        assert rates[4:] == [1.0] * 36
+        assert self.rates(schedule="constant") == [1.0] * 40
+
+    def test_cosine_falls_to_0(self):
+        rates = self.rates(schedule="cosine")
+        assert rates == pytest.approx([(1 + math.cos(math.pi * i / 40)) / 2 for i in range(40)])
+        warm = self.rates(schedule="cosine", warmup_epochs=5)
+        assert warm.index(max(warm)) == 20
+        assert warm[30] == pytest.approx(0.5)
+
+    def test_one_cycle_is_torchs(self):
+        optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=40, pct_start=0.2)
+        for rate in self.rates():
+            assert rate == optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            schedule.step()
+
+    @pytest.mark.parametrize("epochs", [1, 2, 5, 10])
+    def test_one_cycle_of_any_length(self, epochs):
+        config = TrainConfig("mlp", epochs=epochs)
+        optimizer = make_optimizer(config, [torch.zeros(1, requires_grad=True)])
+        schedule = make_schedule(config, optimizer, steps_per_epoch=1)
+        for _ in range(epochs):
+            optimizer.step()
+            schedule.step()
+
+
+class TestSelection:
+    @pytest.mark.parametrize(("accuracies", "best"), [((0.9, 0.1, 0.6, 0.6), 2), ((0.1, 0.2, 0.3, 0.4), 3)])
+    def test_best_is_the_first_epoch_with_the_best_validation_accuracy(self, few, monkeypatch, accuracies, best):
+        weights = {}
+
+        def scores(model, images, split, *, epoch, device, plain=loop.scores):
+            rows = plain(model, images, split, epoch=epoch, device=device)
+            if split == "validation":
+                weights[epoch] = {name: value.clone() for name, value in model.state_dict().items()}
+                rows[1] = rows[1]._replace(value=accuracies[epoch])
+            return rows
+
+        monkeypatch.setattr(loop, "scores", scores)
+        run = train(dataclasses.replace(SHORT, select="best"), images=few, device="cpu")
+        assert all(torch.equal(value, weights[best][name]) for name, value in run.weights.items())
+        (row,) = [row for row in run.history if row.split == "test" and row.metric == "accuracy"]
+        assert row.epoch == best
+        assert accuracy(run, few, "test") == pytest.approx(row.value)
+
+    def test_moving_average_is_evaluated_and_can_be_the_result(self, few):
+        config = dataclasses.replace(SHORT, ema=0.8, select="ema", schedule="constant")
+        run = train(config, images=few, device="cpu")
+        assert accuracy(run, few, "validation") == pytest.approx(run.series("accuracy_ema")[-1])
+        plain = train(dataclasses.replace(config, ema=0.0, select="last"), images=few, device="cpu")
+        assert plain.series("accuracy") == run.series("accuracy")
+        # Recomputed from the weights after each of its steps.
+        one = dataclasses.replace(config, epochs=1, batch_size=100)
+        averaged, moved = (
+            train(c, images=few, device="cpu").weights for c in (one, dataclasses.replace(one, ema=0.0, select="last"))
+        )
+        with seeded(config.seed):
+            start = create("mlp", size="tiny", num_classes=10, in_chans=1).state_dict()
+        for name, value in averaged.items():
+            torch.testing.assert_close(value, 0.8 * start[name] + 0.2 * moved[name])
+
+
+def accuracy(run, images, split: str) -> float:
+    part = getattr(images, split)
+    with torch.no_grad():
+        return (run.model(images.prepared(part.images)).argmax(1) == part.labels).float().mean().item()
+
+
+def test_clipping_limits_the_step(few):
+    # Without momentum and decay, a step is the clipped gradient times the learning rate.
+    config = dataclasses.replace(
+        SHORT, optimizer="momentum", weight_decay=0.0, schedule="constant", epochs=1, batch_size=100, clip_gradient=1e-3
+    )
+    run = train(config, images=few, device="cpu")
+    assert run.series("task_gradient_norm", split="train")[0] > 0.1
+    assert run.series("weight_distance", split="train")[0] == pytest.approx(1e-3 * config.learning_rate, rel=0.05)
+
+
+def test_gradient_norms_and_their_angle_are_those_of_the_first_step(few):
+    config = dataclasses.replace(SHORT, constraint={"weight": 3.0}, epochs=1)
+    run = train(config, images=few, device="cpu")
+    with seeded(config.seed):
+        model = create("mlp", size="tiny", num_classes=10, in_chans=1)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(config.seed))[:20]
+    with (probe := Probe(model)):
+        logits = model(few.prepared(few.train.images[order]))
+    task = torch.nn.functional.cross_entropy(logits, few.train.labels[order])
+    penalty = config.make_constraint()(probe)
+    parameters = list(model.parameters())
+    both = [
+        torch.cat(
+            [
+                g.flatten().double()
+                for g in torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+            ]
+        )
+        for value in (task, penalty)
+    ]
+    cosine = torch.dot(*both) / (both[0].norm() * both[1].norm())
+    for metric, expected in (
+        ("task_gradient_norm", both[0].norm()),
+        ("constraint_gradient_norm", both[1].norm()),
+        ("gradient_angle", torch.rad2deg(torch.arccos(cosine))),
+    ):
+        assert run.series(metric, split="train")[0] == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_weight_distance_is_from_the_start(few, free):
+    run = train(dataclasses.replace(SHORT, constraint=None), images=few, device="cpu")
+    with seeded(SHORT.seed):
+        start = create("mlp", size="tiny", num_classes=10, in_chans=1)
+    moved = [(p - q).square().sum() for p, q in zip(run.model.parameters(), start.parameters(), strict=True)]
+    assert run.series("weight_distance", split="train")[-1] == pytest.approx(sum(moved).sqrt().item(), rel=1e-4)
+    with pytest.raises(KeyError):
+        free.series("constraint_gradient_norm", split="train")
+
+
+def test_mixed_targets_are_shares_of_two_classes(few):
+    config = dataclasses.replace(SHORT, mixup=1.0)
+    with seeded(0):
+        x, targets = augmentation(config, few, torch.device("cpu"))(
+            few.train.images[:20], few.train.labels[:20], torch.Generator()
+        )
+    shares = targets.max(1).values
+    share = shares[shares < 1 - 1e-6][0].item()
+    hot = torch.nn.functional.one_hot(few.train.labels[:20], 10).float()
+    own = share if torch.allclose(targets, share * hot + (1 - share) * hot.flip(0)) else 1 - share
+    torch.testing.assert_close(targets, own * hot + (1 - own) * hot.flip(0))
+    plain = few.prepared(few.train.images[:20])
+    torch.testing.assert_close(x, own * plain + (1 - own) * plain.flip(0), rtol=1e-4, atol=1e-4)
+
+
+def test_the_published_recipe():
+    config = TrainConfig.paper("ResMLP-12", dataset="imagenette", data_dir="somewhere", epochs=9)
+    assert (config.size, config.batch_size, config.epochs, config.precision) == ("paper", 256, 9, "float16")
+    assert config.learning_rate == 5e-3 / 2
+    constraint = config.make_constraint()
+    assert (constraint.weight, constraint.gate) == (0.05, 0.05)
+    assert TrainConfig.paper("vit_small", dataset="cifar10", constraint=None).make_constraint() is None
+    with pytest.raises(ValueError, match="learning_rate, constraint: none are published for 'resnet34'"):
+        TrainConfig.paper("resnet34", dataset="cifar10")
