@@ -39,6 +39,7 @@ class PlainMlp(nn.Module):
         self, *, pixels: int, in_chans: int, num_classes: int, width: int = 512, depth: int = 5, expansion: int = 4
     ):
         super().__init__()
+        self.image_shape = (in_chans, pixels, pixels)
         # The input layer is the first of the blocks that are read, as in the paper.
         stem = nn.Sequential(nn.Flatten(), nn.Linear(in_chans * pixels**2, width), nn.GELU())
         self.blocks = nn.ModuleList([_Stem(stem), *(MlpBlock(width, expansion) for _ in range(depth))])
@@ -46,6 +47,10 @@ class PlainMlp(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"images: got shape {tuple(x.shape)}, need (N, channels, height, width) with {self.image_shape}"
+            )
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))

@@ -32,33 +32,17 @@ def mlp(size: str, num_classes: int, in_chans: int) -> nn.Module:
 
 def resmlp(size: str, num_classes: int, in_chans: int) -> nn.Module:
     """ResMLP: affine instead of normalisation, one linear layer across patches, a learned scale of each branch."""
-    mixer = optional_package("timm.models.mlp_mixer", extra="models")
-    width, depth, patch = _PATCHED[size]
-    return mixer.MlpMixer(
-        num_classes=num_classes,
-        img_size=PIXELS[size],
-        in_chans=in_chans,
-        patch_size=patch,
-        num_blocks=depth,
-        embed_dim=width,
-        mlp_ratio=4,
-        block_layer=partial(mixer.ResBlock, init_values=BRANCH_SCALE),
-        norm_layer=mixer.Affine,
-    )
+    timm = optional_package("timm.models.mlp_mixer", extra="models")
+    block = partial(timm.ResBlock, init_values=BRANCH_SCALE)
+    return mlp_mixer(size, num_classes, in_chans, mlp_ratio=4, block_layer=block, norm_layer=timm.Affine)
 
 
-def mlp_mixer(size: str, num_classes: int, in_chans: int) -> nn.Module:
+def mlp_mixer(size: str, num_classes: int, in_chans: int, **options) -> nn.Module:
     """MLP-Mixer: one MLP across patches, half as wide as the block, and one across channels, four times as wide."""
-    mixer = optional_package("timm.models.mlp_mixer", extra="models")
+    timm = optional_package("timm.models.mlp_mixer", extra="models")
     width, depth, patch = _PATCHED[size]
-    return mixer.MlpMixer(
-        num_classes=num_classes,
-        img_size=PIXELS[size],
-        in_chans=in_chans,
-        patch_size=patch,
-        num_blocks=depth,
-        embed_dim=width,
-    )
+    shape = dict(img_size=PIXELS[size], in_chans=in_chans, patch_size=patch, num_blocks=depth, embed_dim=width)
+    return timm.MlpMixer(num_classes=num_classes, **shape, **options)
 
 
 def vit(base: bool) -> Callable[[str, int, int], nn.Module]:
@@ -91,9 +75,8 @@ def resnet(timm_name: str) -> Callable[[str, int, int], nn.Module]:
     def build(size: str, num_classes: int, in_chans: int) -> nn.Module:
         timm = optional_package("timm", extra="models")
         layers = {"tiny": (1, 1, 2, 1), "small": (2, 2, 3, 2)}[size]
-        model = timm.create_model(
-            timm_name, layers=layers, channels=(32, 64, 128, 256), num_classes=num_classes, in_chans=in_chans
-        )
+        shape = dict(layers=layers, channels=(32, 64, 128, 256), num_classes=num_classes, in_chans=in_chans)
+        model = timm.create_model(timm_name, **shape)
         model.conv1, model.maxpool = _convolution(in_chans, model.conv1.out_channels, bias=False), nn.Identity()
         return model
 

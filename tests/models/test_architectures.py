@@ -129,3 +129,9 @@ def test_spellings(spelling):
 def test_messages(arguments, error, message):
     with pytest.raises(error, match=message):
         create(**{"name": "mlp", "size": "tiny", "num_classes": 10} | arguments)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resmlp", "mixer", "vit_small"])
+def test_images_of_another_size_are_refused_with_the_size_that_is_needed(name):
+    with pytest.raises((ValueError, AssertionError), match="8"):
+        create(name, size="tiny", num_classes=10)(torch.rand(2, 3, 32, 32))
