@@ -135,6 +135,7 @@ def create(
 
     Examples
     --------
+    >>> import torch
     >>> model = create("mlp", size="tiny", num_classes=10, in_chans=1)
     >>> model(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
