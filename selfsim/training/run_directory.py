@@ -42,14 +42,21 @@ def progress_of(directory: Path) -> str:
     """How far the run in a directory is, in words."""
     if not (directory / CONFIG).is_file():
         return "it has no config.json"
-    epochs = json.loads((directory / CONFIG).read_text(encoding="utf-8"))["epochs"]
+    epochs = _stored(directory)["epochs"]
     done, steps = max(checkpoint_files(directory), default=(0, 0))
     return f"{done} of {epochs} epochs and {steps} steps are saved; `train` with its configuration goes on from there"
 
 
 def check_configuration(directory: Path, config: TrainConfig) -> None:
     """Raise ``ValueError`` with the fields in which the run in `directory` was configured otherwise."""
-    check_same(json.loads((directory / CONFIG).read_text(encoding="utf-8")), config, where=str(directory))
+    check_same(_stored(directory), config, where=str(directory))
+
+
+def _stored(directory: Path) -> dict:
+    try:
+        return json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"directory: {str(directory / CONFIG)!r} is damaged ({error})") from error
 
 
 def check_same(there: dict, config: TrainConfig, *, where: str) -> None:

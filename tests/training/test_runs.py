@@ -126,6 +126,13 @@ def test_a_configuration_changed_under_a_run(stopped, tmp_path, images):
         train(changed, images=images, directory=stopped, device="cpu")
 
 
+def test_a_damaged_configuration(stopped, images):
+    (stopped / "config.json").write_text("{")
+    for use in (load_run, lambda directory: train(CONFIG, images=images, directory=directory, device="cpu")):
+        with pytest.raises(ValueError, match="config.json' is damaged"):
+            use(stopped)
+
+
 def test_a_checkpoint_of_another_model(stopped, images):
     other = dataclasses.replace(CONFIG, architecture="vit_small")
     (stopped / "config.json").write_text(other.as_json())

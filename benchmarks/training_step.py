@@ -1,0 +1,110 @@
+"""What the constraint adds to a training step: the ratio of steps with it to steps without it, interleaved.
+
+    .venv/bin/python -m benchmarks.training_step               # CPU: small ViT, batch 128 (2 minutes)
+    .venv/bin/python -m benchmarks.training_step --device cuda # the paper's ViT-S at 224 pixels, batch 64
+
+The default constraint with one layer per step, and with all layers; everything is made as `train` makes it. Steps
+take turns in one process, on one thread, so that what else the machine does hits all alike; the median of the
+ratios of neighbouring steps counts. Prints a table and writes results/benchmarks/training_step.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import torch
+
+from selfsim import TrainConfig, create
+from selfsim.models.architectures import PIXELS
+from selfsim.models.data import Images, Split
+from selfsim.models.seeding import seeded
+from selfsim.training import loop
+from selfsim.training.distributed import Ranks
+from selfsim.training.environment import environment_facts
+from selfsim.training.state import TrainingState
+
+CONSTRAINTS = {
+    "without": None,
+    "one layer per step": {"layers_per_step": 1},
+    "all layers": {},
+    "as published": {"paper": True},
+}
+GOALS = {"cpu": 1.10, "cuda": 1.03}
+
+
+def noise_images(pixels: int, images: int) -> Images:
+    """Noise: what is in the images does not change what a step costs."""
+    generator = torch.Generator().manual_seed(0)
+    split = Split(
+        torch.randint(0, 256, (images, 3, pixels, pixels), generator=generator, dtype=torch.uint8),
+        torch.randint(0, 10, (images,), generator=generator),
+    )
+    return Images("noise", split, split, split, tuple("0123456789"), (0.5,) * 3, (0.3,) * 3)
+
+
+def states(size: str, batch: int, device: torch.device) -> dict[str, TrainingState]:
+    images, made = noise_images(PIXELS[size], 2 * batch), {}
+    for name, constraint in CONSTRAINTS.items():
+        config = TrainConfig("vit_small", size=size, epochs=1000, batch_size=batch, constraint=constraint)
+        with seeded(0, device):
+            model = create("vit_small", size=size, num_classes=10).to(device)
+            made[name] = TrainingState(config, images, model, device, Ranks())
+            made[name].step = 1  # the first step of an epoch also measures gradients
+    return made
+
+
+def seconds(state: TrainingState, batch: torch.Tensor) -> float:
+    def wait() -> None:
+        if state.device.type == "cuda":
+            torch.cuda.synchronize(state.device)
+
+    wait()
+    start = time.perf_counter() if state.device.type == "cuda" else time.process_time()
+    loop._step(state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator))
+    wait()
+    return (time.perf_counter() if state.device.type == "cuda" else time.process_time()) - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/training_step.json"))
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    size, batch = ("small", 128) if device.type == "cpu" else ("paper", 64)
+    running = states(size, batch, device)
+    indices = torch.arange(batch, device=device)
+    times: dict[str, list[float]] = {name: [] for name in running}
+    for step in range(arguments.steps + 3):
+        for name, state in running.items():
+            taken = seconds(state, indices)
+            if step >= 3:  # the first ones import and compile
+                times[name].append(taken)
+    ratios = {
+        name: statistics.median(with_it / without for with_it, without in zip(taken, times["without"], strict=True))
+        for name, taken in times.items()
+    }
+    measured = {
+        "model": f"vit_small, size {size}, batch {batch}", "steps": arguments.steps, "goal": GOALS[device.type],
+        "seconds": {name: statistics.median(taken) for name, taken in times.items()}, "ratio": ratios,
+        "environment": environment_facts(device),
+    }  # fmt: skip
+    for name, ratio in ratios.items():
+        print(f"{name:20} {1000 * measured['seconds'][name]:8.1f} ms   {ratio:6.3f}")
+    print(f"goal for one layer per step: at most {GOALS[device.type]}")
+    found = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    found[device.type] = measured
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
