@@ -9,7 +9,7 @@ import torch
 
 from selfsim import SelfSimilarityConstraint, ss_rate
 from selfsim.measure import by_count
-from selfsim.measure.distances import raw_distances, scaled_neurons
+from selfsim.measure.distances import distances_by_product, raw_distances, scaled_neurons
 from selfsim.measure.options import RateOptions
 
 OPTIONS = [
@@ -39,6 +39,19 @@ def test_tensor_code_gives_what_the_numpy_code_gives(options):
     for got, expected in zip(measure(False).by_area(True), measure(True).by_area(True), strict=True):
         torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(expected))
     assert measure(False).by_scales() == pytest.approx(measure(True).by_scales(), abs=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_distances_by_product_are_the_distances(offset):
+    """A card gets float32 distances from a product; it runs on a CPU as well, and is compared there."""
+    x = some(torch.float32) + offset
+    x[:, 3] = x[:, 7]  # the same neuron twice
+    x[:, 5] = x[:, 9] + 1e-3 * x[:, 11]  # and nearly
+    expected = torch.pdist(x.double().t())
+    found = distances_by_product(x)
+    assert found.dtype == torch.float32
+    assert (found == 0).sum() == 1
+    torch.testing.assert_close(found.double(), expected, rtol=3e-6, atol=0)
 
 
 @no_card
