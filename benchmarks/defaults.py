@@ -1,7 +1,7 @@
 """Does the default constraint do on every architecture what it is meant to? Its weight and target, checked.
 
-    .venv/bin/python benchmarks/defaults.py                  # prints a table, writes results/benchmarks/defaults.json
-    .venv/bin/python benchmarks/defaults.py --only mlp pvt   # these alone; the others are kept as they are
+    .venv/bin/python -m benchmarks.defaults                    # prints a table, writes results/benchmarks/defaults.json
+    .venv/bin/python -m benchmarks.defaults --only mlp pvt   # these alone; the others are kept as they are
 
 Every architecture at its tiny size is trained on the digits, without constraint and with several weights, from the
 same seeds. The file is written after each run, and runs that it has are not done again.
@@ -74,9 +74,18 @@ def table(rows: list[dict]) -> list[dict]:
                 held[s]["median distance"] / free[s]["median distance"] for s in seeds
             )
             change = paired_difference([held[s]["accuracy"] for s in seeds], [free[s]["accuracy"] for s in seeds])
-            line |= {"accuracy change": change.estimate, "low": change.low, "high": change.high}
+            line |= {"accuracy change": change.estimate}
+            line["interval"] = [change.low, change.high] if len(seeds) > 1 else None
             lines.append(line)
     return lines
+
+
+def write(rows: list[dict], path: Path) -> None:
+    result = {"target": TARGET, "settings": SETTINGS, "table": table(rows), "runs": rows}
+    result["environment"] = environment_facts("cpu")
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def main() -> None:
@@ -88,26 +97,21 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     rows = json.loads(arguments.output.read_text(encoding="utf-8"))["runs"] if arguments.output.exists() else []
+    write(rows, arguments.output)
     done = {(row["architecture"], row["weight"], row["seed"]) for row in rows}
     images = load_images("digits")
     order = list(SETTINGS)
     for seed, weight, name in itertools.product(range(arguments.seeds), WEIGHTS, arguments.only):
-        if (name, weight, seed) in done:
-            continue
-        rows.append(one_run(name, weight, seed, images))
-        rows.sort(key=lambda row: (order.index(row["architecture"]), row["weight"], row["seed"]))
-        result = {"target": TARGET, "settings": SETTINGS, "table": table(rows), "runs": rows}
-        result["environment"] = environment_facts("cpu")
-        partial = arguments.output.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        partial.replace(arguments.output)
+        if (name, weight, seed) not in done:
+            rows.append(one_run(name, weight, seed, images))
+            rows.sort(key=lambda row: (order.index(row["architecture"]), row["weight"], row["seed"]))
+            write(rows, arguments.output)
     for line in table(rows):
-        print(
-            f"{line['architecture']:12s} weight {line['weight']:4g}  rate {line['rate']:.3f}  without 3 "
-            f"{line['rate without 3']:.3f}  quantiles {line['rate of quantiles']:.3f}  distance x "
-            f"{line['distance factor']:.2f}  accuracy {line['accuracy']:.3f} ({line['accuracy change']:+.3f} "
-            f"[{line['low']:+.3f}, {line['high']:+.3f}])"
-        )
+        interval = "one seed" if line["interval"] is None else "[{:+.3f}, {:+.3f}]".format(*line["interval"])
+        rates = "  ".join(f"{key} {line[key]:.3f}" for key in ("rate", "rate without 3", "rate of quantiles"))
+        accuracy = f"accuracy {line['accuracy']:.3f}, {line['accuracy change']:+.3f} ({interval})"
+        name = f"{line['architecture']:12s} weight {line['weight']:4g}"
+        print(f"{name}  {rates}  distance x {line['distance factor']:.2f}  {accuracy}")
 
 
 if __name__ == "__main__":

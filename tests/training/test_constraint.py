@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from selfsim import Probe, SelfSimilarityConstraint, TrainConfig, load_images, ss_rate, train
+from selfsim.models.architectures import architecture
 
 
 def some(seed=0, samples=32, neurons=20) -> torch.Tensor:
@@ -343,3 +346,27 @@ def test_the_default_does_what_it_is_meant_to_on_digits():
     assert abs(held["ss_rate_left_out"] - 0.1) < 0.05
     assert 1 / 3 < held["median_distance"] / free["median_distance"] < 3
     assert held["accuracy"] > free["accuracy"] - 0.01
+
+
+def test_the_page_says_what_the_check_of_the_default_found():
+    root = Path(__file__).parents[2]
+    check = json.loads((root / "results" / "benchmarks" / "defaults.json").read_text(encoding="utf-8"))
+    page = (root / "book" / "constraint.md").read_text(encoding="utf-8")
+    default = SelfSimilarityConstraint()
+    assert check["target"] == default.target.target
+    lines = {(line["architecture"], line["weight"]): line for line in check["table"]}
+    names = {name for name, _ in lines}
+    assert len(names) == 10
+    for name in names:
+        free, held = lines[name, 0.0], lines[name, default.weight]
+        cells = [architecture(name).title, str(held["seeds"])]
+        cells += [f"{free[key]:.3f} → {held[key]:.3f}" for key in ("rate", "rate without 3", "rate of quantiles")]
+        before = held["accuracy"] - held["accuracy change"]
+        cells += [f"× {held['distance factor']:.2f}", f"{100 * before:.1f} → {100 * held['accuracy']:.1f}"]
+        assert f"| {' | '.join(cells)} |" in page
+        broke = name in ("vgg11", "poolformer")
+        assert (held["accuracy change"] < -0.3) == broke
+        if not broke:
+            for key in ("rate", "rate without 3"):
+                assert abs(held[key] - check["target"]) < abs(free[key] - check["target"])
+            assert 1 / 3 < held["distance factor"] < 3
