@@ -89,6 +89,7 @@ class Malice:
         return os.mkdir, ("executed",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("how", ["torch", "pickle"])
 def test_nothing_in_a_checkpoint_is_executed(tmp_path, monkeypatch, how):
     monkeypatch.chdir(tmp_path)

@@ -42,7 +42,7 @@ def check(report: dict, *, random: int, stages: int) -> None:
 
 
 def test_some_kills(tmp_path):
-    check(killed(tmp_path, random=2, stage_step=20), random=2, stages=3)
+    check(killed(tmp_path, random=1, stage_step=30), random=1, stages=4)
 
 
 @pytest.mark.long
