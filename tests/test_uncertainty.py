@@ -69,9 +69,11 @@ def test_z_score():
 
 def test_p_value_is_a_rank_and_holds_its_level():
     draws = np.arange(99.0)
-    assert NullBand(draws, "gauss").p_value(1000.0) == NullBand(draws, "gauss").p_value(-1000.0) == 1 / 100
+    assert NullBand(draws, "gauss").p_value(1000.0) == NullBand(draws, "gauss").p_value(-1000.0) == 2 / 100
     assert NullBand(draws, "gauss").p_value(49.0) == 1.0
     rng = np.random.default_rng(0)
+    # Below all of many skewed draws is as rare as above all of them.
+    assert NullBand(np.r_[1.0:50.0, 1e3:2e3:20.0], "gauss").p_value(0.0) == 2 / 100
     # Skewed values, for which a z-score would reject too often on one side.
     p = [NullBand(rng.lognormal(size=39), "gauss").p_value(rng.lognormal()) for _ in range(4000)]
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.012)

@@ -67,8 +67,8 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
 
     Notes
     -----
-    Few samples show too low a dimension, the more so the higher it is: 1,000 samples of a cube of 5 dimensions give
-    about 4.3, of a Gauss of 50 dimensions about 20. Time O(samples² neurons), memory O(samples²).
+    High dimensions come out too low: a cube of 5 dimensions gives about 4.3, a Gauss of 50 dimensions about 20. More
+    samples do not help, as the window is in shares of pairs. Time O(samples² neurons), memory O(samples²).
 
     References
     ----------

@@ -51,7 +51,9 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
     if null == "shuffled":
-        return activations.gather(0, draw.argsort(0).to(activations.device))
+        # numpy sorts rows several times faster than torch sorts columns.
+        order = torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
+        return activations.gather(0, order.to(activations.device))
     x = activations.cpu().double()
     if null == "gauss":
         return (draw * x.std(correction=0)).to(activations)
@@ -104,24 +106,27 @@ class NullBand:
 
     @property
     def draws(self) -> int:
-        """Number of null draws: no p-value is below ``1 / (1 + draws)``."""
+        """Number of null draws: no p-value is below ``2 / (1 + draws)``."""
         return len(self.values)
 
     def p_value(self, value: float) -> float:
         """Two-sided p-value of `value`, by its rank among the draws.
 
-        It is ``(1 + k) / (1 + draws)``, with k the number of draws that lie at least as far as `value` from the
-        median of all of them, `value` included. Under the null model all orders are equally likely, so the test
-        holds its level for any statistic and any number of draws.
+        It is ``(1 + k) / (1 + draws)``, with k the number of draws that stand as near to an end of the order of all of
+        them, `value` included, as `value` does. Under the null model every order is equally likely, so the test holds
+        its level for any statistic and any number of draws.
 
         Examples
         --------
         >>> NullBand(np.arange(99.0), "gauss").p_value(500.0)
-        0.01
+        0.02
         """
         pooled = np.append(self.values, float(value))
-        far = np.abs(pooled - np.median(pooled))
-        return float(np.mean(far >= far[-1]))
+        order = np.sort(pooled)
+        from_below = np.searchsorted(order, pooled, side="right")
+        from_above = len(order) - np.searchsorted(order, pooled, side="left")
+        depth = np.minimum(from_below, from_above)
+        return float(np.mean(depth <= depth[-1]))
 
 
 def null_band(

@@ -1,0 +1,100 @@
+"""Time of all statistics of one layer of 384 neurons and 640 samples, each with its null draws. Goal: 20 s.
+
+    .venv/bin/python -m benchmarks.statistics   # prints a table, writes results/benchmarks/statistics.json (1 minute)
+
+The graph joins each neuron to its 10 nearest others (about 3,700 edges). 100 null draws, the layer's activations
+shuffled over samples, are shared by all statistics; sigma and omega, on the graph's largest part, have 5. Seconds are
+of CPU time on one thread, so that waiting for other processes does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import networkx as nx
+import torch
+
+import selfsim
+from selfsim.measure.varied_layers import varied_activations
+from selfsim.training.environment import environment_facts
+
+NEURONS, SAMPLES, NEIGHBOURS = 384, 640, 10
+GRAPH = ("clustering", "transitivity", "path_length", "components", "density", "assortativity", "modularity")
+
+
+def largest_part(activations: torch.Tensor) -> nx.Graph:
+    graph = selfsim.FeatureNetwork(activations).to_networkx(neighbours=NEIGHBOURS)
+    return graph.subgraph(max(nx.connected_components(graph), key=len)).copy()
+
+
+class Topologies:
+    """All statistics of the graph at once: computed at the first that is asked for, kept for the others."""
+
+    def __init__(self):
+        self.of, self.found = None, None
+
+    def statistic(self, name: str):
+        def compute(activations: torch.Tensor) -> float:
+            if self.of is not activations:
+                network = selfsim.FeatureNetwork(activations)
+                self.of, self.found = activations, selfsim.topology(network, neighbours=NEIGHBOURS)
+            return getattr(self.found, name)
+
+        return compute
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/statistics.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    x = varied_activations(5, samples=SAMPLES, n=NEURONS)
+    layer = {
+        "SS rate": selfsim.ss_rate,
+        "spectrum exponent": selfsim.spectrum_exponent,
+        "correlation dimension": selfsim.correlation_dimension,
+        "TwoNN": selfsim.two_nn,
+    }
+    topologies = Topologies()
+    layer |= {name: topologies.statistic(name) for name in GRAPH}
+    small = {
+        "sigma": lambda a: selfsim.small_world_sigma(largest_part(a)),
+        "omega": lambda a: selfsim.small_world_omega(largest_part(a)),
+    }
+    for statistic in (layer | small).values():  # compiles and imports
+        statistic(x)
+    started = time.process_time()
+    values = {name: float(statistic(x)) for name, statistic in (layer | small).items()}
+    verdict = selfsim.spectrum_exponent(x).verdict
+    bands = selfsim.null_band(layer, x, null="shuffled", draws=100)
+    bands |= selfsim.null_band(small, x, null="shuffled", draws=5)
+    seconds = time.process_time() - started
+    rows = []
+    for name, value in values.items():
+        band = bands[name]
+        rows.append({"statistic": name, "value": value, "low": band.low, "high": band.high, "draws": band.draws})
+        rows[-1]["p"] = band.p_value(value)
+        print(f"{name:22s} {value:8.3f}  null {band.low:8.3f} to {band.high:8.3f}  p {rows[-1]['p']:.3f}")
+    print(f"{seconds:.1f} s (goal 20); the spectrum: {verdict}")
+    result = {
+        "neurons": NEURONS,
+        "samples": SAMPLES,
+        "neighbours": NEIGHBOURS,
+        "seconds": seconds,
+        "goal": 20,
+        "rows": rows,
+        "environment": environment_facts(),
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
