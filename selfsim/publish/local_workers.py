@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfsim.publish.runner import thread_share, usable_cores
-from selfsim.validation import optional_package
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,6 +42,8 @@ def connected(scheduler: str | None, *, workers: int) -> Iterator[Client]:
     OSError
         There is no scheduler at that address.
     """
+    from selfsim.validation import optional_package  # not above: workers need not load torch for this module
+
     distributed = optional_package("distributed", extra="cluster")
     with contextlib.ExitStack() as stack:
         # Lost workers are what a sweep is made to survive; its own lines tell of them.
@@ -53,6 +55,12 @@ def connected(scheduler: str | None, *, workers: int) -> Iterator[Client]:
         yield stack.enter_context(distributed.Client(scheduler, timeout=30, set_as_default=False))
 
 
+def dask_setup(worker: Any) -> None:
+    """Dask calls this in each worker that is started here."""
+    # Ctrl-C reaches all processes of a terminal; the one that started the workers ends them in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def _local(workers: int) -> Iterator[str]:
     import dask
@@ -62,7 +70,7 @@ def _local(workers: int) -> Iterator[str]:
     cards = visible_cards()
     # Nothing listens to other machines, and no port is fixed: several sweeps may run at a time.
     here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    options = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": _QUIET}
+    options = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": _QUIET, "preload": [__name__]}
     specification = {
         number: {
             "cls": Nanny,
