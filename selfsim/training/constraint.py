@@ -167,17 +167,8 @@ class SelfSimilarityConstraint:
         published code: the draw of layers is seeded, and S_old is part of the state, so that a resumed training does
         not begin with a closed gate.
         """
-        return cls(
-            target,
-            weight,
-            scales=256,
-            gradient="straight-through",
-            layers_per_step=1,
-            gate=gate,
-            gate_every=gate_every,
-            gate_by=gate_by,
-            seed=seed,
-        )
+        published = dict(scales=256, gradient="straight-through", layers_per_step=1)
+        return cls(target, weight, **published, gate=gate, gate_every=gate_every, gate_by=gate_by, seed=seed)
 
     def __call__(self, activations: Probe | Mapping[str, Tensor] | Tensor) -> Tensor:
         """The penalty, 0-dim, to add to the loss of this batch.
@@ -193,14 +184,14 @@ class SelfSimilarityConstraint:
         ValueError
             A probe that has read nothing, activations that have no rate, or targets that name other layers.
         """
-        known = activations.layers if isinstance(activations, Probe) else None
         if isinstance(activations, Probe):
-            activations = activations.activations
-        if not isinstance(activations, Mapping):
-            activations = {"activations": activations}
+            known, activations = activations.layers, activations.activations
+        else:
+            activations = activations if isinstance(activations, Mapping) else {"activations": activations}
+            known = activations
         if not activations:
             raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
-        self._check_layers(activations.keys() if known is None else known)
+        self._check_layers(known)
         past, penalties = self._past, []
         for layer in self._drawn(list(activations)):
             rate = ss_rate(activations[layer], **vars(self.measure))

@@ -76,8 +76,8 @@ def propose_constraint(
     model : nn.Module
         Stays as it is.
     batches : iterable of (inputs, targets)
-        Of the size that will be trained with, because rates depend on it. Gone through again when they end, if they
-        can be.
+        Of the size that will be trained with, because rates depend on it. So many as there are steps are kept in
+        memory; if there are fewer, they are gone through again.
     task_loss : callable
         From the model's output and the targets to the loss.
     layers : sequence of str, optional
@@ -124,9 +124,8 @@ def propose_constraint(
     >>> round(proposal.target, 1)
     0.1
     """
-    for argument, value, least in (("steps", steps, 1), ("draws", draws, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{argument}: got {value!r}, need a whole number of at least {least}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps: got {steps!r}, need a whole number of at least 1")
     for argument, value in (("share", share), ("learning_rate", learning_rate)):
         if not value > 0:
             raise ValueError(f"{argument}: got {value!r}, need a number above 0")
@@ -138,19 +137,17 @@ def propose_constraint(
     def rate(activations: Tensor) -> float:
         return float(ss_rate(activations.detach(), **measure))
 
-    stream = _again_and_again(batches)
+    batches = list(itertools.islice(batches, steps))
+    if not batches:
+        raise ValueError("batches: got none, need at least one (inputs, targets)")
     with seeded(seed, device):
-        first = next(stream, None)
-        if first is None:
-            raise ValueError("batches: got none, need at least one (inputs, targets)")
         with torch.no_grad(), probe:
-            model(first[0].to(device))
+            model(batches[0][0].to(device))
         bands = {layer: null_band(rate, values, draws=draws, seed=seed) for layer, values in probe.activations.items()}
         low = [band.low for band in bands.values()]
         target = round(min(statistics.median(low) / 2, *low), 3)
         constraint = SelfSimilarityConstraint(target, 1.0, seed=seed, **options)
-        stream = itertools.islice(itertools.chain([first], stream), steps)
-        lengths = _trained(model, probe, stream, steps, constraint, task_loss, learning_rate)
+        lengths = _trained(model, probe, batches, steps, constraint, task_loss, learning_rate)
     task, penalty = (statistics.median(column) for column in zip(*lengths, strict=True))
     if penalty == 0:
         raise ValueError(f"model: the penalty has no gradient at target {target:g}; need layers that can be trained")
@@ -179,7 +176,7 @@ def _trained(model, probe, batches, steps, constraint, task_loss, learning_rate)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
     lengths = []
-    for step, (x, y) in enumerate(batches):
+    for step, (x, y) in zip(range(steps), itertools.cycle(batches)):
         with probe:
             output = model(x.to(next(model.parameters()).device))
         gradients = torch.autograd.grad(
@@ -192,16 +189,6 @@ def _trained(model, probe, batches, steps, constraint, task_loss, learning_rate)
             parameter.grad = gradient
         optimizer.step()
     return lengths
-
-
-def _again_and_again(batches: Iterable):
-    """All batches, and all again, as long as there are any."""
-    while True:
-        batch = None
-        for batch in batches:
-            yield batch
-        if batch is None:
-            return
 
 
 def _length(gradients: Sequence[Tensor | None]) -> float:

@@ -103,15 +103,13 @@ def test_goes_on_from_the_front_where_batches_end(model, batches):
     again = propose_constraint(model, batches[:2], steps=4, draws=2, device="cpu")
     written_out = propose_constraint(model, [*batches[:2], *batches[:2]], steps=4, draws=2, device="cpu")
     assert again.task_gradient == written_out.task_gradient
-    once = propose_constraint(model, iter(batches[:2]), steps=4, draws=2, device="cpu")  # cannot be gone through twice
-    assert once.task_gradient != again.task_gradient
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"steps": 0}, "steps: got 0"),
-        ({"draws": 1}, "draws: got 1, need a whole number of at least 2"),
+        ({"draws": 1}, "draws: got 1, need at least 2"),
         ({"share": 0}, "share: got 0"),
         ({"learning_rate": -1e-3}, "learning_rate: got -0.001"),
         ({"count": "greedy-coloring"}, "which has no gradient"),
