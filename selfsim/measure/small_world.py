@@ -56,8 +56,8 @@ def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, see
     Returns
     -------
     SmallWorld
-        More than 1 for a small world, without upper end. Not estimable for a graph that is not connected or too
-        small, without triangles by chance, or complete.
+        More than 1 for a small world, without upper end. Not estimable for a graph that is not connected, too small,
+        or whose random graphs have no triangle.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, see
     if not parts["reference_clustering"].any():
         return SmallWorld(value=math.nan, reason=f"none of {draws} random graphs has a triangle", **parts)
     clustering = parts["clustering"] / parts["reference_clustering"].mean()
-    return SmallWorld(value=clustering / (parts["path_length"] / parts["reference_path_length"].mean()), **parts)
+    paths = parts["path_length"] / parts["reference_path_length"].mean()
+    return SmallWorld(value=float(clustering / paths), **parts)
 
 
 def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed: int = 0) -> SmallWorld:
@@ -138,7 +139,7 @@ def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed:
         return SmallWorld(value=math.nan, reason=missing)
     rng = np.random.default_rng(seed)
     parts = dict(
-        clustering=local_clustering(adjacency).mean(),
+        clustering=float(local_clustering(adjacency).mean()),
         path_length=mean_path_length(adjacency),
         reference_clustering=np.array(
             [local_clustering(rewired_adjacency(adjacency, swaps, True, "ring", rng)).mean() for _ in range(draws)]
@@ -151,7 +152,7 @@ def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed:
     if lattice == 0:
         return SmallWorld(value=math.nan, reason="neither the graph nor a lattice has a triangle", **parts)
     paths = parts["reference_path_length"].mean() / parts["path_length"]
-    return SmallWorld(value=paths - parts["clustering"] / lattice, **parts)
+    return SmallWorld(value=float(paths - parts["clustering"] / lattice), **parts)
 
 
 def _checked(graph: nx.Graph, swaps: int, draws: int) -> tuple[sparse.csr_array, str]:
