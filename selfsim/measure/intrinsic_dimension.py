@@ -86,14 +86,18 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     samples = len(x)
     if samples < FEWEST_SAMPLES:
         return _too_few(samples)
-    distances = np.sort(sample_distances(x)[np.triu_indices(samples, 1)])
-    low, high = np.quantile(distances, window)
+    distances = sample_distances(x)[np.triu_indices(samples, 1)]
+    # Only the pairs inside the window need an order.
+    places = np.multiply(window, len(distances) - 1)
+    last = math.ceil(places[1])
+    near = np.sort(np.partition(distances, last)[: last + 1])
+    low, high = np.interp(places, np.arange(last + 1), near)
     if not low > 0 or high - low <= 1e-9 * high:
         found = "coincide" if not low > 0 else "are equally far apart"
         reason = f"between {window[0]:g} and {window[1]:g} of the pairs of samples {found}: there is no range of radii"
         return Dimension(value=math.nan, reason=reason, samples=samples)
     radii = np.geomspace(low, high, _RADII)
-    x, y = np.log(radii), np.log(np.searchsorted(distances, radii, side="right") / len(distances))
+    x, y = np.log(radii), np.log(np.searchsorted(near, radii, side="right") / len(distances))
     slope, intercept = np.polyfit(x, y, 1)
     residual = float(np.sqrt(np.mean((y - intercept - slope * x) ** 2)))
     return Dimension(value=float(slope), samples=samples, window=(float(low), float(high)), residual=residual)
