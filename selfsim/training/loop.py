@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..models.architectures import PIXELS, create
@@ -41,6 +41,7 @@ def train(
     device: str | torch.device = "auto",
     progress: bool = False,
     save_every: int | None = None,
+    on_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Run:
     """Train one network as configured, and follow the self-similarity of its layers.
 
@@ -62,6 +63,10 @@ def train(
     save_every : int, optional
         Steps between two checkpoints, by default one at the end of every epoch. A checkpoint is three times as large
         as the weights, the last two are kept, and none of a finished run.
+
+    on_epoch : callable, optional
+        Gets the number of epochs that are over and the network, in eval mode: before training and after every epoch,
+        to measure what the history does not have. Not for epochs that were over before a stopped run went on.
 
     Returns
     -------
@@ -141,7 +146,7 @@ def train(
                     if writes:
                         save_checkpoint(place, (state.epoch, state.step), content)
 
-                _train(state, images, save, save_every, progress)
+                _train(state, images, save, save_every, progress, on_epoch)
                 epoch, weights = state.selected()
                 state.model.load_state_dict(weights)
                 state.history += scores(state.model, images, "test", epoch=epoch, device=device)
@@ -169,12 +174,14 @@ def _checked(images: Images, config: TrainConfig, ranks: Ranks) -> Images:
 
 
 def _train(
-    state: TrainingState, images: Images, save: Callable[[], None], save_every: int | None, progress: bool
+    state: TrainingState, images: Images, save: Callable, save_every: int | None, progress: bool, on_epoch
 ) -> None:
     """From where `state` is to the end of the last epoch."""
     config = state.config
+    tell = on_epoch or (lambda epoch, model: None)
     if not state.history:
         state.history += _evaluated(state, images)
+        tell(0, state.model)
     epochs = range(state.epoch, config.epochs)
     bar = tqdm(epochs, initial=state.epoch, total=config.epochs, desc=config.architecture, disable=not progress)
     for _ in bar:
@@ -192,6 +199,7 @@ def _train(
         _finish_epoch(state, images)
         if save_every is None:
             save()
+        tell(state.epoch, state.model)
 
 
 def _step(state: TrainingState, x: Tensor, targets: Tensor) -> None:

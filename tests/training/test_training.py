@@ -388,3 +388,19 @@ def test_the_published_recipe():
     assert TrainConfig.paper("vit_small", dataset="cifar10", constraint=None).make_constraint() is None
     with pytest.raises(ValueError, match="learning_rate, constraint: none are published for 'resnet34'"):
         TrainConfig.paper("resnet34", dataset="cifar10")
+
+
+def test_who_asks_is_told_of_every_epoch():
+    told = []
+
+    def look(epoch, model):
+        told.append((epoch, model.training, torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()))
+
+    config = TrainConfig("mlp", epochs=2, train_images=200)
+    run = train(config, device="cpu", on_epoch=look)
+    assert [(epoch, training) for epoch, training, _ in told] == [(0, False), (1, False), (2, False)]
+    start, _, end = (weights for *_, weights in told)
+    assert torch.equal(end, torch.nn.utils.parameters_to_vector(run.model.parameters()))
+    moved = float((end - start).double().norm())
+    assert moved == pytest.approx(run.series("weight_distance", split="train")[-1], rel=1e-5)
+    assert run.history == train(config, device="cpu").history
