@@ -35,7 +35,9 @@ def plot_families(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
     means = excess(table, measure)
     names = list(dict.fromkeys(means.architecture))
     family = means.groupby("architecture").family.first()
-    spread = table[table.measure == measure].groupby(["architecture", "training"]).null_spread.mean()
+    # Of a mean over layers, whose nulls are drawn independently.
+    layers = table[table.measure == measure].drop_duplicates(["architecture", "training", "layer"])
+    spread = layers.groupby(["architecture", "training"]).null_spread.agg(lambda s: np.sqrt((s**2).sum()) / len(s))
     styles = {
         "untrained": {"color": "white", "marker": "D", "markeredgecolor": FREE["color"], "label": "untrained"},
         "unconstrained": FREE | {"label": "trained, unconstrained"},

@@ -194,25 +194,38 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
         seeds), the factor of the median distance, the paired difference of the test accuracy.
     """
     rows = []
+    for name, (free, held) in _pairs(runs).items():
+        row = {"architecture": architecture(name).title}
+        for title in ("SS rate", "SS rate without\n3 most distant", "SS rate between\nquantiles"):
+            a, b = (np.array([PAIRED[title](run) for run in side]) for side in (free, held))
+            row[" ".join(title.split())] = f"{a.mean():.3f} → {b.mean():.3f}"
+        far = PAIRED["median distance"]
+        factors = [far(b) / far(a) for a, b in zip(free, held, strict=True)]
+        row["median distance, factor"] = f"{np.mean(factors):.2f}"
+        a, b = ([PAIRED["test accuracy"](run) for run in side] for side in (free, held))
+        row["test accuracy, change"] = f"{paired_difference(b, a):+.3f}" if len(a) > 1 else f"{b[0] - a[0]:+.3f}"
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("architecture")
+
+
+def gains(runs: Sequence[Run]) -> dict[str, float]:
+    """Change of the test accuracy under the constraint, mean over paired seeds, of each architecture that has pairs."""
+    score = PAIRED["test accuracy"]
+    return {name: float(np.mean([*map(score, b)]) - np.mean([*map(score, a)])) for name, (a, b) in _pairs(runs).items()}
+
+
+def _pairs(runs: Sequence[Run]) -> dict[str, tuple[list[Run], list[Run]]]:
+    """Of each architecture, the runs without and those with the constraint that have the same seeds, in their order."""
+    found = {}
     for name in dict.fromkeys(run.config.architecture for run in runs):
         own = [run for run in runs if run.config.architecture == name]
         free, held = (
             {run.config.seed: run for run in own if (run.config.constraint is not None) == with_it}
             for with_it in (False, True)
         )
-        seeds = sorted(set(free) & set(held))
-        if not seeds:
-            continue
-        row = {"architecture": architecture(name).title}
-        for title in ("SS rate", "SS rate without\n3 most distant", "SS rate between\nquantiles"):
-            a, b = (np.array([PAIRED[title](side[seed]) for seed in seeds]) for side in (free, held))
-            row[" ".join(title.split())] = f"{a.mean():.3f} → {b.mean():.3f}"
-        factors = [PAIRED["median distance"](held[seed]) / PAIRED["median distance"](free[seed]) for seed in seeds]
-        row["median distance, factor"] = f"{np.mean(factors):.2f}"
-        a, b = ([PAIRED["test accuracy"](side[seed]) for seed in seeds] for side in (free, held))
-        row["test accuracy, change"] = f"{paired_difference(b, a):+.3f}" if len(seeds) > 1 else f"{b[0] - a[0]:+.3f}"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("architecture")
+        if seeds := sorted(set(free) & set(held)):
+            found[name] = [free[seed] for seed in seeds], [held[seed] for seed in seeds]
+    return found
 
 
 def agreement_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -127,6 +127,7 @@ def test_where_the_constraint_takes_an_architecture():
     assert row["SS rate"] == row["SS rate without 3 most distant"] == "0.300 → 0.150"
     assert row["median distance, factor"] == "0.50"
     assert row["test accuracy, change"].startswith("+0.010")
+    assert comparison_tables.gains([*runs, fake_run("pvt", 0, 0.3)]) == {"mlp": pytest.approx(0.01)}
 
 
 def test_runs_that_cannot_be_compared(folder, tmp_path):
@@ -140,6 +141,11 @@ def test_figures_show_every_architecture(measured, folder):
     runs = load_runs(folder)
     at_a_glance = comparison_plots.plot_families(measured)
     assert [label.get_text() for label in at_a_glance.axes[0].get_yticklabels()] == ["Plain MLP", "VGG-11"]
+    # A bar is four standard deviations of the mean over layers.
+    layers = measured.query("measure == 'surrogate' and seed == 0 and architecture == 'VGG-11'")
+    layers = layers[layers.training == "untrained"]
+    bar = next(bar for bar in at_a_glance.axes[0].patches if bar.get_y() == pytest.approx(1 - 0.24 - 0.1))
+    assert bar.get_width() == pytest.approx(4 * np.sqrt((layers.null_spread**2).sum()) / len(layers))
     epochs = comparison_plots.plot_epochs(runs)
     assert [axes.get_title("left") for axes in epochs.axes if axes.get_visible()] == ["Plain MLP", "VGG-11"]
     assert len(comparison_plots.plot_depth(measured).axes) == 3

@@ -1,6 +1,6 @@
 """Time of all statistics of one layer of 384 neurons and 640 samples, each with its null draws. Goal: 20 s.
 
-    .venv/bin/python -m benchmarks.statistics   # prints a table, writes results/benchmarks/statistics.json (1 minute)
+    .venv/bin/python -m benchmarks.layer_statistics   # a table, and results/benchmarks/statistics.json (1 minute)
 
 The graph joins each neuron to its 10 nearest others (about 3,700 edges). 100 null draws, the layer's activations
 shuffled over samples, are shared by all statistics; sigma and omega, on the graph's largest part, have 5. Seconds are
