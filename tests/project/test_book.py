@@ -81,15 +81,20 @@ def test_pages_have_one_title_and_their_images_an_alt_text(path):
             assert re.search(r"^:alt: \S+ \S+ \S+", directive["code"], re.MULTILINE), directive[0]
 
 
+# Pages whose Python is only compiled here, and why.
+NOT_RUN = {"book/cluster.md": "needs a finished sweep, and a cluster with SLURM"}
 WITH_CODE = [path for path in [ROOT / "README.md", *PAGES] if blocks(path, "python")]
 
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=by_name)
 def test_the_python_of_a_page_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    codes = [compile(code, f"{by_name(path)}, block {k}", "exec") for k, code in enumerate(blocks(path, "python"), 1)]
+    if by_name(path) in NOT_RUN:
+        pytest.skip(f"its Python compiles, but {NOT_RUN[by_name(path)]}")
     namespace: dict = {"__name__": "page"}
-    for number, code in enumerate(blocks(path, "python"), 1):
-        exec(compile(code, f"{by_name(path)}, block {number}", "exec"), namespace)
+    for code in codes:
+        exec(code, namespace)
 
 
 PAPERMILL = [
