@@ -101,7 +101,7 @@ def read_run_list(
         chosen, names = _checked(content, preset, only)
         shared = chosen.get("parameters", {}) | dict(overrides or {})
         own = {name: content["chapters"][name] for name in names}
-        _check_shared(path.parent, own.values(), shared)
+        _check_shared(path.parent, content["chapters"].values(), shared)
         chapters = (_chapter(path.parent, name, own, chosen, shared, overrides or {}, defaults or {}) for name in names)
         return RunList(
             path=path,
@@ -150,7 +150,7 @@ def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dic
 
 
 def _check_shared(folder: Path, chapters: Iterable[dict], shared: Mapping[str, Any]) -> None:
-    """Parameters for all chapters must be known to one of them at least; the others go without."""
+    """Parameters for all chapters must be known to one of the list at least; the others go without."""
     notebooks = {folder / chapter["notebook"] for chapter in chapters}
     known = {name for notebook in notebooks if notebook.is_file() for name in notebook_parameters(notebook)}
     for name in shared:

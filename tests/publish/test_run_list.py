@@ -125,3 +125,10 @@ def test_defaults_have_the_lowest_rank(written):
     first, second = read_run_list(written(), "quick", defaults={"epochs": 9, "weight": 7.0, "unknown": 1}).chapters
     assert (first.parameters["epochs"], first.parameters["weight"]) == (3, 1e-3)
     assert second.parameters == {"epochs": 2, "seeds": [5], "weight": 7.0}
+
+
+def test_a_subset_may_lack_what_others_have(written, tmp_path):
+    path = written(GOOD.replace("second: {notebook: sub/tiny.ipynb}", "second: {notebook: sub/other.ipynb}"))
+    write_notebook(tmp_path / "sub" / "other.ipynb", parameters="seeds: list[int] = [1]")
+    (second,) = read_run_list(path, "quick", only=["second"]).chapters
+    assert second.parameters == {"seeds": [5]}
