@@ -56,7 +56,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
         own = [run for run in runs if run.config.architecture == name]
         accuracy = {
             title: [r.series("accuracy", split="test")[-1] for r in own if (r.config.constraint is not None) == held]
-            for title, held in (("test accuracy, unconstrained", False), ("test accuracy, constrained", True))
+            for title, held in (("test accuracy", False), ("constrained", True))
         }
         found = architecture(name)
         about = {
@@ -65,7 +65,6 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
             "parameters": f"{sum(p.numel() for p in own[0].model.parameters()):,}",
             "layers": len(own[0].layers),
             "epochs": own[0].config.epochs,
-            "runs": len(own),
         }
         rows.append(about | {title: f"{np.mean(a):.3f}" if a else "none" for title, a in accuracy.items()})
     return pd.DataFrame(rows).set_index(["family", "architecture"])
