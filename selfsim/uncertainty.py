@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -101,6 +102,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "me
     >>> f"{mean_interval([1.0, 2.0, 3.0]):.2f}"
     '2.00 [-0.48, 4.48]'
     """
+    check_level(level)
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError(f"values: got {values!r}, need one or more finite numbers")
@@ -164,6 +166,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0
     >>> f"{rank_correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]):.2f}"
     '0.80 [-0.46, 0.99]'
     """
+    check_level(level)
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
         raise ValueError(f"x, y: got shapes {x.shape} and {y.shape}, need at least four pairs")
@@ -183,9 +186,15 @@ def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Int
     Parameters
     ----------
     exponent : float
-        Of the density ``x ** -exponent`` above a given start, more than 1.
+        Of the density ``x ** -exponent`` above a given start, more than 1 and finite.
     tail : int
-        Number of values above the start.
+        Number of values above the start, at least 2.
+    level : float
+
+    Raises
+    ------
+    ValueError
+        An exponent, a tail or a level out of range.
 
     Notes
     -----
@@ -201,8 +210,12 @@ def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Int
     >>> f"{exponent_interval(2.5, 100):.2f}"
     '2.50 [2.21, 2.79]'
     """
-    if not exponent > 1 or tail < 2:
-        raise ValueError(f"exponent, tail: got {exponent!r} and {tail!r}, need more than 1, and at least 2 values")
+    check_level(level)
+    if not 1 < exponent < math.inf or not tail >= 2:
+        raise ValueError(
+            f"exponent, tail: got {exponent!r} and {tail!r}, need a finite exponent above 1 and at least 2 values"
+        )
+    exponent = float(exponent)
     reach = float(stats.norm.ppf((1 + level) / 2)) * (exponent - 1) / math.sqrt(tail)
     return Interval(
         exponent, exponent - reach, exponent + reach, level, tail, "exponent, for independent values and a known start"
@@ -242,7 +255,8 @@ def samples_interval(
     Raises
     ------
     ValueError
-        Fewer than four samples or two draws, or activations that the statistic refuses.
+        Fewer than four samples or two draws, a level outside (0, 1), activations that the statistic refuses, or a
+        statistic that is not a finite number.
 
     Notes
     -----
@@ -259,20 +273,35 @@ def samples_interval(
     >>> f"{samples_interval(lambda a: a.mean(), x):.2f}"
     '0.01 [-0.11, 0.12]'
     """
+    check_level(level)
+    check_whole(draws, name="draws", least=2)
     activations = check_activations(activations).detach()
     samples = len(activations)
     if samples < 4:
         raise ValueError(f"activations: got {samples} samples, need at least 4 for an interval over samples")
-    if draws < 2:
-        raise ValueError(f"draws: got {draws!r}, need at least 2")
     generator = torch.Generator().manual_seed(seed)
     half = samples // 2
     halves = (torch.randperm(samples, generator=generator)[:half].to(activations.device) for _ in range(draws))
     values = np.array([float(statistic(activations[chosen])) for chosen in halves])
-    # Without repetition a half varies as much as the whole does over fresh samples, but for odd numbers.
-    spread = values.std(ddof=1) * math.sqrt(half / (samples - half))
     estimate = float(statistic(activations))
+    bad = [value for value in (estimate, *values.tolist()) if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"statistic: got {bad[0]} on these samples or a half of them, need finite numbers")
+    # Without repetition a half varies as much as the whole does over fresh samples, but for odd numbers.
+    spread = float(values.std(ddof=1)) * math.sqrt(half / (samples - half))
     reach = float(stats.t.ppf((1 + level) / 2, min(draws, samples) - 1)) * spread
     return Interval(
         estimate, estimate - reach, estimate + reach, level, samples, "mean over other samples, as many as these"
     )
+
+
+def check_level(level: float) -> None:
+    """Raise ``ValueError`` unless `level` is a share between 0 and 1, neither included."""
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise ValueError(f"level: got {level!r}, need a share between 0 and 1, such as 0.95")
+
+
+def check_whole(value: int, *, name: str, least: int) -> None:
+    """Raise ``ValueError`` unless `value` is a whole number, of Python or NumPy, of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}: got {value!r}, need a whole number of at least {least}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..uncertainty import Estimate
 from ..validation import check_activations, optional_package
+from .spectrum import in_unit
 
 FEWEST_SAMPLES = 50
 _RADII = 20
@@ -58,7 +59,7 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     Returns
     -------
     Dimension
-        Not estimable with fewer than 50 samples, or where samples coincide so that the window spans no radii.
+        Not estimable with fewer than 50 samples, or where so many coincide that the window begins among these.
 
     Raises
     ------
@@ -92,9 +93,12 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     last = math.ceil(places[1])
     near = np.sort(np.partition(distances, last)[: last + 1])
     low, high = np.interp(places, np.arange(last + 1), near)
-    if not low > 0 or high - low <= 1e-9 * high:
-        found = "coincide" if not low > 0 else "are equally far apart"
-        reason = f"between {window[0]:g} and {window[1]:g} of the pairs of samples {found}: there is no range of radii"
+    # Not `low`, which lies between two distances, of which the smaller may be 0.
+    coincide = not near[int(places[0])] > 0
+    if coincide or high - low <= 1e-9 * high:
+        pairs = f"{window[0]:g} of the pairs" if coincide else f"the pairs between {window[0]:g} and {window[1]:g}"
+        found = "coincide" if coincide else "are equally far apart"
+        reason = f"{pairs} of samples {found}: there is no range of radii"
         return Dimension(value=math.nan, reason=reason, samples=samples)
     radii = np.geomspace(low, high, _RADII)
     x, y = np.log(radii), np.log(np.searchsorted(near, radii, side="right") / len(distances))
@@ -109,12 +113,13 @@ def two_nn(activations: Tensor) -> Dimension:
     Parameters
     ----------
     activations : Tensor, shape (samples, neurons)
-        At least 50 samples that differ.
+        At least 56 samples that differ.
 
     Returns
     -------
     Dimension
-        Not estimable with fewer than 50 samples that have another at a distance above 0.
+        Not estimable where fewer than 50 samples count: those apart from all others, less the tenth with the largest
+        ratios, whose second neighbour is further than the first.
 
     Raises
     ------
@@ -150,14 +155,23 @@ def two_nn(activations: Tensor) -> Dimension:
             f"{samples - len(nearest)} of {samples} samples coincide with another, need {FEWEST_SAMPLES} that do not"
         )
         return Dimension(value=math.nan, reason=reason, samples=samples)
-    if not (nearest[:, 1] > nearest[:, 0] * (1 + 1e-9)).any():
-        return Dimension(value=math.nan, reason="first and second neighbours are equally far", samples=samples)
+    # Samples with two neighbours equally far say nothing, and the tenth with the largest ratios is left out below.
+    kept = np.sort(nearest[:, 1] / nearest[:, 0])[: int(len(nearest) * 0.9)]
+    count = int((kept > 1 + 1e-9).sum())
+    if count < FEWEST_SAMPLES:
+        reason = (
+            f"{count} of {len(kept)} samples have a second neighbour further than the first, need {FEWEST_SAMPLES}; "
+            "the tenth with the largest ratios is left out"
+        )
+        return Dimension(value=math.nan, reason=reason, samples=samples)
     optional_package("skdim", extra="statistics")
     from skdim.id import TwoNN
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = float(TwoNN(dist=True).fit(nearest).dimension_)
+    if not 0 < value < math.inf:
+        return Dimension(value=math.nan, reason=f"the fit gives {value:g}, need a number above 0", samples=samples)
     return Dimension(value=value, samples=samples)
 
 
@@ -171,7 +185,7 @@ def sample_distances(activations: Tensor) -> np.ndarray:
 
     By one matrix product. Pairs so close that it cancels are computed anew from their differences.
     """
-    x = activations.detach().double()
+    x, _ = in_unit(activations)
     x = x - x.mean(0)
     x = x / x.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     squares = x.square().sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class Invariance(Estimate):
     Attributes
     ----------
     value : float
-        The spread of the estimates over layers; NaN where fewer than two are estimable.
+        The spread of the estimates over layers; NaN where fewer than two are estimable or they have no spread.
     reason : str
     limit : float
         The paper's.
@@ -52,9 +53,12 @@ def invariance_across_layers(estimates: Mapping[str, Estimate], *, kind: str) ->
     -------
     Invariance
         Small means invariant. A stable estimate need not be a good one: the exponent of white noise is very stable.
+        Not estimable for fewer than two estimates, for infinite ones, and for dimensions whose mean is not above 0.
 
     Raises
     ------
+    TypeError
+        Not a mapping to `Estimate`.
     ValueError
         An unknown kind.
 
@@ -69,10 +73,17 @@ def invariance_across_layers(estimates: Mapping[str, Estimate], *, kind: str) ->
     True
     """
     check_choice(kind, LIMITS, name="kind")
+    if not isinstance(estimates, Mapping) or not all(isinstance(e, Estimate) for e in estimates.values()):
+        raise TypeError(f"estimates: got {type(estimates).__name__}, need a mapping of layers to Estimate")
     found = [float(estimate) for estimate in estimates.values() if estimate.estimable]
     left_out = tuple(layer for layer, estimate in estimates.items() if not estimate.estimable)
     if len(found) < 2:
         reason = f"{len(found)} of {len(estimates)} layers have an estimate, need at least 2"
-        return Invariance(value=float("nan"), reason=reason, limit=LIMITS[kind], left_out=left_out)
-    spread = np.std(found) if kind == "statistical" else np.ptp(found) / np.mean(found)
-    return Invariance(value=float(spread), limit=LIMITS[kind], left_out=left_out)
+    elif not np.isfinite(found).all():
+        reason = "an estimate is infinite, need finite ones"
+    elif kind == "geometric" and np.mean(found) <= 0:
+        reason = f"the mean dimension is {np.mean(found):g}, need one above 0 to relate the range to"
+    else:
+        spread = np.std(found) if kind == "statistical" else np.ptp(found) / np.mean(found)
+        return Invariance(value=float(spread), limit=LIMITS[kind], left_out=left_out)
+    return Invariance(value=math.nan, reason=reason, limit=LIMITS[kind], left_out=left_out)

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..uncertainty import check_level, check_whole
 from ..validation import check_activations, check_choice
+from .spectrum import in_unit
 
 NULLS = ("gauss", "gauss-covariance", "shuffled")
 
@@ -54,12 +56,12 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
         # numpy sorts rows several times faster than torch sorts columns.
         order = torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
         return activations.gather(0, order.to(activations.device))
-    x = activations.cpu().double()
+    x, unit = in_unit(activations.cpu())
     if null == "gauss":
-        return (draw * x.std(correction=0)).to(activations)
+        return (draw * x.std(correction=0) * unit).to(activations)
     # Mixing the centred samples with normal weights gives their covariance without forming it.
     weights = torch.randn(len(x), len(x), generator=generator, dtype=torch.float64) / max(len(x) - 1, 1) ** 0.5
-    return (x.mean(0) + weights @ (x - x.mean(0))).to(activations)
+    return ((x.mean(0) + weights @ (x - x.mean(0))) * unit).to(activations)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ class NullBand:
         Raises
         ------
         ValueError
-            All draws are equal: there is no unit to measure in.
+            All draws are equal, or differ by no more than the rounding of single precision: there is no unit to
+            measure in. Or a value that is not finite.
         """
+        _check_finite_value(value)
         spread = float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
-        if spread == 0:
+        if spread <= 1e-7 * np.abs(self.values).max():
             raise ValueError(
                 f"z_score: all {len(self.values)} null draws give {self.values[0]:.6g}; no spread to measure in"
             )
@@ -106,7 +110,7 @@ class NullBand:
 
     @property
     def draws(self) -> int:
-        """Number of null draws: no p-value is below ``2 / (1 + draws)``."""
+        """Number of null draws: no p-value is below ``1 / (1 + draws)``, and without ties none below twice that."""
         return len(self.values)
 
     def p_value(self, value: float) -> float:
@@ -114,19 +118,31 @@ class NullBand:
 
         It is ``(1 + k) / (1 + draws)``, with k the number of draws that stand as near to an end of the order of all of
         them, `value` included, as `value` does. Under the null model every order is equally likely, so the test holds
-        its level for any statistic and any number of draws.
+        its level for any statistic and any number of draws. The smallest is ``1 / (1 + draws)``; without ties there
+        is a draw at the other end, and the smallest is ``2 / (1 + draws)``.
+
+        Raises
+        ------
+        ValueError
+            A value that is not finite.
 
         Examples
         --------
         >>> NullBand(np.arange(99.0), "gauss").p_value(500.0)
         0.02
         """
+        _check_finite_value(value)
         pooled = np.append(self.values, float(value))
         order = np.sort(pooled)
         from_below = np.searchsorted(order, pooled, side="right")
         from_above = len(order) - np.searchsorted(order, pooled, side="left")
         depth = np.minimum(from_below, from_above)
         return float(np.mean(depth <= depth[-1]))
+
+
+def _check_finite_value(value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"value: got {value!r}, need a finite number to hold against null draws")
 
 
 def null_band(
@@ -163,8 +179,10 @@ def null_band(
     Raises
     ------
     ValueError
-        Fewer than 2 draws, a level outside (0, 1), an unknown null, a named null without activations, a statistic
-        that a draw does not suffice to estimate.
+        Fewer than 2 draws, a level outside (0, 1), an unknown null, no statistic, or one that a draw does not suffice
+        to estimate.
+    TypeError
+        A named null without activations.
 
     Examples
     --------
@@ -175,10 +193,10 @@ def null_band(
     >>> null_band(lambda x: x.mean(), null=lambda seed: untrained[seed], draws=2).draws
     2
     """
-    if draws < 2:
-        raise ValueError(f"draws: got {draws!r}, need at least 2")
-    if not 0 < level < 1:
-        raise ValueError(f"level: got {level!r}, need a share between 0 and 1")
+    check_whole(draws, name="draws", least=2)
+    check_level(level)
+    if isinstance(statistic, Mapping) and not statistic:
+        raise ValueError("statistic: got an empty mapping, need at least one statistic")
     if callable(null):
         made, name = null, getattr(null, "__name__", type(null).__name__)
     else:

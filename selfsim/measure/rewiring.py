@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import networkx as nx
 import numpy as np
 from scipy import sparse
 
 from ..boxes.compiled import compiled
 from ..boxes.inputs import as_distances
+from ..uncertainty import check_whole
 from ..validation import check_choice
 
 
@@ -58,8 +62,9 @@ def rewired(
     """
     adjacency = undirected(graph)
     check_choice(towards, TOWARDS, name="towards")
-    if not swaps >= 0:
-        raise ValueError(f"swaps: got {swaps!r}, need a number of at least 0")
+    if not isinstance(swaps, Real) or not 0 <= swaps < math.inf:
+        raise ValueError(f"swaps: got {swaps!r}, need a finite number of at least 0")
+    check_whole(seed, name="seed", least=0)
     if connected and sparse.csgraph.connected_components(adjacency, directed=False)[0] > 1:
         raise ValueError("graph: is not connected, need connected=False, or one of its components")
     nodes = list(graph)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from ..boxes.hops import all_pairs_hops
-from ..uncertainty import Estimate
+from ..uncertainty import Estimate, check_whole
 from .rewiring import rewired_adjacency, undirected
 
 _STEPS = 24
@@ -62,7 +62,7 @@ def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, see
     Raises
     ------
     TypeError, ValueError
-        Not an undirected networkx graph; fewer than 1 swaps or draws.
+        Not an undirected networkx graph; fewer than 1 swaps or draws, or a seed below 0.
 
     Notes
     -----
@@ -78,7 +78,7 @@ def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, see
     >>> float(small_world_sigma(nx.connected_watts_strogatz_graph(100, 8, 0.1, seed=0))) > 3
     True
     """
-    adjacency, missing = _checked(graph, swaps, draws)
+    adjacency, missing = _checked(graph, swaps, draws, seed)
     if missing:
         return SmallWorld(value=math.nan, reason=missing)
     rng = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed:
     >>> float(small_world_omega(nx.connected_watts_strogatz_graph(100, 8, 0.0, seed=0))) < -0.5
     True
     """
-    adjacency, missing = _checked(graph, swaps, draws)
+    adjacency, missing = _checked(graph, swaps, draws, seed)
     if missing:
         return SmallWorld(value=math.nan, reason=missing)
     rng = np.random.default_rng(seed)
@@ -155,11 +155,11 @@ def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed:
     return SmallWorld(value=float(paths - parts["clustering"] / lattice), **parts)
 
 
-def _checked(graph: nx.Graph, swaps: int, draws: int) -> tuple[sparse.csr_array, str]:
+def _checked(graph: nx.Graph, swaps: int, draws: int, seed: int) -> tuple[sparse.csr_array, str]:
     """The graph's pattern, and why there is no coefficient (empty where there is one)."""
-    for name, value in (("swaps", swaps), ("draws", draws)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: got {value!r}, need a whole number of at least 1")
+    check_whole(swaps, name="swaps", least=1)
+    check_whole(draws, name="draws", least=1)
+    check_whole(seed, name="seed", least=0)
     adjacency = undirected(graph)
     nodes, edges = adjacency.shape[0], adjacency.nnz // 2
     if nodes < 4 or edges < 2:
