@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..uncertainty import Estimate
 from ..validation import check_activations, optional_package
-from .spectrum import in_unit
+from .magnitude import in_unit
 
 FEWEST_SAMPLES = 50
 _RADII = 20
@@ -96,7 +96,9 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     # Not `low`, which lies between two distances, of which the smaller may be 0.
     coincide = not near[int(places[0])] > 0
     if coincide or high - low <= 1e-9 * high:
-        pairs = f"{window[0]:g} of the pairs" if coincide else f"the pairs between {window[0]:g} and {window[1]:g}"
+        pairs = (
+            f"at least {window[0]:g} of the pairs" if coincide else f"the pairs between {window[0]:g} and {window[1]:g}"
+        )
         found = "coincide" if coincide else "are equally far apart"
         reason = f"{pairs} of samples {found}: there is no range of radii"
         return Dimension(value=math.nan, reason=reason, samples=samples)

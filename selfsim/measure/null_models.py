@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..uncertainty import check_level, check_whole
 from ..validation import check_activations, check_choice
-from .spectrum import in_unit
+from .magnitude import in_unit
 
 NULLS = ("gauss", "gauss-covariance", "shuffled")
 

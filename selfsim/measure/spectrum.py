@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..uncertainty import Estimate, Interval, exponent_interval
 from ..validation import check_activations, check_finite
+from .magnitude import in_unit
 
 FEWEST_VALUES = 50
 FEWEST_IN_TAIL = 10
@@ -59,13 +60,7 @@ class PowerLaw(Estimate):
 
     @property
     def interval(self) -> Interval:
-        """95 % interval of the exponent, as if the values were independent and the start known.
-
-        Raises
-        ------
-        ValueError
-            Not estimable, or at the largest exponent that was allowed: that limit is not an estimate.
-        """
+        """95 % interval, as if the values were independent and the start known; `ValueError` at the limit."""
         if self.at_limit:
             raise ValueError(f"PowerLaw: no interval: {self.value:g} is the largest exponent allowed, not an estimate")
         return exponent_interval(float(self), self.tail)
@@ -116,9 +111,8 @@ def power_law(values: np.ndarray, *, largest_exponent: float = math.inf) -> Powe
     -----
     The start is the value, with at least 10 above it, for which the Kolmogorov-Smirnov distance is smallest. Exponent,
     start and distance equal those of the powerlaw package 2.0 at the same largest exponent where the exponent lies
-    inside the range. Where it is steeper everywhere, as for noise, ours takes the limit; that package a start at which
-    the exponent is a little smaller. Time O(values²): 5 ms for 400; the comparison with a log-normal is made when it
-    is asked for.
+    inside the range; at the limit, as for noise, ours takes the limit, and that package a start at which the exponent
+    is below it. Time O(values²): 5 ms for 400; the comparison with a log-normal is made when it is asked for.
 
     References
     ----------
@@ -288,17 +282,6 @@ def weight_exponents(weights: Mapping[str, Tensor]) -> dict[str, PowerLaw]:
     return fits
 
 
-def in_unit(values: Tensor) -> tuple[Tensor, float]:
-    """Values in float64, and the unit they are in: 1, or a power of two where their squares would be Inf or 0.
-
-    A power of two keeps every digit.
-    """
-    values = values.detach().double()
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    unit = 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** (math.frexp(largest)[1] - 1)
-    return values / unit, unit
-
-
 def _spectrum_in_unit(activations: Tensor) -> tuple[np.ndarray, float]:
     """Eigenvalues of the covariance, descending, in units of the square of what is returned with them."""
     x, unit = in_unit(activations)
@@ -306,9 +289,10 @@ def _spectrum_in_unit(activations: Tensor) -> tuple[np.ndarray, float]:
 
 
 def _squared_singular_values(matrix: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """Descending, without those that cannot be told from 0 in the precision that the matrix came in, at least single.
+    """Descending, without those that cannot be told from 0 in the precision that the matrix came in.
 
-    Half precision rounds each entry, which adds a little noise to the spectrum; it is no bound below which all is noise.
+    Half precision counts as single: its rounding of the entries adds some noise to all singular values, and is no bound
+    below which they mean nothing.
     """
     size = matrix.abs().max() if matrix.numel() else matrix.new_zeros(())
     if size == 0:
