@@ -15,7 +15,7 @@ from ..measure.options import RateOptions
 from ..measure.rate import ss_rate
 from ..models.probe import Probe
 from ..validation import check_choice
-from .schedules import Moment, Schedule, check_rate, schedule_from
+from .schedules import Moment, Schedule, check_rate, check_seed, schedule_from
 
 
 @dataclass
@@ -32,11 +32,15 @@ class _Past:
 
     def mean_rates(self) -> tuple[dict[str, float], float | None]:
         """Of this epoch: each layer's mean, and that of all values."""
-        calls = [number for _, number in self.sums.values()]
-        if not calls:
+        sums = self.as_numbers()
+        if not sums:
             return {}, None
-        sums = torch.stack([total for total, _ in self.sums.values()]).tolist()
-        return {layer: s / n for layer, s, n in zip(self.sums, sums, calls, strict=True)}, sum(sums) / sum(calls)
+        total, calls = (sum(column) for column in zip(*sums.values(), strict=True))
+        return {layer: s / n for layer, (s, n) in sums.items()}, total / calls
+
+    def as_numbers(self) -> dict[str, list]:
+        """The sums as plain numbers, which belong to no device."""
+        return {layer: [float(total), calls] for layer, (total, calls) in self.sums.items()}
 
 
 class SelfSimilarityConstraint:
@@ -123,8 +127,9 @@ class SelfSimilarityConstraint:
             raise ValueError(f"weight: got {weight!r}, need a number")
         if not (weight >= 0 and math.isfinite(weight)):
             raise ValueError(f"weight: got {weight!r}, need a finite number of at least 0")
-        if gate is not None and not gate > 0:
+        if gate is not None and (isinstance(gate, bool) or not isinstance(gate, Real) or not gate > 0):
             raise ValueError(f"gate: got {gate!r}, need None or a number above 0")
+        check_seed(seed)
         for argument, value in (("layers_per_step", layers_per_step), ("gate_every", gate_every)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{argument}: got {value!r}, need a whole number of at least 1")
@@ -182,7 +187,8 @@ class SelfSimilarityConstraint:
         Raises
         ------
         ValueError
-            A probe that has read nothing, activations that have no rate, or targets that name other layers.
+            A probe that has read nothing, targets that name other layers, or activations that have no rate, such as
+            those of a layer that has collapsed; names the layer. With ``check=False`` the penalty is NaN instead.
         """
         if isinstance(activations, Probe):
             known, activations = activations.layers, activations.activations
@@ -194,7 +200,12 @@ class SelfSimilarityConstraint:
         self._check_layers(known)
         past, penalties = self._past, []
         for layer in self._drawn(list(activations)):
-            rate = ss_rate(activations[layer], **vars(self.measure))
+            try:
+                rate = ss_rate(activations[layer], **vars(self.measure))
+            except ValueError as error:
+                if layer == "activations":  # a single tensor, which the message names already
+                    raise
+                raise ValueError(f"layer {layer!r}: {error}") from error
             past.shapes[layer] = list(activations[layer].shape)
             if layer not in past.targets:
                 past.targets[layer] = self._asked(layer)
@@ -204,6 +215,9 @@ class SelfSimilarityConstraint:
             total, calls = past.sums.get(layer, (0.0, 0))
             past.sums[layer] = [rate.detach() + total, calls + 1]
         return 0.5 * self.weight * torch.stack(penalties).mean()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(target={self.target!r}, weight={self.weight:g})"
 
     @property
     def targets(self) -> dict[str, float]:
@@ -258,9 +272,10 @@ class SelfSimilarityConstraint:
         if not 1 <= epoch <= epochs:
             raise ValueError(f"epoch: got {epoch!r}, need 1 to epochs={epochs!r}")
         if task_loss is not None:
+            task_loss = float(task_loss.detach() if isinstance(task_loss, Tensor) else task_loss)
             if not math.isfinite(task_loss):
                 raise ValueError(f"task_loss: got {task_loss!r}, need a finite number")
-            self._past.task_losses.append(float(task_loss))
+            self._past.task_losses.append(task_loss)
         past = self._past
         means, overall = past.mean_rates()
         for layer, mean in means.items():
@@ -275,7 +290,7 @@ class SelfSimilarityConstraint:
 
     def state_dict(self) -> dict:
         """All that changes during training, for a checkpoint: tensors, numbers, lists and dicts."""
-        return {"draw": self._draw.get_state()} | copy.deepcopy(vars(self._past))
+        return {"draw": self._draw.get_state()} | copy.deepcopy(vars(self._past) | {"sums": self._past.as_numbers()})
 
     def load_state_dict(self, state: Mapping) -> None:
         """Go on from what `state_dict` gave.

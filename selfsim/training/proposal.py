@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import math
 import statistics
@@ -17,7 +18,7 @@ from ..measure.null_models import NullBand, null_band
 from ..measure.rate import ss_rate
 from ..models.probe import Probe
 from ..models.seeding import seeded
-from ..validation import resolve_device
+from ..validation import check_choice, resolve_device
 from .constraint import SelfSimilarityConstraint
 
 # At so many steps of the short training, evenly spaced, the gradients are measured.
@@ -129,6 +130,10 @@ def propose_constraint(
     for argument, value in (("share", share), ("learning_rate", learning_rate)):
         if not value > 0:
             raise ValueError(f"{argument}: got {value!r}, need a number above 0")
+    chosen = {"target", "weight", "seed"}
+    known = [name for name in inspect.signature(SelfSimilarityConstraint).parameters if name not in chosen]
+    for option in options:
+        check_choice(option, known, name="options")
     device = resolve_device(device)
     model = copy.deepcopy(model).to(device).train()
     probe = Probe(model, layers)

@@ -159,6 +159,7 @@ class FollowTheNull:
     def __post_init__(self):
         if isinstance(self.offset, bool) or not isinstance(self.offset, Real) or not -1 <= self.offset <= 1:
             raise ValueError(f"offset: got {self.offset!r}, need a number from -1 to 1")
+        check_seed(self.seed)
         if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
             raise ValueError(f"draws: got {self.draws!r}, need a whole number of at least 1")
 
@@ -261,6 +262,13 @@ def schedule_from(target: float | Schedule | Mapping, *, name: str = "target") -
         return build(**options)
     except TypeError as error:
         raise ValueError(f"{name}: {build.schedule} got {sorted(options)}, need {known} ({error})") from error
+
+
+def check_seed(seed: object) -> int:
+    """Return `seed` if it is one that torch's generators take; else raise a ``ValueError``."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed: got {seed!r}, need a whole number of at most 63 bits")
+    return seed
 
 
 def check_rate(value: object, *, name: str) -> float:

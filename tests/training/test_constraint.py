@@ -262,6 +262,26 @@ def test_state_dict_goes_on_where_it_stopped(character, stop, tmp_path):
     assert len(set(whole)) > 10
 
 
+def test_a_state_in_an_epoch_holds_no_tensor_of_a_device():
+    """Read on the CPU, a sum would stay there for a layer that is not drawn again, beside those of the card."""
+    constraint = SelfSimilarityConstraint()
+    rates = [ss_rate(some(i)).item() for i in (0, 1)]
+    for i in (0, 1):
+        constraint({"block 1": some(i)})
+    (state,) = constraint.state_dict()["sums"].values()
+    assert [type(number) for number in state] == [float, int]
+    assert state == pytest.approx([sum(rates), 2])
+
+
+def test_sums_may_lie_on_several_devices(monkeypatch):
+    """Layers of one model on two devices: nothing is put together before it is a number."""
+    constraint = SelfSimilarityConstraint(gate=0.1)
+    constraint({"a": some(0), "b": some(1)})
+    monkeypatch.setattr(torch, "stack", lambda tensors: pytest.fail("tensors of several devices are put together"))
+    constraint.step(epoch=1, epochs=3)
+    assert constraint.state_dict()["baseline"].keys() == {"a", "b"}
+
+
 def test_a_state_is_a_copy():
     constraint = SelfSimilarityConstraint()
     constraint(some())
@@ -301,6 +321,12 @@ def test_a_state_is_a_copy():
         ({"ends": "loose"}, "ends: got 'loose'"),
         ({"count": "greedy-coloring"}, "which has no gradient"),
         ({"gate": 0.0}, "gate: got 0.0"),
+        ({"gate": "x"}, "gate: got 'x', need None or a number above 0"),
+        ({"gate": True}, "gate: got True, need None or a number above 0"),
+        ({"seed": None}, "seed: got None, need a whole number"),
+        ({"seed": 1.5}, "seed: got 1.5, need a whole number"),
+        ({"seed": 2**70}, "seed: got 1180591620717411303424, need a whole number of at most 63 bits"),
+        ({"target": {"schedule": "follow-the-null", "seed": None}}, "seed: got None"),
         ({"gate_every": 0}, "gate_every: got 0"),
         ({"layers_per_step": 0}, "layers_per_step: got 0"),
         ({"scales": 1}, "scales: got 1"),
@@ -309,6 +335,23 @@ def test_a_state_is_a_copy():
 def test_messages(options, message):
     with pytest.raises(ValueError, match=message):
         SelfSimilarityConstraint(**options)
+
+
+def test_a_layer_that_has_collapsed_is_named():
+    layers = {"blocks.1": some(), "blocks.2": torch.ones(32, 20)}
+    with pytest.raises(ValueError, match=r"layer 'blocks\.2': activations: .*equal"):
+        SelfSimilarityConstraint()(layers)
+
+
+def test_says_what_it_is():
+    assert repr(SelfSimilarityConstraint(0.2)) == "SelfSimilarityConstraint(target=Constant(target=0.2), weight=10)"
+
+
+def test_the_task_loss_may_be_the_loss_itself(recwarn):
+    constraint = SelfSimilarityConstraint()
+    constraint.step(epoch=1, epochs=3, task_loss=torch.tensor(0.5, requires_grad=True) * 2)
+    assert constraint.state_dict()["task_losses"] == [1.0]
+    assert not recwarn.list
 
 
 def test_wrong_calls():

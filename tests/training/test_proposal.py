@@ -113,6 +113,9 @@ def test_goes_on_from_the_front_where_batches_end(model, batches):
         ({"share": 0}, "share: got 0"),
         ({"learning_rate": -1e-3}, "learning_rate: got -0.001"),
         ({"count": "greedy-coloring"}, "which has no gradient"),
+        ({"target": 0.1}, "options: got 'target', need one of 'ends'"),
+        ({"weight": 1.0}, "options: got 'weight', need one of"),
+        ({"layers_per_stp": 1}, "options: got 'layers_per_stp'.*did you mean 'layers_per_step'"),
     ],
 )
 def test_messages(model, batches, options, message):
