@@ -44,6 +44,14 @@ def test_gauss_keeps_the_overall_spread():
     assert draw.std().item() == pytest.approx(x.std().item(), rel=0.1)
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e160, 1e307])
+@pytest.mark.parametrize("null", ["gauss", "gauss-covariance", "shuffled"])
+def test_draws_at_any_magnitude(null, unit):
+    x = some().double() / some().abs().max()
+    draw, moved = (null_activations(a, null=null, seed=3) for a in (x, x * unit))
+    torch.testing.assert_close(moved / unit, draw, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("null", ["gauss", "shuffled"])
 def test_draws_are_their_seeds(null):
     x, state = some(), torch.get_rng_state()
@@ -65,6 +73,21 @@ def test_z_score():
     assert band.z_score(4.0) == pytest.approx(2.0)
     with pytest.raises(ValueError, match="all 2 null draws give 1"):
         NullBand(np.array([1.0, 1.0]), "gauss").z_score(2.0)
+    with pytest.raises(ValueError, match="all 3 null draws give 0.3"):
+        NullBand(np.array([0.3, 0.1 + 0.2, np.float32(0.3)]), "gauss").z_score(2.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_none_has_no_place_among_the_draws(value):
+    band = NullBand(np.arange(39.0), "gauss")
+    for ask in (band.p_value, band.z_score):
+        with pytest.raises(ValueError, match=f"value: got {value}, need a finite number"):
+            ask(value)
+
+
+def test_smallest_p_values():
+    assert NullBand(np.arange(39.0), "gauss").p_value(50.0) == 2 / 40
+    assert NullBand(np.zeros(39), "gauss").p_value(50.0) == 1 / 40  # ties: no draw stands alone at the other end
 
 
 def test_p_value_is_a_rank_and_holds_its_level():
@@ -104,6 +127,8 @@ def test_a_null_without_a_number_is_not_passed_over():
         null_band(spectrum_exponent, torch.randn(20, 60), draws=2)
     with pytest.raises(TypeError, match="activations: got NoneType"):
         null_band(ss_rate, null="gauss")
+    with pytest.raises(ValueError, match="statistic: got an empty mapping"):
+        null_band({}, some())
 
 
 def test_rank_correlation():
@@ -136,7 +161,7 @@ def test_intervals_say_what_they_are_for():
         assert words in interval.of
 
 
-@pytest.mark.parametrize(("exponent", "tail"), [(1.0, 10), (2.0, 1), (math.nan, 10)])
+@pytest.mark.parametrize(("exponent", "tail"), [(1.0, 10), (2.0, 1), (math.nan, 10), (math.inf, 10)])
 def test_exponent_interval_messages(exponent, tail):
     with pytest.raises(ValueError, match="exponent, tail: got"):
         exponent_interval(exponent, tail)
@@ -144,11 +169,50 @@ def test_exponent_interval_messages(exponent, tail):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"draws": 1}, "draws: got 1"), ({"level": 1.0}, "level: got 1.0"), ({"null": "x"}, "null: got 'x'")],
+    [
+        ({"draws": 1}, "draws: got 1"),
+        ({"draws": 2.5}, "draws: got 2.5, need a whole number"),
+        ({"level": 1.0}, "level: got 1.0"),
+        ({"null": "x"}, "null: got 'x'"),
+    ],
 )
 def test_band_messages(options, message):
     with pytest.raises(ValueError, match=message):
         null_band(ss_rate, some(), **options)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.5, -0.1, 95, math.nan, "0.95", None])
+def test_every_interval_refuses_a_level_that_is_no_share(level):
+    for function in (
+        lambda: mean_interval([1.0, 2.0], level=level),
+        lambda: mean_interval([1.0], level=level),
+        lambda: paired_difference([1.0, 2.0], [0.0, 0.5], level=level),
+        lambda: rank_correlation([1, 2, 3, 4], [1, 2, 4, 3], level=level),
+        lambda: samples_interval(ss_rate, some(), draws=2, level=level),
+        lambda: exponent_interval(2.5, 100, level=level),
+        lambda: null_band(ss_rate, some(), draws=2, level=level),
+    ):
+        with pytest.raises(ValueError, match="^level: got"):
+            function()
+
+
+def test_ends_of_intervals_are_plain_numbers():
+    for interval in (
+        mean_interval([1.0, 2.0]),
+        rank_correlation([1, 2, 3, 4], [1, 2, 4, 3]),
+        samples_interval(ss_rate, some(), draws=4),
+        exponent_interval(np.float64(2.5), 100),
+    ):
+        assert {type(end) for end in (interval.estimate, interval.low, interval.high)} == {float}
+
+
+def test_no_interval_for_a_statistic_that_gives_no_number():
+    x = some()
+    for statistic in (lambda a: math.nan, lambda a: math.nan if len(a) < len(x) else 1.0):
+        with pytest.raises(ValueError, match="statistic: got nan"):
+            samples_interval(statistic, x, draws=3)
+    with pytest.raises(ValueError, match="draws: got 2.5"):
+        samples_interval(ss_rate, x, draws=2.5)
 
 
 def test_interval_covers_as_often_as_it_says():

@@ -85,6 +85,43 @@ def test_where_there_is_none_it_says_so(estimate):
         float(found)
 
 
+def moved_grid() -> torch.Tensor:
+    grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0))
+    grid[::50] += 0.01
+    return grid
+
+
+def mostly_zero() -> torch.Tensor:
+    return torch.cat([drawn("gauss", 50, samples=55), torch.zeros(245, 50)])
+
+
+@pytest.mark.parametrize("made", [moved_grid, mostly_zero])
+def test_two_nn_does_not_rest_on_a_few_ratios(made):
+    # Nearly all samples have two neighbours equally far; those that do not are in the tenth that is left out.
+    found = two_nn(made())
+    assert "samples have a second neighbour further than the first, need 50" in found.reason
+
+
+def test_two_nn_needs_fifty_that_it_keeps():
+    x = drawn("cube", 3, samples=56)
+    assert two_nn(x).estimable
+    assert two_nn(x[:55]).reason.startswith("49 of 49 samples have a second neighbour further")
+
+
+def test_a_window_that_begins_among_coinciding_samples():
+    # 100 of 19,900 pairs coincide; the window begins between the last of these and the first other pair.
+    x = drawn("gauss", 64, samples=100).repeat(2, 1)
+    assert correlation_dimension(x).reason.startswith("at least 0.005 of the pairs of samples coincide")
+    assert correlation_dimension(x, window=(0.006, 0.1)).estimable
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e160, 1e307])
+@pytest.mark.parametrize("estimate", [correlation_dimension, two_nn])
+def test_dimensions_at_any_magnitude(estimate, unit):
+    x = drawn("gauss", 5, samples=200) + 1
+    assert float(estimate(x * unit)) == pytest.approx(float(estimate(x)), rel=1e-6)
+
+
 @pytest.mark.parametrize("window", [(0, 0.1), (0.1, 0.05), 0.1, (0.1, 1.5)])
 def test_window_messages(window):
     with pytest.raises(ValueError, match="window: got"):

@@ -34,6 +34,30 @@ def test_is_the_fit_of_the_powerlaw_package(exponent):
     assert ours.ks_distance == pytest.approx(theirs.D, rel=1e-6)
 
 
+def test_noise_gets_the_limit_and_no_interval():
+    powerlaw = pytest.importorskip("powerlaw", reason="compares with this package")
+    values = spectrum(torch.randn(400, 100, generator=torch.Generator().manual_seed(0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = powerlaw.Fit(values, discrete=False, verbose=0)
+    ours = power_law(values, largest_exponent=3.0)
+    assert (ours.value, ours.at_limit) == (3.0, True)
+    assert 2.5 < theirs.alpha < 3.0  # elsewhere on purpose: the docstring says so
+    with pytest.raises(ValueError, match="PowerLaw: no interval: 3 is the largest exponent allowed"):
+        ours.interval  # noqa: B018
+    assert not power_law(values).at_limit
+
+
+@pytest.mark.parametrize("largest", [-1, 1.0, math.nan])
+def test_largest_exponent_messages(largest):
+    for function in (
+        lambda: power_law(pareto(2.0, 100), largest_exponent=largest),
+        lambda: spectrum_exponent(torch.randn(60, 60), largest_exponent=largest),
+    ):
+        with pytest.raises(ValueError, match=f"largest_exponent: got {largest}"):
+            function()
+
+
 @pytest.mark.parametrize("exponent", [1.5, 2.5, 4.0])
 def test_recovers_the_exponent_and_its_interval(exponent):
     found = [power_law(pareto(exponent, 2000, seed)) for seed in range(20)]
@@ -84,6 +108,18 @@ def test_spectrum_is_that_of_the_covariance(shape):
     assert len(spectrum(x)) == min(shape[0] - 1, shape[1])
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e160, 1e307])
+def test_spectrum_at_any_magnitude(unit):
+    x = torch.randn(200, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    plain, moved = spectrum_exponent(x), spectrum_exponent(x * unit)
+    assert moved.value == pytest.approx(plain.value, rel=1e-6)
+    assert (moved.tail, moved.log_normal_p) == (plain.tail, plain.log_normal_p)
+    matrices = weight_exponents({"plain": x, "moved": x * unit})
+    assert matrices["moved"].value == pytest.approx(matrices["plain"].value, rel=1e-6)
+    with pytest.raises(ValueError, match="activations: got values of about .* whose squares float64 does not hold"):
+        spectrum(x * unit)
+
+
 def test_a_power_law_spectrum_put_in_is_found():
     # Eigenvalues r^-1 have the density exponent 2.
     rank = torch.arange(1, 201, dtype=torch.float64)
@@ -109,6 +145,16 @@ def test_weights():
         weight_exponents([torch.eye(3)])
     with pytest.raises(ValueError, match=r"weights\['a'\]: got 1 values that are NaN or Inf"):
         weight_exponents({"a": torch.tensor([[math.nan, 1.0]])})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_the_spectrum(dtype):
+    # Singular values over three decades: the smallest are far below the precision of a single entry.
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.linalg.qr(torch.randn(100, 80, generator=generator)).Q * torch.logspace(0, -3, 80)
+    single, half = (weight_exponents({"w": w})["w"] for w in (weight, weight.to(dtype)))
+    assert half.values == single.values == 80
+    assert half.value == pytest.approx(single.value, rel=0.01)
 
 
 def test_too_few_or_equal_values_have_a_reason_and_no_number():
@@ -137,5 +183,25 @@ def test_invariance_across_layers():
     assert (statistical.value, statistical.holds, statistical.left_out) == (0.5, False, ("c",))
     assert invariance_across_layers(layers, kind="geometric").value == pytest.approx(0.4)
     assert invariance_across_layers({"a": layers["a"]}, kind="geometric").reason.startswith("1 of 1 layers")
+    with pytest.raises(TypeError, match="estimates: got list"):
+        invariance_across_layers(list(layers.values()), kind="statistical")
+    with pytest.raises(TypeError, match="estimates: got .* need a mapping of layers to Estimate"):
+        invariance_across_layers({"a": 2.0, "b": 3.0}, kind="statistical")
     with pytest.raises(ValueError, match="kind: got 'other'"):
         invariance_across_layers(layers, kind="other")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "reason"),
+    [
+        ((0.0, 0.0), "geometric", "the mean dimension is 0"),
+        ((-1.0, 1.0), "geometric", "the mean dimension is 0"),
+        ((1.0, math.inf), "geometric", "an estimate is infinite"),
+        ((1.0, math.inf), "statistical", "an estimate is infinite"),
+    ],
+)
+def test_layers_without_a_spread(values, kind, reason):
+    found = invariance_across_layers({str(k): Estimate(value=v) for k, v in enumerate(values)}, kind=kind)
+    assert found.reason.startswith(reason)
+    with pytest.raises(ValueError, match="Invariance: not estimable"):
+        found.holds  # noqa: B018

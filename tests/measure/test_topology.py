@@ -127,6 +127,9 @@ def test_graphs_that_cannot_be_rewired_come_back():
     [
         ({"towards": "rings"}, "towards: got 'rings'.*did you mean 'ring'"),
         ({"swaps": -1}, "swaps: got -1"),
+        ({"swaps": math.inf}, "swaps: got inf"),
+        ({"swaps": "3"}, "swaps: got '3'"),
+        ({"seed": -1}, "seed: got -1"),
         ({"connected": True}, "graph: is not connected"),
     ],
 )
@@ -214,8 +217,11 @@ def test_small_world_not_estimable():
         assert coefficient(GRAPHS["sparse, in parts"]).reason.startswith("the graph has")
         assert coefficient(nx.path_graph(2)).reason == "got 2 nodes and 1 edges, need at least 4 and 2"
         assert "triangle" in coefficient(nx.star_graph(8)).reason
-        with pytest.raises(ValueError, match="draws: got 0"):
-            coefficient(GRAPHS["karate"], draws=0)
+        for name, value in (("draws", 0), ("draws", 2.5), ("swaps", True), ("seed", -1)):
+            with pytest.raises(ValueError, match=f"^{name}: got {value}"):
+                coefficient(GRAPHS["karate"], **{name: value})
+        counted = coefficient(GRAPHS["karate"], draws=np.int64(2), swaps=np.int32(1))
+        assert counted.value == coefficient(GRAPHS["karate"], draws=2, swaps=1).value
         with pytest.raises(ValueError, match="SmallWorld: not estimable"):
             float(coefficient(nx.path_graph(2)))
     assert float(small_world_sigma(nx.complete_graph(6))) == 1.0
