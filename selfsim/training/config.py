@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -14,12 +15,13 @@ from ..models.data import DATASETS, Images, load_images
 from ..validation import check_choice
 from .constraint import SelfSimilarityConstraint
 from .optimization import SCHEDULES, check_optimizer
+from .schedules import check_seed
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 SELECTIONS = ("last", "best", "ema")
 
 # Field -> lowest, highest, whether the highest is allowed.
-_WHOLE = {"epochs": 1, "batch_size": 1, "samples": 1, "rand_augment": 0}
+_WHOLE = {"epochs": 1, "batch_size": 1, "samples": 1, "rand_augment": 0, "train_images": 1, "test_images": 1}
 _RANGES = {
     "learning_rate": (0, math.inf, False),
     "weight_decay": (0, math.inf, False),
@@ -103,8 +105,10 @@ class TrainConfig:
 
     Examples
     --------
-    >>> TrainConfig("vit_small", epochs=3).dataset
-    'digits'
+    A value is kept in one form, however it was written, so that a run has one name.
+
+    >>> TrainConfig("ViT-S", epochs=3).architecture
+    'vit_small'
     """
 
     architecture: str
@@ -137,7 +141,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        architecture(self.architecture)
+        self._set(architecture=architecture(self.architecture).name)
+        if isinstance(self.data_dir, os.PathLike):
+            self._set(data_dir=os.fspath(self.data_dir))
         for name, known in (
             ("size", PIXELS),
             ("dataset", DATASETS),
@@ -149,8 +155,13 @@ class TrainConfig:
         check_optimizer(self.optimizer)
         for name, least in _WHOLE.items():
             value = getattr(self, name)
+            if value is None and name in ("train_images", "test_images"):
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: got {value!r}, need a whole number of at least {least}")
+        for name in ("augment", "download"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, need True or False")
         ranges = dict(_RANGES)
         if self.warmup_epochs is not None:
             ranges["warmup_epochs"] = (0, self.epochs, False)
@@ -158,19 +169,34 @@ class TrainConfig:
             ranges["clip_gradient"] = (1e-12, math.inf, False)
         for name, (low, high, closed) in ranges.items():
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and (low <= value < high or (closed and value == high))):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and (low <= value < high or (closed and value == high))):
                 raise ValueError(
                     f"{name}: got {value!r}, need a number from {low} to {'' if closed else 'below '}{high}"
                 )
+            if name not in _WHOLE:
+                self._set(**{name: float(value)})
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError(f"batch_size: got {self.batch_size}, need an even number for mixup and cutmix")
         if self.select == "ema" and not self.ema:
             raise ValueError("select: got 'ema' without a moving average, need its decay as ema=0.999 or so")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ValueError(f"seed: got {self.seed!r}, need a whole number")
+        check_seed(self.seed)
+        self._check_layers()
         if not (self.constraint is None or isinstance(self.constraint, Mapping)):
             raise ValueError(f"constraint: got {self.constraint!r}, need None or a mapping of its options")
+        self._set(constraint=_one_form(self.constraint))
         self.make_constraint()  # wrong options fail here, not after loading the data
+
+    def _set(self, **values) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # the class is frozen for all others
+
+    def _check_layers(self) -> None:
+        layers = self.layers
+        if isinstance(layers, (list, tuple)) and layers and all(isinstance(layer, str) for layer in layers):
+            self._set(layers=list(layers))
+        elif isinstance(layers, bool) or not (layers is None or (isinstance(layers, int) and layers >= 1)):
+            raise ValueError(f"layers: got {layers!r}, need None, a whole number of at least 1 or a list of names")
 
     @classmethod
     def paper(cls, architecture_name: str, *, dataset: str, data_dir: str | None = None, **changes) -> TrainConfig:
@@ -246,7 +272,10 @@ class TrainConfig:
         if self.constraint is None:
             return None
         options = {"seed": self.seed} | dict(self.constraint)
-        build = SelfSimilarityConstraint.paper if options.pop("paper", False) else SelfSimilarityConstraint
+        paper = options.pop("paper", False)
+        if not isinstance(paper, bool):
+            raise ValueError(f"constraint: paper: got {paper!r}, need True or False")
+        build = SelfSimilarityConstraint.paper if paper else SelfSimilarityConstraint
         for option in options:
             check_choice(option, inspect.signature(build).parameters, name="constraint")
         return build(**options)
@@ -261,3 +290,12 @@ class TrainConfig:
             test_images=self.test_images,
             download=self.download,
         )
+
+
+def _one_form(value):
+    """Plain data in the form that JSON gives back, so that what is equal has one hash; 1.0 is 1."""
+    if isinstance(value, Mapping):
+        return {key: _one_form(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, (list, tuple)):
+        return [_one_form(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -116,6 +116,25 @@ def test_the_name_is_that_of_the_whole_configuration():
     assert len(names | {CONFIG.name}) == 3
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"architecture": "vit_small"}, {"architecture": "ViT-S"}),
+        ({"weight_decay": 0.0, "clip_gradient": 1.0}, {"weight_decay": 0, "clip_gradient": 1}),
+        ({"constraint": {"target": 0.0, "weight": 1}}, {"constraint": {"weight": 1.0, "target": 0}}),
+        (
+            {"constraint": {"target": {"schedule": "piecewise", "phases": [(0.0, 0.2), (0.5, 0.1)]}}},
+            {"constraint": {"target": {"phases": [[0, 0.2], [0.5, 0.1]], "schedule": "piecewise"}}},
+        ),
+        ({"layers": ("blocks.0",), "data_dir": Path("data")}, {"layers": ["blocks.0"], "data_dir": "data"}),
+    ],
+)
+def test_a_run_has_one_name_however_it_is_written(one, other):
+    first, second = (dataclasses.replace(CONFIG, **changes) for changes in (one, other))
+    assert first == second and first.name == second.name
+    assert TrainConfig(**json.loads(first.as_json())) == first
+
+
 def test_a_configuration_changed_under_a_run(stopped, tmp_path, images):
     changed = dataclasses.replace(CONFIG, seed=3, constraint=None)
     message = r"another configuration \(constraint is {'layers_per_step': 2} there and None here; seed is 0 there and 3"
