@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -79,6 +80,9 @@ def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Gr
     content = read_yaml(path)
     try:
         check_table(content, _KEYS | _SIZES, "grid file")
+        for name in _SIZES:
+            if name in content and not 0 <= content[name] < math.inf:
+                raise ValueError(f"{name}: got {content[name]!r}, need a number of at least 0")
         notebook = path.parent / content["notebook"] if "notebook" in content else None
         if notebook and not notebook.is_file():
             raise FileNotFoundError(f"notebook: there is no {notebook}")
@@ -151,5 +155,9 @@ def _cell(values: dict[str, Any], varied: dict[str, Any], notebook: Path | None)
         if plain.get("constraint", {}) is None:
             raise ValueError(f"constraint: got null beside its options {', '.join(options)}, need only one of these")
         plain["constraint"] = plain.get("constraint", {}) | options
+    if "architecture" not in plain:
+        raise ValueError("architecture: got none, need one among the parameters, in the grid or in each of the cells")
     config = TrainConfig(**plain)
+    if config.dataset != "digits" and not config.data_dir:
+        raise ValueError(f"data_dir: got none, need the directory of {config.dataset!r}")
     return Cell(config.name, values, varied, config)

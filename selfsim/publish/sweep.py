@@ -68,8 +68,10 @@ def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, 
     if costs:
         seconds, size = (sum(column) / len(costs) for column in zip(*costs, strict=True))
         return Plan(states, left, workers, seconds, size / 1e6, f"the mean of {len(costs)} done")
-    seconds = grid.minutes and 60 * grid.minutes
-    return Plan(states, left, workers, seconds, grid.megabytes, f"by minutes and megabytes in {grid.path.name}")
+    seconds = None if grid.minutes is None else 60 * grid.minutes
+    told = " and ".join(name for name in ("minutes", "megabytes") if getattr(grid, name) is not None)
+    source = f"by {told} in {grid.path.name}" if told else f"neither minutes nor megabytes in {grid.path.name}"
+    return Plan(states, left, workers, seconds, grid.megabytes, source)
 
 
 def sweep(

@@ -54,9 +54,14 @@ def check_configuration(directory: Path, config: TrainConfig) -> None:
 
 def _stored(directory: Path) -> dict:
     try:
-        return json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        stored = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        if not (isinstance(stored, dict) and isinstance(stored.get("epochs"), int)):
+            raise ValueError("it holds no configuration")
     except ValueError as error:
-        raise ValueError(f"directory: {str(directory / CONFIG)!r} is damaged ({error})") from error
+        raise ValueError(
+            f"directory: {str(directory / CONFIG)!r} is damaged ({error}); remove the directory and train again"
+        ) from error
+    return stored
 
 
 def check_same(there: dict, config: TrainConfig, *, where: str) -> None:

@@ -140,7 +140,7 @@ def load_run(path: str | os.PathLike) -> Run:
     FileNotFoundError
         No such directory, or no finished run in it; says how far it is.
     ValueError
-        A file that is not as it was written.
+        A file that is missing or not as it was written.
 
     Examples
     --------
@@ -155,11 +155,7 @@ def load_run(path: str | os.PathLike) -> Run:
     if not is_finished(directory):
         state = progress_of(directory) if directory.is_dir() else "there is no such directory"
         raise FileNotFoundError(f"path: {str(directory)!r} is not a finished run; {state}")
-    for line in (directory / SUMS).read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
-        with open(directory / name, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise ValueError(f"path: {str(directory / name)!r} is damaged, its SHA-256 is not that in {SUMS}")
+    _check_sums(directory)
 
     def read(name: str):
         return json.loads((directory / name).read_text(encoding="utf-8"))
@@ -169,6 +165,22 @@ def load_run(path: str | os.PathLike) -> Run:
             Row(int(r["epoch"]), r["split"], r["layer"], r["metric"], float(r["value"])) for r in csv.DictReader(file)
         ]
     return Run(TrainConfig(**read(CONFIG)), rows, read(MODEL), read(ENVIRONMENT), directory / WEIGHTS)
+
+
+def _check_sums(directory: Path) -> None:
+    remedy = "remove the directory and train again"
+    lines = (directory / SUMS).read_bytes().decode("utf-8", "replace").splitlines()
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    if sorted(sums) != sorted((CONFIG, ENVIRONMENT, MODEL, HISTORY, WEIGHTS)):
+        raise ValueError(f"path: {str(directory / SUMS)!r} is damaged, it does not list the run's files; {remedy}")
+    for name, digest in sums.items():
+        if not (directory / name).is_file():
+            raise ValueError(f"path: {str(directory / name)!r} is missing; {remedy}")
+        with open(directory / name, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise ValueError(
+                    f"path: {str(directory / name)!r} is damaged, its SHA-256 is not that in {SUMS}; {remedy}"
+                )
 
 
 def load_runs(folder: str | os.PathLike) -> list[Run]:

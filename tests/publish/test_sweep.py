@@ -225,6 +225,20 @@ def test_a_plan_tells_what_is_done_and_what_the_rest_takes(written, tmp_path, ca
     assert "the scheduler's workers: time about 0.75 min in all, disk about 6 MB" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("minutes: 0", "by minutes in grid.yml"),
+        ("megabytes: 2", "by megabytes in grid.yml"),
+        ("description: none", "neither minutes nor megabytes in grid.yml"),
+    ],
+)
+def test_a_plan_tells_only_of_sizes_that_the_grid_gives(written, tmp_path, given, told):
+    plan = plan_sweep(written(f"{given}\nparameters: {TINY}"), tmp_path / "out", workers=1)
+    assert plan.source == told
+    assert plan.seconds == (0 if "minutes" in given else None)
+
+
 def test_the_table_is_whole_and_tidy_though_cells_differ(written, tmp_path):
     grid = written(f"parameters: {TINY}\ngrid: {{constraint: [null, {{target: 0.1}}], layers: [null, [input]]}}")
     finish(tmp_path / grid.cells[0].name, value="nan")

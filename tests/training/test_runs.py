@@ -146,10 +146,11 @@ def test_a_configuration_changed_under_a_run(stopped, tmp_path, images):
 
 
 def test_a_damaged_configuration(stopped, images):
-    (stopped / "config.json").write_text("{")
-    for use in (load_run, lambda directory: train(CONFIG, images=images, directory=directory, device="cpu")):
-        with pytest.raises(ValueError, match="config.json' is damaged"):
-            use(stopped)
+    for content in ("{", "{}", "[]"):
+        (stopped / "config.json").write_text(content)
+        for use in (load_run, lambda directory: train(CONFIG, images=images, directory=directory, device="cpu")):
+            with pytest.raises(ValueError, match=r"config.json' is damaged .*; remove the directory and train again"):
+                use(stopped)
 
 
 def test_a_checkpoint_of_another_model(stopped, images):
@@ -173,6 +174,29 @@ def test_a_damaged_file_of_a_finished_run(tmp_path, whole, name):
     content[len(content) // 2] ^= 1
     (directory / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}' is damaged"):
+        load_run(directory)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_a_shortened_list_of_sums_switches_no_check_off(tmp_path, whole, kept):
+    directory = whole.save(tmp_path / "run")
+    lines = (directory / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (directory / "SHA256SUMS").write_text("".join(lines[:kept]))
+    with pytest.raises(ValueError, match="SHA256SUMS' is damaged, .* remove the directory and train again"):
+        load_run(directory)
+
+
+def test_sums_may_name_nothing_else(tmp_path, whole):
+    directory = whole.save(tmp_path / "run")
+    (directory / "SHA256SUMS").write_bytes((directory / "SHA256SUMS").read_bytes() + b"\xff  ../elsewhere\n")
+    with pytest.raises(ValueError, match="SHA256SUMS' is damaged"):
+        load_run(directory)
+
+
+def test_a_file_of_a_finished_run_is_missing(tmp_path, whole):
+    directory = whole.save(tmp_path / "run")
+    (directory / "weights.pt").unlink()
+    with pytest.raises(ValueError, match="weights.pt' is missing; remove the directory and train again"):
         load_run(directory)
 
 
