@@ -12,6 +12,7 @@ from torch import nn
 
 from ..validation import check_choice
 from . import small_builds
+from .layers import whole_number
 from .small_builds import PIXELS
 from .weights import from_timm, load_weights
 
@@ -101,13 +102,15 @@ def create(
         names and the paper's spellings are known too.
     size : {"tiny", "small", "paper"}
         For images of 8, 32 or 224 pixels. "paper" is the exact timm model; a smaller size keeps the type of block,
-        the stages and the relation of their widths, and the relation between S and B, 34 and 50.
+        the stages and the relation of their widths, and the relation between S and B, 34 and 50. "mlp", "resmlp",
+        "mixer", "vit_small" and "vit_base" take images of exactly this size, and say so; the others take larger ones.
     num_classes, in_chans : int
     pretrained : bool or str
         Download timm's weights (size "paper" only; not for the plain MLP): True for its default ones, or a tag such as
         "augreg_in1k". A head for another number of classes is drawn anew.
     weights : path, optional
-        A local file with a state dict (``.pt``, ``.pth`` or ``.safetensors``); nothing in it is executed. A head for
+        A local file with a state dict of finite tensors (``.pt``, ``.pth`` or ``.safetensors``); nothing in it is
+        executed. A head for
         another number of classes is left as initialised, with a warning.
 
     Returns
@@ -142,9 +145,8 @@ def create(
     """
     found = architecture(name)
     check_choice(size, PIXELS, name="size")
-    for argument, value in (("num_classes", num_classes), ("in_chans", in_chans)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{argument}: got {value!r}, need a whole number of at least 1")
+    num_classes = whole_number(num_classes, name="num_classes")
+    in_chans = whole_number(in_chans, name="in_chans")
     if pretrained and (size != "paper" or found.timm_name is None):
         raise ValueError(
             f"pretrained: there are none for {found.name!r} at size {size!r}; need size='paper' and a timm model"

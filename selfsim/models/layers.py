@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 
 from torch import nn
-
-from ..validation import check_choice
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # What comes before, between and after the blocks often stands in containers too.
@@ -22,7 +22,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     ------
     ValueError
         `nn.DataParallel`, whose copies overwrite one another's activations.
+    TypeError
+        No nn.Module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: got {model!r:.60}, need an nn.Module")
     while True:
         if isinstance(model, nn.DataParallel):
             raise ValueError("model: got nn.DataParallel, whose layers are read once per card; need the bare model")
@@ -39,6 +43,17 @@ def is_compiled(model: nn.Module) -> bool:
     return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
 
 
+def whole_number(value, *, name: str, least: int | None = 1, need: str = "a whole number") -> int:
+    """`value` as an int, also of numpy's integers; else a ``ValueError``. A bool is none."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        raise ValueError(f"{name}: got {value!r}, need {need}{'' if least is None else f' of at least {least}'}")
+    return number
+
+
 def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -> dict[str, nn.Module]:
     """The modules to read, by name, in the order of the model.
 
@@ -48,8 +63,8 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
     layers : None, int or sequence of str
         None: all of `natural_layers`. A number: so many of these, evenly spaced, the first and the last among them
         (1: the last). Of a sequence, each entry is the name of a submodule; a pattern such as ``"stages.*.blocks.*"``,
-        whose stars each stand within one part of a name; or, where the model has no module of that name, "stem" or
-        "head": the first or the last layer with weights.
+        whose stars each stand within one part of a name; or "stem" or "head": the module of that name or, if it is
+        none or made of parts, the first or the last layer with weights (of these parts).
 
     Raises
     ------
@@ -64,15 +79,18 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
     (['0', '2', '4'], ['0', '4', '5'])
     """
     model = unwrapped(model)
+    if not isinstance(layers, (str, Sequence)) and layers is not None:
+        layers = whole_number(
+            layers, name="layers", least=None, need="a sequence of names such as ['blocks.0'], or a number"
+        )
     modules = dict(model.named_modules(remove_duplicate=False))
     modules.pop("", None)
     if layers is None:
         chosen = set(natural_layers(model))
-    elif isinstance(layers, int) and not isinstance(layers, bool):
+    elif isinstance(layers, int):
         chosen = _spaced(natural_layers(model), layers)
-    elif isinstance(layers, str) or not isinstance(layers, Sequence):
-        example = [layers] if isinstance(layers, str) else ["blocks.0"]
-        raise ValueError(f"layers: got {layers!r}, need a sequence of names such as {example}, or a number of layers")
+    elif isinstance(layers, str):
+        raise ValueError(f"layers: got {layers!r}, need a sequence of names such as {[layers]}, or a number of layers")
     else:
         chosen = {name for entry in layers for name in _named(entry, modules)}
     if not chosen:
@@ -90,27 +108,42 @@ def _spaced(names: list[str], number: int) -> set[str]:
 
 def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
     """The names that one entry of `layers` stands for."""
-    # The names that a wrapped model shows are taken too.
-    if isinstance(entry, str) and entry not in modules:
-        bare = re.sub(r"^((module|_orig_mod)\.)+", "", entry)
-        if re.search(r"[*?[]", entry):
-            parts = bare.split(".")
-            matches = [name for name in modules if _matches(name.split("."), parts)]
-            if not matches:
-                raise ValueError(f"layers: no module matches {entry!r}; the model has {_listed(modules)}")
-            return matches
-        if bare in modules:
-            return [bare]
-        if entry in ("stem", "head"):
-            weighted = _weighted(modules)
-            if not weighted:
-                raise ValueError(f"layers: got {entry!r}, but no module of this model has weights")
+    if entry in ("stem", "head"):
+        inside = entry in modules and any(True for _ in modules[entry].children())
+        weighted = _weighted({k: m for k, m in modules.items() if not inside or k.startswith(f"{entry}.")})
+        if (inside or entry not in modules) and weighted:
             return weighted[:1] if entry == "stem" else weighted[-1:]
-    return [check_choice(entry, modules, name="layers")]
+        if entry not in modules:
+            raise ValueError(f"layers: got {entry!r}, but no module of this model has weights")
+    if isinstance(entry, str) and entry not in modules:
+        # The names that a wrapped model shows are taken too.
+        bare = re.sub(r"^((module|_orig_mod)\.)+", "", entry)
+        parts = bare.split(".")
+        matches = [name for name in modules if name == bare or _matches(name.split("."), parts)]
+        if matches:
+            return matches
+        kind = "no module matches" if re.search(r"[*?[]", entry) else "got"
+        raise ValueError(f"layers: {kind} {entry!r}, need one of {_listed(modules)}{_nearest(parts, modules)}")
+    if entry not in modules:
+        raise ValueError(f"layers: got {entry!r}, need one of {_listed(modules)}")
+    return [entry]
 
 
 def _matches(name: list[str], pattern: list[str]) -> bool:
     return len(name) == len(pattern) and all(map(fnmatchcase, name, pattern))
+
+
+def _nearest(parts: list[str], modules: dict[str, nn.Module]) -> str:
+    """The likest name or pattern, compared part by part."""
+
+    def likeness(name: list[str]) -> float:
+        return sum(fnmatchcase(n, p) or SequenceMatcher(None, n, p).ratio() for n, p in zip(name, parts, strict=True))
+
+    alike = [name.split(".") for name in modules if name.count(".") == len(parts) - 1]
+    best = max(alike, key=likeness, default=None)
+    if best is None or likeness(best) < len(parts) - 0.5:
+        return ""
+    return f"; did you mean {'.'.join(p if fnmatchcase(n, p) else n for n, p in zip(best, parts, strict=True))!r}?"
 
 
 def _listed(names, most: int = 12) -> str:

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..validation import check_choice, resolve_device
-from .layers import chosen_layers, is_compiled
-from .pooling import CHANNELS, POOLINGS, known_widths, pooled
+from .layers import chosen_layers, is_compiled, unwrapped, whole_number
+from .pooling import CHANNELS, POOLINGS, known_channels, pooled
 
 
 class Probe:
@@ -30,9 +30,10 @@ class Probe:
     pooling : {"mean", "max", "class-token", "flatten"} or callable
         How tokens ``(samples, tokens, channels)`` and maps ``(samples, channels, height, width)`` become ``(samples,
         neurons)``: averaged over places, their maximum, the first token, or every channel of every place a neuron. A
-        callable takes a layer's output and gives ``(samples, neurons)``.
+        callable takes a layer's output (a tensor, or an object such as a dataclass as it is) and gives ``(samples,
+        neurons)``.
     channels : {"auto", "first", "last"}
-        Which axis holds the channels; "auto" goes by the sizes of the layer's own parameters and by the shape.
+        Which axis holds the channels; "auto" goes by the types and sizes of the layers inside it and by the shape.
     draw : int, optional
         Each ``with`` block reads only so many of the layers, drawn anew; the others cost nothing.
     seed : int
@@ -40,7 +41,8 @@ class Probe:
     gather : bool
         In a `torch.distributed` job, read the samples of all ranks, with gradient; without one, nothing changes.
     part : int or str, optional
-        Which entry of a tuple or mapping that a layer gives; by default its first tensor.
+        Which entry of a tuple or mapping, or attribute of another object, that a layer gives; by default its first
+        tensor.
 
     Attributes
     ----------
@@ -56,11 +58,14 @@ class Probe:
     ------
     ValueError
         A layer that the model does not have (with the nearest name), no layers to read, or an unknown option.
+    TypeError
+        `model` is no nn.Module.
 
     Notes
     -----
     Only the pooled activations of the chosen layers are kept: memory O(samples * neurons) per layer, plus what
-    autograd keeps for their gradient. Outputs whose first axis is not the sample are not recognised.
+    autograd keeps for their gradient. A first axis that is not the sample (windows of attention, a sequence) is seen
+    only where the layers differ in it, or where `activations` can compare it with the batch.
 
     With `gather`, every rank computes the same penalty P from all samples. The backward pass adds up the gradients that
     the ranks' equal penalties send to a sample, which gives the number of ranks times dP/dx; `DistributedDataParallel`
@@ -96,16 +101,18 @@ class Probe:
         if not callable(pooling):
             check_choice(pooling, POOLINGS, name="pooling")
         check_choice(channels, CHANNELS, name="channels")
-        if draw is not None and not (isinstance(draw, int) and 1 <= draw <= len(self.layers)):
+        if draw is not None and whole_number(draw, name="draw", least=None) not in range(1, len(self.layers) + 1):
             raise ValueError(f"draw: got {draw!r}, need None or 1 to {len(self.layers)}, the number of layers")
         self.draw = draw
         self.gather = gather
         self.drawn = self.layers
         self.mask: Tensor | None = None
         self._pooling = dict(pooling=pooling, channels=channels, part=part)
-        self._widths = {layer: known_widths(module) for layer, module in self._modules.items()}
-        self._generator = torch.Generator().manual_seed(seed)
+        self._root = unwrapped(model)
+        self._known = {layer: known_channels(module, self._root) for layer, module in self._modules.items()}
+        self._generator = torch.Generator().manual_seed(whole_number(seed, name="seed", least=None))
         self._read: dict[str, Tensor] = {}
+        self._ran = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._compiled = is_compiled(model)
         self._stance = None
@@ -120,10 +127,15 @@ class Probe:
         Raises
         ------
         ValueError
-            The forward pass reached some of the layers only.
+            The forward pass did not reach all of the layers, or they differ in their numbers of samples.
         """
-        if self._read:
+        if self._read or self._ran:
             self._check_reached()
+            samples = {layer: len(value) for layer, value in self._read.items()}
+            if len(set(samples.values())) > 1:
+                raise ValueError(
+                    f"layers: they differ in the size of their first axis, need the samples there: {samples}"
+                )
         return self._read
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -137,12 +149,13 @@ class Probe:
     def __enter__(self) -> Probe:
         if self._hooks:
             raise RuntimeError("Probe: already inside a `with` block of this probe")
-        if self.mask is not None and not bool(self.mask.flatten(1).any(1).all()):
-            raise ValueError("mask: got a sample of which no place counts, which has no mean")
-        self._read = {}
+        if self.mask is not None:
+            _check_mask(self.mask)
+        self._read, self._ran = {}, False
         if self.draw is not None:
             order = torch.randperm(len(self.layers), generator=self._generator)
             self.drawn = tuple(self.layers[i] for i in sorted(order[: self.draw].tolist()))
+        self._hooks.append(self._root.register_forward_pre_hook(self._runs))
         for layer in self.drawn:
             self._hooks.append(self._modules[layer].register_forward_hook(self._reader(layer)))
         if self._compiled:
@@ -160,9 +173,12 @@ class Probe:
             self._stance = None
         self.mask = None
 
+    def _runs(self, module: nn.Module, args) -> None:
+        self._ran = True
+
     def _reader(self, layer: str):
         def read(module: nn.Module, args, output) -> None:
-            value = pooled(output, **self._pooling, widths=self._widths[layer], mask=self.mask, layer=layer)
+            value = pooled(output, **self._pooling, known=self._known[layer], mask=self.mask, layer=layer)
             if self.gather and dist.is_available() and dist.is_initialized():
                 from torch.distributed.nn.functional import all_gather
 
@@ -197,7 +213,7 @@ def activations(
         Moved to `device` for the passes and back; the training mode of each part is restored.
     loader : iterable
         Of batches ``x``, ``(x, y)`` or a dict. Of a dict, the entries that ``model.forward`` takes by name are
-        passed by name; if there are none, its first entry is passed.
+        passed by name (all, where it takes any name); if there are none, its first entry is passed.
     layers, pooling, channels, part
         As for `Probe`.
     samples : int, optional
@@ -216,8 +232,8 @@ def activations(
     Raises
     ------
     ValueError
-        An unknown layer, a layer that the forward pass does not reach, a loader that is empty or has fewer samples
-        than asked for, or batches without the mask.
+        An unknown layer, a layer that the forward pass does not reach or whose first axis is not the sample, a
+        loader that is empty or has fewer samples than asked for, empty batches, or batches without the mask.
 
     Examples
     --------
@@ -226,8 +242,8 @@ def activations(
     >>> activations(model, batches, samples=10, device="cpu")["1"].shape
     torch.Size([10, 16])
     """
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples: got {samples!r}, need at least 1, or None for all")
+    if samples is not None:
+        samples = whole_number(samples, name="samples")
     device = resolve_device(device)
     probe = Probe(model, layers, pooling=pooling, channels=channels, part=part)
     pieces: dict[str, list[Tensor]] = {layer: [] for layer in probe.layers}
@@ -240,9 +256,14 @@ def activations(
                     raise ValueError(f"mask: need batches that are dicts with {mask!r}, got {got}")
                 probe.mask = batch[mask]
             with probe:
-                _forward(model, batch, device)
+                size = _forward(model, batch, device)
             probe._check_reached()
-            for layer, value in probe.activations.items():
+            for layer, value in probe._read.items():
+                if size not in (None, len(value)):
+                    raise ValueError(
+                        f"layer {layer!r}: the first axis of its output has {len(value)} entries, need one for "
+                        f"each of the {size} samples of the batch"
+                    )
                 pieces[layer].append(value)
             seen += len(value)
             if samples is not None and seen >= samples:
@@ -268,17 +289,32 @@ def _evaluating(model: nn.Module, device: torch.device):
             module.training = training
 
 
-def _forward(model: nn.Module, batch, device: torch.device) -> None:
+def _forward(model: nn.Module, batch, device: torch.device) -> int | None:
+    """Pass a batch; gives its number of samples, where the first thing passed is a tensor."""
+    if isinstance(batch, (Mapping, tuple, list)) and not batch:
+        raise ValueError(f"loader: got an empty batch {batch!r}, need samples")
+    named = {}
     if isinstance(batch, Mapping):
-        accepted = inspect.signature(model.forward).parameters
-        named = {key: _to(value, device) for key, value in batch.items() if key in accepted}
-        if named:
-            model(**named)
-            return
-        batch = next(iter(batch.values()))
-    elif isinstance(batch, (tuple, list)):
-        batch = batch[0]
-    model(_to(batch, device))
+        # That of a wrapper takes anything.
+        parameters = inspect.signature(unwrapped(model).forward).parameters
+        any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        named = {key: _to(value, device) for key, value in batch.items() if any_name or key in parameters}
+        first = next(iter((named or batch).values()))
+    else:
+        first = batch[0] if isinstance(batch, (tuple, list)) else batch
+    model(**named) if named else model(_to(first, device))
+    return len(first) if isinstance(first, Tensor) and first.ndim else None
+
+
+def _check_mask(mask) -> None:
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask: got {type(mask).__name__}, need a tensor (samples, tokens)")
+    if mask.ndim < 2:
+        raise ValueError(f"mask: got shape {tuple(mask.shape)}, need (samples, tokens)")
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("mask: got other values than 0 and 1, need 1 (or True) where a token counts and 0 elsewhere")
+    if not bool(mask.flatten(1).any(1).all()):
+        raise ValueError("mask: got a sample of which no place counts, which has no mean")
 
 
 def _to(value, device: torch.device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +44,8 @@ def from_timm(timm_name: str, *, num_classes: int, in_chans: int, pretrained: bo
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a state dict from a file into `model`.
 
-    The file may hold it under "state_dict" or "model", and its names may begin with "module.". A head for another
+    The file may hold it under "state_dict" or "model", and its names may begin with "module." or
+    "_orig_mod.". A head for another
     number of classes is left as it was initialised, with a warning, as timm does with its own weights.
 
     Raises
@@ -51,23 +53,19 @@ def load_weights(model: nn.Module, path: Path) -> None:
     FileNotFoundError
         No such file.
     ValueError
-        The file holds no state dict, or one that does not fit; names what is missing, left over or of another shape.
+        The file cannot be read as tensors alone, holds no state dict, complex or non-finite values, or does not fit;
+        names what is missing, left over or of another shape.
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights: no file {str(path)!r}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        # Unpickles tensors and plain containers, and refuses anything that would run code.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    state = _read(path)
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {path.name} holds no state dict, need a mapping of names to tensors")
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    _check_entries(state, path)
+    state = {re.sub(r"^((module|_orig_mod)\.)+", "", name): value for name, value in state.items()}
     own = model.state_dict()
     for name in _head_names(model):
         if name in state and state[name].shape != own[name].shape and state[name].shape[1:] == own[name].shape[1:]:
@@ -90,6 +88,36 @@ def load_weights(model: nn.Module, path: Path) -> None:
         )
         raise ValueError(f"weights: {path.name} does not fit {type(model).__name__} at this size ({told})")
     model.load_state_dict(state)
+
+
+def _read(path: Path):
+    """What a file holds; pickles are read as tensors and plain containers, and refused if they would run code."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    # Of torch, pickle, zipfile and safetensors; there is no end to how a file can be broken.
+    except Exception as error:
+        # Torch's own message advises to read the file with its code.
+        raise ValueError(
+            f"weights: {path.name} cannot be read as tensors alone ({type(error).__name__}); need a state dict, as of "
+            "torch.save(model.state_dict(), path), or a .safetensors file"
+        ) from error
+
+
+def _check_entries(state: Mapping, path: Path) -> None:
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"weights: {path.name} has an entry {name!r} of {type(value).__name__}, need names and tensors"
+            )
+        if value.is_complex() or not bool(value.isfinite().all()):
+            fault = f"{value.dtype}" if value.is_complex() else "NaN or Inf"
+            raise ValueError(f"weights: {name!r} in {path.name} has {fault}, need finite real values")
 
 
 def _head_names(model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,10 @@ def test_paper_size_is_the_timm_model(name):
         theirs = timm.create_model(architecture(name).timm_name, num_classes=10)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
     assert str(ours) == str(theirs)
+
+
+def test_numpy_integers_are_whole_numbers():
+    assert create("mlp", size="tiny", num_classes=np.int64(7), in_chans=np.int32(1)).head.out_features == 7
 
 
 def test_paper_mlp_is_512_wide_with_5_blocks_of_expansion_4():
@@ -122,6 +127,7 @@ def test_spellings(spelling):
         ({"size": "large"}, ValueError, "size: got 'large', need one of 'tiny', 'small', 'paper'"),
         ({"num_classes": 0}, ValueError, "num_classes: got 0"),
         ({"in_chans": 2.0}, ValueError, "in_chans: got 2.0"),
+        ({"in_chans": True}, ValueError, "in_chans: got True, need a whole number of at least 1"),
         ({"pretrained": True}, ValueError, "pretrained: there are none for 'mlp' at size 'tiny'"),
         ({"size": "tiny", "pretrained": "in1k"}, ValueError, "pretrained: there are none for 'mlp' at size 'tiny'"),
     ],

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from selfsim import Probe, create
+from selfsim.models.architectures import ARCHITECTURES
 from selfsim.models.layers import chosen_layers, natural_layers
 
 
@@ -46,7 +47,9 @@ def test_what_is_chosen(vit, layers, expected):
             "blocks.3.attn",
         ]
     if layers == ["norm?"]:
-        with pytest.raises(ValueError, match=r"layers: no module matches 'norm\?'; the model has 'patch_embed'"):
+        with pytest.raises(
+            ValueError, match=r"layers: no module matches 'norm\?', need one of 'patch_embed'.* and \d+ more; did"
+        ):
             chosen_layers(vit, layers)
         return
     if layers == 3:
@@ -77,11 +80,36 @@ def test_a_number_of_layers_is_spaced_evenly(number):
         ([3], "layers: got 3, need one of"),
         (["blocks.*.nothing"], r"no module matches 'blocks.\*.nothing'"),
         (["block.2"], "did you mean 'blocks.2'"),
+        (["blocks.*.atn"], r"did you mean 'blocks.\*.attn'"),
+        (["block.[01].mpl.fc1"], r"did you mean 'blocks.\[01\].mlp.fc1'"),
+        (2.0, "layers: got 2.0, need a sequence of names such as"),
     ],
 )
 def test_messages(vit, layers, message):
     with pytest.raises(ValueError, match=message):
         chosen_layers(vit, layers)
+
+
+def test_long_lists_of_modules_are_cut(vit):
+    with pytest.raises(ValueError) as error:
+        chosen_layers(vit, ["xyz"])
+    assert str(error.value).count("'") == 2 * 13 and "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ARCHITECTURES])
+def test_stem_and_head_are_layers_that_the_forward_pass_reaches(name):
+    model = create(name, size="tiny", num_classes=7).eval()
+    with torch.no_grad(), (probe := Probe(model, ["stem", "head"])):
+        logits = model(torch.rand(2, 3, 8, 8))
+    stem, head = probe.activations
+    assert torch.equal(probe.activations[head], logits)
+    assert probe.activations[stem].shape == (2, len(model.get_submodule(stem).weight))
+
+
+@pytest.mark.parametrize("model", ["abc", None])
+def test_what_is_no_model(model):
+    with pytest.raises(TypeError, match="model: got .*, need an nn.Module"):
+        Probe(model)
 
 
 def test_head_of_a_model_without_weights():

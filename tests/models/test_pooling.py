@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from selfsim import Probe, activations
 from selfsim.models.pooling import channel_axis, pooled
+
+
+class Transposed(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Channels first, as in timm and torchvision."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
 
 TOKENS = torch.rand(5, 9, 7)
 MAPS = torch.rand(5, 7, 3, 4)
@@ -49,6 +65,14 @@ def test_named_channels(channels, places):
         (nn.Linear(6, 11), torch.rand(2, 8, 6)),
         (nn.Sequential(nn.Conv2d(3, 11, 1), nn.BatchNorm2d(11)), torch.rand(2, 3, 4, 4)),
         (nn.LayerNorm(11), torch.rand(2, 4, 4, 11)),
+        # A number of places that is a number of channels inside.
+        (nn.Linear(6, 11, bias=False), torch.rand(2, 6, 5, 6)),
+        (nn.Conv1d(3, 11, 1, bias=False), torch.rand(2, 3, 8)),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 11, 1, bias=False)), torch.rand(2, 3, 8, 8)),
+        (nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 11, bias=False)), torch.rand(2, 8, 6)),
+        (nn.Conv2d(3, 11, 1), torch.rand(2, 3, 11, 9)),
+        (nn.GroupNorm(1, 11), torch.rand(2, 11, 11, 9)),
+        (LayerNorm2d(11), torch.rand(2, 11, 11, 9)),
     ],
 )
 def test_channels_are_found_by_the_layers_own_parameters(module, x):
@@ -56,7 +80,61 @@ def test_channels_are_found_by_the_layers_own_parameters(module, x):
     with (probe := Probe(model, ["0"])):
         y = model(x)
     axis = list(y.shape).index(11)
+    if isinstance(module, nn.Linear):
+        axis = y.ndim - 1
     torch.testing.assert_close(probe.activations["0"], y.movedim(axis, 1).flatten(2).mean(2))
+
+
+@pytest.mark.parametrize(
+    ("layers", "x", "widths"),
+    [
+        ((nn.Conv1d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv1d(16, 24, 1), nn.ReLU()), (4, 1, 100), (16, 16, 24, 24)),
+        ((nn.Conv1d(1, 16, 3, padding=1), nn.ReLU()), (4, 1, 16), (16, 16)),
+        ((nn.Conv2d(3, 16, 1), nn.ReLU(), nn.MaxPool2d(1)), (4, 3, 16, 20), (16, 16, 16)),
+        ((nn.Linear(6, 11, bias=False), nn.GELU()), (4, 3, 5, 6), (11, 11)),
+        ((nn.Conv2d(3, 8, 2, 2), nn.Flatten(2), Transposed(), nn.Dropout(0.0)), (2, 3, 8, 4), (8, 8, 8, 8)),
+    ],
+)
+def test_layers_without_weights_are_read_like_the_layer_before_them(layers, x, widths):
+    model = nn.Sequential(*layers)
+    with torch.no_grad(), (probe := Probe(model, [str(i) for i in range(len(layers))])):
+        y = model(torch.rand(x))
+    read = {i: v for i, v in probe.activations.items() if not isinstance(model[int(i)], nn.Flatten)}
+    assert [v.shape[1] for i, v in read.items()] == [w for i, w in enumerate(widths) if str(i) in read]
+    axis = 1 if isinstance(layers[0], (nn.Conv1d, nn.Conv2d)) and y.ndim == len(x) else y.ndim - 1
+    torch.testing.assert_close(probe.activations[str(len(layers) - 1)], y.movedim(axis, 1).flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("steps", [7, 12, 48])
+@pytest.mark.parametrize("both", [False, True])
+def test_recurrent_layers_have_their_channels_last(steps, both):
+    model = nn.Sequential(nn.LSTM(5, 12, batch_first=True, bidirectional=both))
+    with torch.no_grad(), (probe := Probe(model, ["0"])):
+        y, _ = model(torch.rand(3, steps, 5))
+    torch.testing.assert_close(probe.activations["0"], y.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("resnetv2_50", (224, 256)),  # before activation
+        ("densenet121", (224, 256)),  # concatenations
+        ("ghostnet_050", (224, 128)),  # concatenations without a layer of their width
+        ("convnext_tiny", (224, 384)),
+        ("swin_tiny_patch4_window7_224", (224, 448)),
+        ("pvt_v2_b0", (224, 256)),
+    ],
+)
+def test_numbers_of_neurons_do_not_depend_on_the_resolution(name, pixels):
+    timm = pytest.importorskip("timm", reason="timm comes with the extra 'models'")
+    found = []
+    for size in pixels:
+        with torch.device("meta"), torch.no_grad():
+            model = timm.create_model(name, **({"img_size": size} if name.startswith("swin") else {})).eval()
+            with (probe := Probe(model)):
+                model(torch.rand(2, 3, size, size))
+        found.append({layer: values.shape[1] for layer, values in probe.activations.items()})
+    assert found[0] == found[1] and len(found[0]) > 3
 
 
 def test_channels_without_parameters_go_by_the_square():
@@ -74,6 +152,62 @@ def test_what_is_read_is_not_changed_by_the_next_layer_in_place():
             model(x)
         assert (probe.activations["0"] < 0).any()
         torch.testing.assert_close(probe.activations["0"], model[0](x).detach())
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "class-token", "flatten", lambda x: x.amax(1), lambda x: x[:, 0]])
+def test_training_goes_on_before_a_layer_that_works_in_place(pooling):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True))
+    x = torch.randn(9, 5, 4)
+    with (probe := Probe(model, ["0"], pooling=pooling)):
+        y = model(x)
+    before = model[0](x)
+    torch.testing.assert_close(probe.activations["0"], pooled(before, pooling=pooling))
+    (y.sum() + probe.activations["0"].sum()).backward()
+    got = model[0].weight.grad.clone()
+    model.zero_grad()
+    (before.relu().sum() + pooled(before, pooling=pooling).sum()).backward()
+    torch.testing.assert_close(got, model[0].weight.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_sums_over_places_do_not_overflow_in_half_precision(dtype, masked):
+    x = torch.full((2, 4096, 3), 100.0, dtype=dtype)
+    got = pooled(x, mask=torch.ones(2, 4096) if masked else None)
+    assert got.dtype == dtype and torch.equal(got, torch.full((2, 3), 100.0, dtype=dtype))
+
+
+def test_nested_tensors_are_refused_with_what_to_do():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, batch_first=True), 2).eval()
+    padding = torch.tensor([[False, False, True], [False, False, False]])
+    probe = Probe(model, ["layers.0"])
+    with (
+        torch.no_grad(),
+        probe,
+        pytest.raises(TypeError, match="'layers.0'.*nested tensor.*enable_nested_tensor=False"),
+    ):
+        model(torch.rand(2, 3, 8), src_key_padding_mask=padding)
+
+
+@dataclass
+class Output:
+    hidden: torch.Tensor
+
+
+class Object(nn.Module):
+    def forward(self, x):
+        return Output(x)
+
+
+@pytest.mark.parametrize("options", [{"part": "hidden"}, {"pooling": lambda output: output.hidden}])
+def test_objects_are_read_by_part_or_by_a_function(options):
+    model, x = nn.Sequential(Object()), torch.rand(4, 3)
+    with (probe := Probe(model, ["0"], **options)):
+        model(x)
+    assert torch.equal(probe.activations["0"], x)
+    for part, error in ((None, TypeError), ("other", ValueError)):
+        with pytest.raises(error, match="part"), Probe(model, ["0"], part=part):
+            model(x)
 
 
 class Named(nn.Module):
@@ -124,6 +258,8 @@ def test_masked_places_send_no_gradient_even_if_they_are_not_finite():
     [
         (torch.ones(2, 3), {}, r"mask: got shape \(2, 3\), but layer 'block' has samples and places \(2, 4\)"),
         (torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]), {}, "mask: got a sample of which no place counts"),
+        (torch.ones(2), {}, r"mask: got shape \(2,\), need \(samples, tokens\)"),
+        (torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -torch.inf]]), {}, "mask: got other values than 0 and 1"),
         (torch.ones(2, 4), {"pooling": "flatten"}, "mask: not for pooling='flatten'; need 'mean' or 'max'"),
     ],
 )
@@ -134,6 +270,14 @@ def test_masks_that_do_not_fit(mask, options, message):
     with pytest.raises(ValueError, match=message), probe:
         model(**text_batch())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("mask", [[[1, 1]], np.ones((2, 4))])
+def test_masks_that_are_no_tensors(mask):
+    probe = Probe(Named(), ["block"])
+    probe.mask = mask
+    with pytest.raises(TypeError, match="mask: got (list|ndarray), need a tensor"), probe:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -181,6 +325,8 @@ def test_outputs_that_are_no_activations(output, options, error, message):
         ({"pooling": "men"}, "pooling: got 'men'.*did you mean 'mean'"),
         ({"channels": "NHWC"}, "channels: got 'NHWC', need one of 'auto', 'first', 'last'"),
         ({"draw": 0}, "draw: got 0, need None or 1 to 1"),
+        ({"draw": True}, "draw: got True, need a whole number"),
+        ({"seed": None}, "seed: got None, need a whole number"),
         ({"draw": 2}, "draw: got 2, need None or 1 to 1, the number of layers"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from selfsim import Probe, activations, create
@@ -19,6 +22,25 @@ class Tokens(nn.Module):
 
 def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+
+class Transposed(nn.Module):
+    def forward(self, x):
+        return x.transpose(0, 1)
+
+
+def in_ddp(model: nn.Module) -> nn.Module:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(model)
+
+
+@contextmanager
+def undone_group():
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def hooks(model: nn.Module) -> int:
@@ -62,7 +84,7 @@ def test_hooks_are_gone_also_after_an_exception():
     model = mlp()
     probe = Probe(model, ["1"])
     with probe:
-        assert hooks(model) == 1
+        assert hooks(model) == 2  # of the layer, and of the model, for whether it ran
     assert hooks(model) == 0
     with pytest.raises(RuntimeError), probe:
         model(torch.rand(2, 999))
@@ -182,6 +204,10 @@ class TestActivations:
             ([], {}, "loader: got no batches"),
             ([torch.rand(6, 4)], {"samples": 7}, "samples: asked for 7, but the loader has only 6"),
             ([torch.rand(6, 4)], {"samples": 0}, "samples: got 0"),
+            ([torch.rand(6, 4)], {"samples": 4.0}, "samples: got 4.0, need a whole number"),
+            ([torch.rand(6, 4)], {"samples": True}, "samples: got True, need a whole number"),
+            ([{}], {}, "loader: got an empty batch {}"),
+            ([()], {}, r"loader: got an empty batch \(\)"),
             ([torch.rand(6, 4)], {"device": "gpu"}, "device: got 'gpu'"),
         ],
     )
@@ -195,6 +221,57 @@ class TestActivations:
         model.forward = lambda x: model[1](model[0](x))
         with pytest.raises(ValueError, match="does not reach 'unused'"):
             activations(model, [torch.rand(6, 4)], layers=["1", "unused"], samples=6, device="cpu")
+        probe = Probe(model, ["unused"])
+        assert probe.activations == {}
+        with probe:
+            model(torch.rand(6, 4))
+        with pytest.raises(ValueError, match="does not reach 'unused'"):
+            _ = probe.activations
+
+    @pytest.mark.parametrize("wrap", [lambda m: m, lambda m: torch.compile(m, backend="eager"), in_ddp])
+    @pytest.mark.parametrize("any_name", [False, True])
+    def test_wrapped_models_take_dicts_by_name_too(self, wrap, any_name):
+        class Named(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = nn.Linear(3, 3)
+
+        class Two(Named):
+            def forward(self, pixels, scale=1):
+                return self.inner(pixels * scale)
+
+        class Any(Named):
+            def forward(self, **entries):
+                return self.inner(entries["pixels"] * entries["scale"])
+
+        model = Any() if any_name else Two()
+        batch = {"scale": torch.full((2, 1), 2.0), "pixels": torch.rand(2, 3)}
+        with undone_group(), torch.no_grad():
+            got = activations(wrap(model), [batch], layers=["inner"], samples=2, device="cpu")["inner"]
+            torch.testing.assert_close(got, model.inner(2 * batch["pixels"]))
+
+    def test_a_first_axis_that_is_not_the_sample(self):
+        class Windows(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.whole, self.windows = nn.Linear(4, 5), nn.Linear(4, 5)
+
+            def forward(self, x):
+                return self.whole(x).mean(1), self.windows(x.reshape(-1, 2, 4))
+
+        model, x = Windows(), torch.rand(3, 6, 4)
+        with pytest.raises(ValueError, match="layer 'windows': the first axis of its output has 9 .* the 3 samples"):
+            activations(model, [x], layers=["whole", "windows"], samples=3, device="cpu")
+        with (probe := Probe(model, ["whole", "windows"])):
+            model(x)
+        with pytest.raises(ValueError, match="differ in the size of their first axis.*'whole': 3, 'windows': 9"):
+            _ = probe.activations
+
+    def test_sequences_first(self):
+        layer = nn.TransformerEncoderLayer(4, 1, dim_feedforward=8)
+        model = nn.Sequential(Transposed(), layer)
+        with pytest.raises(ValueError, match="layer '1': the first axis of its output has 5 entries"):
+            activations(model, [torch.rand(3, 5, 4)], layers=["1"], samples=3, device="cpu")
 
 
 def test_output_that_is_no_activation():

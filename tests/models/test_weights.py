@@ -19,7 +19,7 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_from_a_local_file(tmp_path, wrap, prefix):
     model = tiny()
     torch.save(wrap({prefix + name: value for name, value in model.state_dict().items()}), tmp_path / "weights.pt")
@@ -45,20 +45,63 @@ def test_a_head_for_other_classes_is_left_as_initialised_with_a_warning(tmp_path
     assert len(differ) == 2
 
 
-class Boom:
+class Marks:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
     def __reduce__(self):
-        return (exec, ("raise SystemExit",))
+        return (open, (str(self.marker), "w"))
+
+
+UNREADABLE = "weights: weights.* cannot be read as tensors alone"
 
 
 @pytest.mark.parametrize("how", ["in a state dict", "alone", "plain pickle"])
 def test_nothing_in_the_file_is_executed(tmp_path, how):
-    path = tmp_path / "weights.pt"
+    path, marker = tmp_path / "weights.pt", tmp_path / "marker"
     if how == "plain pickle":
-        path.write_bytes(pickle.dumps(Boom()))
+        path.write_bytes(pickle.dumps(Marks(marker), protocol=2))
     else:
-        torch.save({"head.weight": Boom()} if how == "in a state dict" else Boom(), path)
-    with pytest.raises(pickle.UnpicklingError, match="(?i)weights.only"):
+        torch.save({"head.weight": Marks(marker)} if how == "in a state dict" else Marks(marker), path)
+    with pytest.raises(ValueError, match=UNREADABLE):
         tiny(weights=path)
+    assert not marker.exists()
+    if how == "plain pickle":  # the marker would have shown
+        pickle.loads(path.read_bytes()).close()
+        assert marker.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"junk" * 100])
+def test_files_that_cannot_be_read(tmp_path, name, content):
+    if name.endswith("safetensors"):
+        pytest.importorskip("safetensors", reason="safetensors comes with timm")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=UNREADABLE):
+        tiny(weights=tmp_path / name)
+
+
+def test_whole_models_are_refused(tmp_path):
+    torch.save(tiny(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=UNREADABLE):
+        tiny(weights=tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({3: torch.zeros(1)}, "has an entry 3 of Tensor, need names and tensors"),
+        ({"epoch": 3}, "has an entry 'epoch' of int, need names and tensors"),
+        ({"fc.bias": torch.full((10,), float("nan"))}, "'fc.bias' in weights.pt has NaN or Inf, need finite real"),
+        ({"fc.bias": torch.zeros(10, dtype=torch.complex64)}, "'fc.bias' in weights.pt has torch.complex64"),
+    ],
+)
+def test_entries_that_are_no_weights(tmp_path, entry, message):
+    torch.save({**tiny().state_dict(), **entry}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=message):
+        tiny(weights=tmp_path / "weights.pt")
 
 
 def test_files_that_do_not_fit(tmp_path):
