@@ -212,9 +212,7 @@ def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Int
     """
     check_level(level)
     if not 1 < exponent < math.inf or not tail >= 2:
-        raise ValueError(
-            f"exponent, tail: got {exponent!r} and {tail!r}, need a finite exponent above 1 and at least 2 values"
-        )
+        raise ValueError(f"exponent, tail: got {exponent!r} and {tail!r}, need a finite one above 1, and at least 2")
     exponent = float(exponent)
     reach = float(stats.norm.ppf((1 + level) / 2)) * (exponent - 1) / math.sqrt(tail)
     return Interval(
@@ -284,9 +282,8 @@ def samples_interval(
     halves = (torch.randperm(samples, generator=generator)[:half].to(activations.device) for _ in range(draws))
     values = np.array([float(statistic(activations[chosen])) for chosen in halves])
     estimate = float(statistic(activations))
-    bad = [value for value in (estimate, *values.tolist()) if not math.isfinite(value)]
-    if bad:
-        raise ValueError(f"statistic: got {bad[0]} on these samples or a half of them, need finite numbers")
+    if not np.isfinite([estimate, *values]).all():
+        raise ValueError(f"statistic: got {estimate}, on halves {values.min()} to {values.max()}, need finite numbers")
     # Without repetition a half varies as much as the whole does over fresh samples, but for odd numbers.
     spread = float(values.std(ddof=1)) * math.sqrt(half / (samples - half))
     reach = float(stats.t.ppf((1 + level) / 2, min(draws, samples) - 1)) * spread

@@ -161,10 +161,7 @@ def two_nn(activations: Tensor) -> Dimension:
     kept = np.sort(nearest[:, 1] / nearest[:, 0])[: int(len(nearest) * 0.9)]
     count = int((kept > 1 + 1e-9).sum())
     if count < FEWEST_SAMPLES:
-        reason = (
-            f"{count} of {len(kept)} samples have a second neighbour further than the first, need {FEWEST_SAMPLES}; "
-            "the tenth with the largest ratios is left out"
-        )
+        reason = f"{count} of {len(kept)} samples have a second neighbour further than the first, need {FEWEST_SAMPLES}"
         return Dimension(value=math.nan, reason=reason, samples=samples)
     optional_package("skdim", extra="statistics")
     from skdim.id import TwoNN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -86,4 +85,4 @@ def invariance_across_layers(estimates: Mapping[str, Estimate], *, kind: str) ->
     else:
         spread = np.std(found) if kind == "statistical" else np.ptp(found) / np.mean(found)
         return Invariance(value=float(spread), limit=LIMITS[kind], left_out=left_out)
-    return Invariance(value=math.nan, reason=reason, limit=LIMITS[kind], left_out=left_out)
+    return Invariance(value=float("nan"), reason=reason, limit=LIMITS[kind], left_out=left_out)
