@@ -53,10 +53,16 @@ def layer_rows(
 ) -> list[Row]:
     """For each layer its rate, the robust rates, the median distance, and what was kept since the epoch before.
 
-    A layer that has collapsed (all distances equal) has no rate: the value is NaN, and training goes on.
+    A layer that has collapsed (all distances equal) has no rate: the value is NaN, and training goes on. Values that
+    are NaN or infinite are no collapse, but a training gone wrong: ``FloatingPointError``.
     """
     rows = []
     for layer, values in hidden.items():
+        if not values.isfinite().all():
+            raise FloatingPointError(
+                f"activations: those of layer {layer!r} overflowed in the evaluation after epoch {epoch}; the last "
+                "checkpoint, if there is one, is from before. Try a lower learning_rate or clip_gradient"
+            )
         measures = {
             "ss_rate": lambda x: ss_rate(x),
             "ss_rate_left_out": lambda x: ss_rate(x, leave_out=LEFT_OUT),
@@ -76,6 +82,4 @@ def _or_nan(measure: Callable, values: Tensor):
     try:
         return measure(values)
     except ValueError:
-        if not values.isfinite().all():  # that is no collapse, but a training gone wrong
-            raise
         return math.nan

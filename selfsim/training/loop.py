@@ -61,9 +61,9 @@ def train(
     progress : bool
         Whether to show a progress bar over epochs.
     save_every : int, optional
-        Steps between two checkpoints, by default one at the end of every epoch. A checkpoint is three times as large
-        as the weights, the last two are kept, and none of a finished run.
-
+        Steps between two checkpoints, by default one at the end of every epoch. With AdamW, a checkpoint is three times
+        as large as the weights, four times with ``ema`` and as much more with ``select="best"``; the last two are
+        kept, and none of a finished run.
     on_epoch : callable, optional
         Gets the number of epochs that are over and the network, in eval mode: before training and after every epoch,
         to measure what the history does not have. Not for epochs that were over before a stopped run went on.
@@ -74,7 +74,8 @@ def train(
         Its history has, after every epoch (0 is before training): accuracy and loss on "train" (running mean) and
         "validation", and "accuracy_ema" where there is a moving average; on "train" the constraint's mean "penalty",
         its "target" for each layer, "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at
-        the epoch's first step, and "weight_distance" from the start; and for each layer, on the first `config.samples`
+        the epoch's first step, "weight_distance" from the start and, in float16, "skipped_steps", whose gradients
+        overflowed: neither weights nor learning rate moved there; and for each layer, on the first `config.samples`
         validation images in eval mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant neurons),
         "ss_rate_quantiles" (its curve ends at the quantiles .01 and .99 of the distances), "median_distance" and, from
         the second time on, what `movement` finds since the epoch before: "neighbours_kept", "boxes_kept",
@@ -84,7 +85,10 @@ def train(
     Raises
     ------
     ValueError, FileNotFoundError
-        A configuration, data or device that cannot be used; a directory whose run has another configuration.
+        A configuration, data or device that cannot be used; a directory whose run has another configuration; a
+        constrained layer that collapses, so that it has no rate: names layer, epoch and step.
+    TypeError
+        `config` is no `TrainConfig`.
     FileExistsError
         `directory` is not empty and holds no run.
     BlockingIOError
@@ -92,7 +96,10 @@ def train(
     OSError
         A checkpoint cannot be written (disk full, …); the one before it is intact.
     FloatingPointError
-        The loss became NaN or infinite; names epoch and step. Nothing of it is saved.
+        Loss, penalty, weights or the activations of a layer became NaN or infinite; names the epoch and, in
+        training, the step. Nothing of it is saved. On a GPU, where rates are not checked at every step, a layer's
+        collapse is a penalty of NaN, found at the end of the epoch, and the layer is not named. Or in float16,
+        gradients overflow in a whole epoch however they are scaled.
 
     Warns
     -----
@@ -118,6 +125,8 @@ def train(
     >>> run.series("accuracy", split="test")[0] > 0.2
     True
     """
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config: got {type(config).__name__}, need a TrainConfig, such as TrainConfig(**options)")
     if save_every is not None and (isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1):
         raise ValueError(f"save_every: got {save_every!r}, need None or a whole number of steps, at least 1")
     place = run_directory(config, runs=runs, directory=directory)
@@ -189,9 +198,9 @@ def _train(
         for batch in state.batches():
             try:
                 _step(state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator))
-            except ValueError as error:  # a rate of activations that are not finite
+            except ValueError as error:  # a layer without a rate
                 state.check_finite(step=state.step + 1, cause=error)
-                raise
+                raise ValueError(f"{error}; in {state.place(state.step + 1)}") from error
             state.step += 1
             if save_every and (state.epoch * state.steps_per_epoch + state.step) % save_every == 0:
                 save()
@@ -228,7 +237,6 @@ def _step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_gradient)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    state.schedule.step()
     if state.ema is not None:
         state.ema.update(state.model)
 
@@ -263,6 +271,8 @@ def _finish_epoch(state: TrainingState, images: Images) -> None:
         state.history += [Row(epoch, "train", layer, "target", value) for layer, value in targets]
         state.constraint.step(epoch=epoch, epochs=config.epochs, task_loss=loss)
     told["weight_distance"] = state.weight_distance()
+    if state.scaler.is_enabled():
+        told["skipped_steps"] = state.skipped_steps()
     state.history += [Row(epoch, "train", "", metric, value) for metric, value in told.items()]
     state.epoch, state.step = epoch, 0
     state.steps.zero_()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import weakref
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,10 @@ class TrainingState:
         self.steps_per_epoch = max(len(self.data) // config.batch_size, 1)
         self.optimizer = make_optimizer(config, model.parameters())
         self.schedule = make_schedule(config, self.optimizer, self.steps_per_epoch)
+        # Not where half precision overflows and the scaler skips the step. A weak reference: no cycle keeps a card's
+        # memory from being freed.
+        schedule = weakref.ref(self.schedule)
+        self.optimizer.register_step_post_hook(lambda *_: schedule().step())
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self.ema = optional_package("timm.utils", extra="models").ModelEmaV3(model, config.ema) if config.ema else None
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -95,6 +100,17 @@ class TrainingState:
         moved = [(p.detach() - s).norm() for p, s in zip(self.model.parameters(), self.start, strict=True)]
         return float(torch.stack(moved).norm())
 
+    def skipped_steps(self) -> int:
+        """How many steps of this epoch, which is over, the scaler skipped because half precision overflowed."""
+        before = sum(row.value for row in self.history if row.metric == "skipped_steps")
+        skipped = (self.epoch + 1) * self.steps_per_epoch - self.schedule.last_epoch - int(before)
+        if skipped == self.steps_per_epoch and self.scaler.get_scale() < 1:  # above 1 it is still finding its scale
+            raise FloatingPointError(
+                f"gradients: overflowed in every step of epoch {self.epoch + 1} in precision 'float16', even scaled "
+                "down; need 'bfloat16' or 'float32', a lower learning_rate or a lower weight of the constraint"
+            )
+        return skipped
+
     def selected(self) -> tuple[int, dict[str, Tensor]]:
         """The epoch and the weights that the configuration asks for as the result."""
         if self.config.select == "best":
@@ -105,16 +121,20 @@ class TrainingState:
     def check_finite(self, *, step: int | None = None, cause: Exception | None = None) -> None:
         """Raise ``FloatingPointError`` if a loss of this epoch (up to `step`) or a weight is NaN or infinite."""
         step = self.step if step is None else step
-        bad = (~self.steps[:step].isfinite()).any(1).nonzero()
+        bad = (~self.steps[:step].isfinite()).nonzero()  # by step, and in a step by field: the loss before the penalty
         weights = torch.stack([parameter.detach().isfinite().all() for parameter in self.model.parameters()])
         if len(bad) or not weights.all():
-            step, what = (
-                (int(bad[0]) + 1, "loss: became NaN or infinite") if len(bad) else (step, "weights: overflowed")
-            )
+            what = "weights: overflowed"
+            if len(bad):
+                step, what = int(bad[0, 0]) + 1, f"{STEP_FIELDS[int(bad[0, 1])]}: became NaN or infinite"
             raise FloatingPointError(
-                f"{what} in epoch {self.epoch + 1}, step {step} of {self.steps_per_epoch}; the last checkpoint, if "
+                f"{what} in {self.place(step)}; the last checkpoint, if "
                 "there is one, is from before. Try a lower learning_rate, a lower weight or clip_gradient"
             ) from cause
+
+    def place(self, step: int) -> str:
+        """A step of this epoch, in words."""
+        return f"epoch {self.epoch + 1}, step {step} of {self.steps_per_epoch}"
 
     def _parts(self) -> dict:
         names = ("model", "optimizer", "schedule", "scaler", "constraint", "probe", "ema")

@@ -270,6 +270,8 @@ def test_wrong_arguments(tmp_path, images):
         train(CONFIG, images=images, runs=tmp_path, directory=tmp_path, device="cpu")
     with pytest.raises(ValueError, match="save_every: got 0, need None or a whole number of steps"):
         train(CONFIG, images=images, directory=tmp_path, device="cpu", save_every=0)
+    with pytest.raises(TypeError, match="config: got dict, need a TrainConfig"):
+        train({"architecture": "mlp"}, images=images, device="cpu")
     config = dataclasses.replace(CONFIG, constraint={"target": lambda moment: 0.1})
     with pytest.raises(TypeError, match="constraint: .* a run in a directory needs plain data"):
         train(config, images=images, runs=tmp_path, device="cpu")
@@ -293,6 +295,80 @@ def test_a_loss_that_is_no_number_names_epoch_and_step_and_saves_nothing(tmp_pat
     # What was saved last is good: the run goes on from there to the end it would have had.
     run = train(config, images=images, directory=tmp_path / "run", device="cpu")
     assert same(run, train(config, images=images, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("check", "error", "message"),
+    [
+        (True, ValueError, r"layer '2': activations: .* equal.*; in epoch 1, step 1 of 5"),
+        # As on a GPU, where a look at every step would make it wait.
+        (False, FloatingPointError, r"penalty: became NaN or infinite in epoch 1, step 1 of 5"),
+    ],
+)
+def test_a_constrained_layer_that_collapses_names_epoch_and_step(images, monkeypatch, check, error, message):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
+    torch.nn.init.constant_(network[1].bias, -100.0)  # no neuron of layer "2" is ever above 0
+    monkeypatch.setattr(loop, "create", lambda **options: network)
+    config = dataclasses.replace(CONFIG, layers=["2"], constraint={"check": check})
+    with pytest.raises(error, match=message):
+        train(config, images=images, device="cpu")
+
+
+def test_overflow_in_evaluation_names_layer_and_epoch(images, monkeypatch):
+    config = dataclasses.replace(CONFIG, constraint=None)
+
+    def step(state, *batch, plain=loop._step):
+        plain(state, *batch)
+        if (state.epoch, state.step) == (1, 4):  # the last of its epoch: no later loss tells
+            with torch.no_grad():
+                [parameter.mul_(1e30) for parameter in state.model.parameters()]
+
+    monkeypatch.setattr(loop, "_step", step)
+    with pytest.raises(FloatingPointError, match=r"those of layer '.*' overflowed in the evaluation after epoch 2"):
+        train(config, images=images, device="cpu")
+
+
+@pytest.fixture
+def half(images, monkeypatch):
+    """Trains in float16, with gradients that overflow in so many first steps; the run, and the schedule's steps."""
+
+    def trained(overflows: int):
+        states, backwards = [], 0
+
+        def overflow(gradient):
+            nonlocal backwards
+            backwards += 1
+            return gradient * (float("inf") if backwards <= overflows else 1.0)
+
+        def create(*, plain=loop.create, **options):
+            network = plain(**options)
+            list(network.parameters())[-1].register_hook(overflow)
+            return network
+
+        def finish(state, *rest, plain=loop._finish_epoch):
+            states.append(state)
+            plain(state, *rest)
+
+        monkeypatch.setattr(loop, "create", create)
+        monkeypatch.setattr(loop, "_finish_epoch", finish)
+        config = dataclasses.replace(CONFIG, batch_size=5, constraint=None, precision="float16", augment=False)
+        return train(config, images=images, device="cpu"), states[-1].schedule.last_epoch
+
+    return trained
+
+
+@pytest.mark.parametrize("overflows", [3, 5])  # at the first scale, they may overflow without being made to
+def test_where_half_precision_overflows_the_learning_rate_stays_too(half, overflows):
+    run, moved = half(overflows)
+    assert run.series("skipped_steps", split="train") == [overflows, 0, 0]
+    assert moved == 3 * 20 - overflows
+
+
+def test_half_precision_that_always_overflows_ends_the_run(half):
+    with pytest.raises(
+        FloatingPointError, match="gradients: overflowed in every step of epoch 1 in precision 'float16"
+    ):
+        half(10**9)
 
 
 def test_nothing_is_written_without_a_directory(tmp_path, images, monkeypatch):
