@@ -43,14 +43,15 @@ def is_compiled(model: nn.Module) -> bool:
     return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
 
 
-def whole_number(value, *, name: str, least: int | None = 1, need: str = "a whole number") -> int:
+def whole_number(value, *, name: str, least: int | None = 1) -> int:
     """`value` as an int, also of numpy's integers; else a ``ValueError``. A bool is none."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None or (least is not None and number < least):
-        raise ValueError(f"{name}: got {value!r}, need {need}{'' if least is None else f' of at least {least}'}")
+        floor = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name}: got {value!r}, need a whole number{floor}")
     return number
 
 
@@ -79,18 +80,15 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
     (['0', '2', '4'], ['0', '4', '5'])
     """
     model = unwrapped(model)
-    if not isinstance(layers, (str, Sequence)) and layers is not None:
-        layers = whole_number(
-            layers, name="layers", least=None, need="a sequence of names such as ['blocks.0'], or a number"
-        )
     modules = dict(model.named_modules(remove_duplicate=False))
     modules.pop("", None)
     if layers is None:
         chosen = set(natural_layers(model))
-    elif isinstance(layers, int):
+    elif isinstance(layers, int) and not isinstance(layers, bool):
         chosen = _spaced(natural_layers(model), layers)
-    elif isinstance(layers, str):
-        raise ValueError(f"layers: got {layers!r}, need a sequence of names such as {[layers]}, or a number of layers")
+    elif isinstance(layers, str) or not isinstance(layers, Sequence):
+        example = [layers] if isinstance(layers, str) else ["blocks.0"]
+        raise ValueError(f"layers: got {layers!r}, need a sequence of names such as {example}, or a number of layers")
     else:
         chosen = {name for entry in layers for name in _named(entry, modules)}
     if not chosen:
@@ -108,25 +106,20 @@ def _spaced(names: list[str], number: int) -> set[str]:
 
 def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
     """The names that one entry of `layers` stands for."""
-    if entry in ("stem", "head"):
-        inside = entry in modules and any(True for _ in modules[entry].children())
-        weighted = _weighted({k: m for k, m in modules.items() if not inside or k.startswith(f"{entry}.")})
-        if (inside or entry not in modules) and weighted:
+    if entry in ("stem", "head") and (entry not in modules or any(True for _ in modules[entry].children())):
+        inside = {name: m for name, m in modules.items() if entry not in modules or name.startswith(f"{entry}.")}
+        if weighted := _weighted(inside):
             return weighted[:1] if entry == "stem" else weighted[-1:]
         if entry not in modules:
             raise ValueError(f"layers: got {entry!r}, but no module of this model has weights")
-    if isinstance(entry, str) and entry not in modules:
-        # The names that a wrapped model shows are taken too.
-        bare = re.sub(r"^((module|_orig_mod)\.)+", "", entry)
-        parts = bare.split(".")
-        matches = [name for name in modules if name == bare or _matches(name.split("."), parts)]
-        if matches:
-            return matches
-        kind = "no module matches" if re.search(r"[*?[]", entry) else "got"
+    # The names that a wrapped model shows are taken too.
+    parts = re.sub(r"^((module|_orig_mod)\.)+", "", str(entry)).split(".")
+    found = [name for name in modules if name == entry]
+    found = found or [name for name in modules if isinstance(entry, str) and _matches(name.split("."), parts)]
+    if not found:
+        kind = "no module matches" if re.search(r"[*?[]", str(entry)) else "got"
         raise ValueError(f"layers: {kind} {entry!r}, need one of {_listed(modules)}{_nearest(parts, modules)}")
-    if entry not in modules:
-        raise ValueError(f"layers: got {entry!r}, need one of {_listed(modules)}")
-    return [entry]
+    return found
 
 
 def _matches(name: list[str], pattern: list[str]) -> bool:

@@ -208,10 +208,7 @@ def _tensor(output, part: int | str | None, layer: str) -> Tensor:
     if not isinstance(found, Tensor):
         raise TypeError(f"layer {layer!r}: its output is a {type(found).__name__}, need a tensor (name `part`)")
     if found.is_nested:
-        raise TypeError(
-            f"layer {layer!r}: its output is a nested tensor, need a dense one; build nn.TransformerEncoder with "
-            "enable_nested_tensor=False"
-        )
+        raise TypeError(f"layer {layer!r}: its output is a nested tensor; build it with enable_nested_tensor=False")
     if not found.is_floating_point():
         raise TypeError(f"layer {layer!r}: its output is of {found.dtype}, need a real floating-point type")
     return found

@@ -133,9 +133,7 @@ class Probe:
             self._check_reached()
             samples = {layer: len(value) for layer, value in self._read.items()}
             if len(set(samples.values())) > 1:
-                raise ValueError(
-                    f"layers: they differ in the size of their first axis, need the samples there: {samples}"
-                )
+                raise ValueError(f"layers: they differ in their first axis, need the samples there: {samples}")
         return self._read
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -261,8 +259,7 @@ def activations(
             for layer, value in probe._read.items():
                 if size not in (None, len(value)):
                     raise ValueError(
-                        f"layer {layer!r}: the first axis of its output has {len(value)} entries, need one for "
-                        f"each of the {size} samples of the batch"
+                        f"layer {layer!r}: its first axis has {len(value)} entries, not the {size} samples"
                     )
                 pieces[layer].append(value)
             seen += len(value)
@@ -311,7 +308,7 @@ def _check_mask(mask) -> None:
         raise TypeError(f"mask: got {type(mask).__name__}, need a tensor (samples, tokens)")
     if mask.ndim < 2:
         raise ValueError(f"mask: got shape {tuple(mask.shape)}, need (samples, tokens)")
-    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+    if not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError("mask: got other values than 0 and 1, need 1 (or True) where a token counts and 0 elsewhere")
     if not bool(mask.flatten(1).any(1).all()):
         raise ValueError("mask: got a sample of which no place counts, which has no mean")

@@ -64,7 +64,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
             state = state[key]
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {path.name} holds no state dict, need a mapping of names to tensors")
-    _check_entries(state, path)
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"weights: {path.name} has {name!r} of {type(value).__name__}, need names and tensors")
+        if value.is_complex() or not bool(value.isfinite().all()):
+            raise ValueError(f"weights: {name!r} in {path.name} has complex values, NaN or Inf, need finite real ones")
     state = {re.sub(r"^((module|_orig_mod)\.)+", "", name): value for name, value in state.items()}
     own = model.state_dict()
     for name in _head_names(model):
@@ -98,26 +102,11 @@ def _read(path: Path):
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    # Of torch, pickle, zipfile and safetensors; there is no end to how a file can be broken.
+    # Of torch, pickle, zipfile and safetensors: there is no end to how a file can be broken. Torch's own message is
+    # left out, for it advises to run the code in the file.
     except Exception as error:
-        # Torch's own message advises to read the file with its code.
-        raise ValueError(
-            f"weights: {path.name} cannot be read as tensors alone ({type(error).__name__}); need a state dict, as of "
-            "torch.save(model.state_dict(), path), or a .safetensors file"
-        ) from error
-
-
-def _check_entries(state: Mapping, path: Path) -> None:
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"weights: {path.name} has an entry {name!r} of {type(value).__name__}, need names and tensors"
-            )
-        if value.is_complex() or not bool(value.isfinite().all()):
-            fault = f"{value.dtype}" if value.is_complex() else "NaN or Inf"
-            raise ValueError(f"weights: {name!r} in {path.name} has {fault}, need finite real values")
+        kind = type(error).__name__
+        raise ValueError(f"weights: {path.name} cannot be read as tensors alone ({kind}), need a state dict") from error
 
 
 def _head_names(model: nn.Module) -> list[str]:

@@ -260,17 +260,17 @@ class TestActivations:
                 return self.whole(x).mean(1), self.windows(x.reshape(-1, 2, 4))
 
         model, x = Windows(), torch.rand(3, 6, 4)
-        with pytest.raises(ValueError, match="layer 'windows': the first axis of its output has 9 .* the 3 samples"):
+        with pytest.raises(ValueError, match="layer 'windows': its first axis has 9 entries, not the 3 samples"):
             activations(model, [x], layers=["whole", "windows"], samples=3, device="cpu")
         with (probe := Probe(model, ["whole", "windows"])):
             model(x)
-        with pytest.raises(ValueError, match="differ in the size of their first axis.*'whole': 3, 'windows': 9"):
+        with pytest.raises(ValueError, match="differ in their first axis.*'whole': 3, 'windows': 9"):
             _ = probe.activations
 
     def test_sequences_first(self):
         layer = nn.TransformerEncoderLayer(4, 1, dim_feedforward=8)
         model = nn.Sequential(Transposed(), layer)
-        with pytest.raises(ValueError, match="layer '1': the first axis of its output has 5 entries"):
+        with pytest.raises(ValueError, match="layer '1': its first axis has 5 entries, not the 3 samples"):
             activations(model, [torch.rand(3, 5, 4)], layers=["1"], samples=3, device="cpu")
 
 

@@ -92,10 +92,16 @@ def test_whole_models_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({3: torch.zeros(1)}, "has an entry 3 of Tensor, need names and tensors"),
-        ({"epoch": 3}, "has an entry 'epoch' of int, need names and tensors"),
-        ({"fc.bias": torch.full((10,), float("nan"))}, "'fc.bias' in weights.pt has NaN or Inf, need finite real"),
-        ({"fc.bias": torch.zeros(10, dtype=torch.complex64)}, "'fc.bias' in weights.pt has torch.complex64"),
+        ({3: torch.zeros(1)}, "has 3 of Tensor, need names and tensors"),
+        ({"epoch": 3}, "has 'epoch' of int, need names and tensors"),
+        (
+            {"fc.bias": torch.full((10,), float("nan"))},
+            "'fc.bias' in weights.pt has complex values, NaN or Inf, need finite real ones",
+        ),
+        (
+            {"fc.bias": torch.zeros(10, dtype=torch.complex64)},
+            "'fc.bias' in weights.pt has complex values",
+        ),
     ],
 )
 def test_entries_that_are_no_weights(tmp_path, entry, message):
