@@ -123,10 +123,8 @@ class SelfSimilarityConstraint:
         gate_by: str = "layer",
         seed: int = 0,
     ):
-        if isinstance(weight, bool) or not isinstance(weight, Real):
-            raise ValueError(f"weight: got {weight!r}, need a number")
-        if not (weight >= 0 and math.isfinite(weight)):
-            raise ValueError(f"weight: got {weight!r}, need a finite number of at least 0")
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < math.inf:
+            raise ValueError(f"weight: got {weight!r}, need a number of at least 0, and finite")
         if gate is not None and (isinstance(gate, bool) or not isinstance(gate, Real) or not gate > 0):
             raise ValueError(f"gate: got {gate!r}, need None or a number above 0")
         check_seed(seed)

@@ -95,7 +95,8 @@ def propose_constraint(
     device : str
         ``"auto"``: CUDA where there is a card, else the CPU.
     **options
-        Of `SelfSimilarityConstraint`, such as `count` or `ends`, with which the proposal is to be used.
+        Of `SelfSimilarityConstraint`, such as `count` or `ends`, with which the proposal is to be used; all but
+        `target` and `weight`, which are proposed, and `seed`.
 
     Returns
     -------

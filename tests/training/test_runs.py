@@ -297,6 +297,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_step_and_saves_nothing(tmp_pat
     assert same(run, train(config, images=images, device="cpu"))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy tells of the division that the check would have found
 @pytest.mark.parametrize(
     ("check", "error", "message"),
     [
