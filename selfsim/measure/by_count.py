@@ -139,18 +139,25 @@ class _Rate:
 
     def axis(self, low: Array, high: Array, middle: Array) -> Axis:
         """The axis between two raw distances, in units of the length 1 or of the third; checked to have a length."""
+        unit = self.one if self.options.unit == "absolute" else middle
         if self.options.check:
             # NaN and Inf in the activations make the longest distance NaN or Inf: one look finds all faults.
             tolerance = equal_within(self.activations.dtype)
-            if not bool((high - low > tolerance * high) & (high < math.inf)):
+            spans = (high - low > tolerance * high) & (high < math.inf)
+            if not bool(spans & (unit > 0)):
                 check_finite(self.activations)
+                if spans:
+                    raise ValueError(
+                        "unit: got 'median', but the median distance is 0, as where most neurons are dead; "
+                        "need 'absolute'"
+                    )
                 if self.raw.max() - self.raw.min() > tolerance * self.raw.max():
                     raise ValueError(
                         f"quantiles: got {self.options.quantiles!r}, at which the {len(self.raw)} distances are equal "
                         f"({float(low / self.one):.6g}); need quantiles further apart"
                     )
                 raise all_equal(len(self.raw), float(low / self.one), float(high / self.one))
-        return Axis.between(low, high, self.one if self.options.unit == "absolute" else middle, self.xp)
+        return Axis.between(low, high, unit, self.xp)
 
     def places(self) -> tuple[int, int, int]:
         """Places of the two ends and of the median among the sorted distances."""
