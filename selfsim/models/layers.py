@@ -64,8 +64,8 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
     layers : None, int or sequence of str
         None: all of `natural_layers`. A number: so many of these, evenly spaced, the first and the last among them
         (1: the last). Of a sequence, each entry is the name of a submodule; a pattern such as ``"stages.*.blocks.*"``,
-        whose stars each stand within one part of a name; or "stem" or "head": the module of that name or, if it is
-        none or made of parts, the first or the last layer with weights (of these parts).
+        whose stars each stand within one part of a name; or "stem" or "head": the module of that name or, if there
+        is none, the first or the last layer with weights; of a head made of parts, the last of them with weights.
 
     Raises
     ------
@@ -106,7 +106,9 @@ def _spaced(names: list[str], number: int) -> set[str]:
 
 def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
     """The names that one entry of `layers` stands for."""
-    if entry in ("stem", "head") and (entry not in modules or any(True for _ in modules[entry].children())):
+    # Some models call the parts of their head and never the head itself; a stem is called as a whole.
+    in_parts = entry == "head" and any(True for _ in modules.get("head", nn.Identity()).children())
+    if entry in ("stem", "head") and (entry not in modules or in_parts):
         inside = {name: m for name, m in modules.items() if entry not in modules or name.startswith(f"{entry}.")}
         if weighted := _weighted(inside):
             return weighted[:1] if entry == "stem" else weighted[-1:]

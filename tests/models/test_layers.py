@@ -103,7 +103,8 @@ def test_stem_and_head_are_layers_that_the_forward_pass_reaches(name):
         logits = model(torch.rand(2, 3, 8, 8))
     stem, head = probe.activations
     assert torch.equal(probe.activations[head], logits)
-    assert probe.activations[stem].shape == (2, len(model.get_submodule(stem).weight))
+    assert len(probe.activations[stem]) == 2
+    assert list(chosen_layers(model, [*probe.layers])) == [*probe.layers]
 
 
 @pytest.mark.parametrize("model", ["abc", None])
@@ -175,3 +176,9 @@ def test_parts_of_blocks_and_what_stands_around_them_are_no_blocks():
     model.stages = nn.Sequential(Stage(), Stage())
     model.head = nn.Sequential(Block())
     assert natural_layers(model) == [f"stages.{s}.blocks.{i}" for s in range(2) for i in range(2)]
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ARCHITECTURES])
+def test_natural_layers_are_found_again_by_their_names(name):
+    model = create(name, size="tiny", num_classes=10)
+    assert list(chosen_layers(model, natural_layers(model))) == natural_layers(model)
