@@ -85,7 +85,7 @@ def test_a_sweep_survives_deaths_tells_failures_and_keeps_what_is_done(written, 
     lines = said.err.splitlines()
     assert lines[:3] == [
         "3 cell(s): 0 done, 0 begun, 3 missing",
-        "Still to do on 2 worker(s): time unknown, disk unknown (by minutes and megabytes in grid.yml)",
+        "Still to do on 2 worker(s): time unknown, disk unknown (neither minutes nor megabytes in grid.yml)",
         "Result: out",
     ]
     told = lines[3:]
