@@ -92,6 +92,7 @@ def load_images(
     data_dir: str | os.PathLike | None = None,
     pixels: int | None = None,
     train_images: int | None = None,
+    validation_images: int | None = None,
     test_images: int | None = None,
     download: bool = False,
 ) -> Images:
@@ -108,8 +109,9 @@ def load_images(
         Where the data are; needed for all but "digits".
     pixels : int, optional
         Resize to this height and width. By default digits and CIFAR keep their own size, folders need it.
-    train_images, test_images : int, optional
-        Take only so many, drawn evenly over classes, always the same ones; `test_images` limits validation too.
+    train_images, validation_images, test_images : int, optional
+        Take only so many, drawn evenly over classes, always the same ones; without `validation_images`, `test_images`
+        limits validation too.
     download : bool
         Let torchvision fetch "cifar10", "cifar100" or "imagenette" into `data_dir`, if they are not there.
 
@@ -137,10 +139,11 @@ def load_images(
     (1122, 225, 450, 1, 8)
     """
     check_choice(dataset, DATASETS, name="dataset")
-    for argument, value in (("pixels", pixels), ("train_images", train_images), ("test_images", test_images)):
+    sizes = {"train_images": train_images, "validation_images": validation_images, "test_images": test_images}
+    for argument, value in {"pixels": pixels, **sizes}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{argument}: got {value!r}, need None or a whole number of at least 1")
-    limits = (train_images, test_images)
+    limits = (train_images, test_images if validation_images is None else validation_images, test_images)
     if dataset == "digits":
         return _digits(pixels, limits)
     if not data_dir:
@@ -168,7 +171,8 @@ def _digits(pixels: int | None, limits) -> Images:
     labels = torch.from_numpy(digits.target.astype(np.int64))
     rest, test = _divide(labels.numpy(), 450)
     train, validation = (rest[part] for part in _divide(labels.numpy()[rest], 225))
-    parts = (_limited(Split(images[i], labels[i]), limit) for i, limit in _with_limits(train, validation, test, limits))
+    indices = zip((train, validation, test), limits, strict=True)
+    parts = (_limited(Split(images[i], labels[i]), limit) for i, limit in indices)
     return _finished("handwritten digits", parts, pixels, tuple(str(c) for c in range(10)))
 
 
@@ -196,7 +200,7 @@ def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool)
     pieces = ((whole, train), (whole, validation), (test, np.arange(len(test.targets))))
     parts = (
         _limited(_as_split(part.data[i], np.asarray(part.targets)[i]), limit)
-        for (part, i), limit in zip(pieces, (limits[0], limits[1], limits[1]), strict=True)
+        for (part, i), limit in zip(pieces, limits, strict=True)
     )
     return _finished(f"{dataset.upper()[:5]}-{dataset[5:]}", parts, pixels, tuple(whole.classes))
 
@@ -256,7 +260,7 @@ def _folder(root: Path, pixels: int | None, limits, *, title: str) -> Images:
     for part, targets, limit in (
         (paths, labels, limits[0]),
         (val_paths, val_labels, limits[1]),
-        (test_paths, test_labels, limits[1]),
+        (test_paths, test_labels, limits[2]),
     ):
         keep = _subset(targets, limit)
         parts.append(_as_split(_decoded(part[keep], pixels), targets[keep]))
@@ -311,7 +315,7 @@ def _subset(labels: np.ndarray, limit: int | None) -> np.ndarray:
         return np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
     if limit < len(np.unique(labels)):
         raise ValueError(
-            f"train_images, test_images: got {limit}, need at least one for each of {len(np.unique(labels))} classes"
+            f"train_images, validation_images, test_images: got {limit}, need at least one for each of {len(np.unique(labels))} classes"
         )
     if len(labels) - limit < len(np.unique(labels)):
         return np.random.default_rng(_SPLIT_SEED).permutation(len(labels))[:limit]
@@ -321,10 +325,6 @@ def _subset(labels: np.ndarray, limit: int | None) -> np.ndarray:
 def _limited(split: Split, limit: int | None) -> Split:
     keep = torch.from_numpy(_subset(split.labels.numpy(), limit))
     return Split(split.images[keep], split.labels[keep])
-
-
-def _with_limits(train, validation, test, limits) -> tuple:
-    return ((train, limits[0]), (validation, limits[1]), (test, limits[1]))
 
 
 def _finished(title: str, parts, pixels: int | None, classes: tuple[str, ...]) -> Images:

@@ -3,7 +3,8 @@
 With ``notebook: PATH`` a cell is an execution of that notebook; without it, a training run, whose parameters are the
 fields of `selfsim.TrainConfig`. ``parameters`` are the same for all cells. ``grid`` gives a list of values to each of
 its parameters, and makes a cell of every combination; ``cells`` is a list of tables, each of which is combined with all
-of those. An option of the constraint may be named alone: ``constraint.target: [0.1, 0.2]``.
+of those. The first list changes slowest, the tables fastest: with the seeds first, a sweep that is stopped early has
+whole pairs. An option of the constraint may be named alone: ``constraint.target: [0.1, 0.2]``.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _combinations(tables: list, lists: Mapping[str, Any], types: Mapping[str, st
     for name, values in [("cells", tables), *((f"grid: {name}", values) for name, values in lists.items())]:
         if not isinstance(values, list) or not values:
             raise ValueError(f"{name}: got {values!r}, need a list with at least one value")
-    for table, *values in itertools.product(tables, *lists.values()):
+    for *values, table in itertools.product(*lists.values(), tables):
         own, listed = _checked(table, types, "cells"), _checked(dict(zip(lists, values, strict=True)), types, "grid")
         if both := own.keys() & listed:
             raise ValueError(f"cells: {min(both)}: is in the grid too, need it in one of them")

@@ -7,6 +7,7 @@ import time
 import traceback
 import warnings
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from selfsim.publish.grid import Cell
@@ -37,15 +38,30 @@ def do_cell(cell: Cell, folder: Path) -> Outcome:
             if isinstance(cell.work, Chapter):
                 _execute(cell, folder)
             else:
-                from selfsim.training.loop import train  # a worker that executes notebooks need not load torch
-
-                train(cell.work, runs=folder)
+                _train(cell, folder)
         except ChapterError as error:
             failure, died = str(error), error.died
         except Exception:
             failure = traceback.format_exc()
     warned = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return Outcome(time.monotonic() - started, warned, failure, died)
+
+
+def _train(cell: Cell, folder: Path) -> None:
+    # Not above: a worker that executes notebooks need not load torch.
+    from selfsim.training.loop import train
+    from selfsim.training.run_directory import is_finished
+
+    if not is_finished(folder / cell.name):
+        train(cell.work, images=_images(**cell.work.images), runs=folder)
+
+
+@lru_cache(maxsize=1)
+def _images(**wanted):
+    """The images of the last cell, or new ones: a worker does many cells, and decoding can take longer than a cell."""
+    from selfsim.models.data import load_images
+
+    return load_images(**wanted)
 
 
 def _execute(cell: Cell, folder: Path) -> None:

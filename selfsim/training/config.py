@@ -21,7 +21,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 SELECTIONS = ("last", "best", "ema")
 
 # Field -> lowest, highest, whether the highest is allowed.
-_WHOLE = {"epochs": 1, "batch_size": 1, "samples": 1, "rand_augment": 0, "train_images": 1, "test_images": 1}
+_SUBSETS = ("train_images", "validation_images", "test_images")
+_WHOLE = {"epochs": 1, "batch_size": 1, "samples": 1, "rand_augment": 0} | dict.fromkeys(_SUBSETS, 1)
 _RANGES = {
     "learning_rate": (0, math.inf, False),
     "weight_decay": (0, math.inf, False),
@@ -52,7 +53,7 @@ class TrainConfig:
         A name that `selfsim.create` knows.
     size : {"tiny", "small", "paper"}
         Images of 8, 32 or 224 pixels.
-    dataset, data_dir, train_images, test_images, download
+    dataset, data_dir, train_images, validation_images, test_images, download
         As for `selfsim.load_images`.
     epochs : int
     batch_size : int
@@ -116,6 +117,7 @@ class TrainConfig:
     dataset: str = "digits"
     data_dir: str | None = None
     train_images: int | None = None
+    validation_images: int | None = None
     test_images: int | None = None
     download: bool = False
     epochs: int = 15
@@ -155,7 +157,7 @@ class TrainConfig:
         check_optimizer(self.optimizer)
         for name, least in _WHOLE.items():
             value = getattr(self, name)
-            if value is None and name in ("train_images", "test_images"):
+            if value is None and name in _SUBSETS:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: got {value!r}, need a whole number of at least {least}")
@@ -282,14 +284,13 @@ class TrainConfig:
 
     def load_images(self) -> Images:
         """The data set that this run is about, at its size."""
-        return load_images(
-            self.dataset,
-            data_dir=self.data_dir,
-            pixels=PIXELS[self.size],
-            train_images=self.train_images,
-            test_images=self.test_images,
-            download=self.download,
-        )
+        return load_images(**self.images)
+
+    @property
+    def images(self) -> dict:
+        """What `load_images` is asked for: runs that agree in it can share the images."""
+        fields = ("dataset", "data_dir", *_SUBSETS, "download")
+        return {name: getattr(self, name) for name in fields} | {"pixels": PIXELS[self.size]}
 
 
 def _one_form(value):

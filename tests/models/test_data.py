@@ -60,6 +60,10 @@ class TestDigits:
         assert fingerprints(part.train) <= fingerprints(whole.train)
         assert torch.bincount(part.train.labels).min() >= 8
 
+    def test_validation_has_a_limit_of_its_own(self):
+        part = load_images("digits", validation_images=30, test_images=50)
+        assert [len(s) for s in (part.train, part.validation, part.test)] == [1122, 30, 50]
+
     def test_resized(self):
         assert load_images("digits", pixels=32).test.images.shape == (450, 1, 32, 32)
 
@@ -193,7 +197,7 @@ class TestTorchvision:
         ({"dataset": "cifar"}, "dataset: got 'cifar'.*did you mean 'cifar10'"),
         ({"pixels": 0}, "pixels: got 0"),
         ({"train_images": -1}, "train_images: got -1"),
-        ({"train_images": 5}, "train_images, test_images: got 5, need at least one for each of 10"),
+        ({"train_images": 5}, "train_images, validation_images, test_images: got 5, need at least one for each of 10"),
         ({"dataset": "folder", "data_dir": "."}, "pixels: got None for a folder"),
     ],
 )

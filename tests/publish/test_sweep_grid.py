@@ -38,12 +38,12 @@ grid: {seed: [0, 1], constraint: [null, {target: 0.2}]}
     held = {"target": 0.2}
     assert runs == [
         (name, epochs, seed, constraint)
-        for name, epochs in (("mlp", 2), ("vit_small", 5))
         for seed in (0, 1)
         for constraint in (None, held)
+        for name, epochs in (("mlp", 2), ("vit_small", 5))
     ]
     assert {c.work.learning_rate for c in grid.cells} == {0.003}
-    assert grid.cells[5].varied == {"architecture": "vit_small", "epochs": 5, "seed": 0, "constraint": held}
+    assert grid.cells[3].varied == {"architecture": "vit_small", "epochs": 5, "seed": 0, "constraint": held}
     assert [c.name for c in grid.cells] == [c.work.name for c in grid.cells]
 
 

@@ -65,9 +65,9 @@ class Sweep:
 
     def traces(self) -> set[str]:
         """What the cells have saved so far; it changes when one of them goes on."""
-        return {
-            str(path) for kind in ("checkpoint-*.pt", "SHA256SUMS", "second-*") for path in self.out.glob(f"*/{kind}")
-        }
+        names = ("checkpoint-", "SHA256SUMS", "second-")
+        # os.walk passes over folders that vanish meanwhile, as those of unfinished runs do.
+        return {os.path.join(at, name) for at, _, files in os.walk(self.out) for name in files if name.startswith(names)}
 
     def wait_for_progress(self, before: set, limit: float) -> float:
         """Wait until a cell has gone on, or all is done; the seconds that it took."""
