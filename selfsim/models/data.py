@@ -315,7 +315,8 @@ def _subset(labels: np.ndarray, limit: int | None) -> np.ndarray:
         return np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
     if limit < len(np.unique(labels)):
         raise ValueError(
-            f"train_images, validation_images, test_images: got {limit}, need at least one for each of {len(np.unique(labels))} classes"
+            f"train_images, validation_images, test_images: got {limit}, need at least one for each of "
+            f"{len(np.unique(labels))} classes"
         )
     if len(labels) - limit < len(np.unique(labels)):
         return np.random.default_rng(_SPLIT_SEED).permutation(len(labels))[:limit]

@@ -67,7 +67,9 @@ class Sweep:
         """What the cells have saved so far; it changes when one of them goes on."""
         names = ("checkpoint-", "SHA256SUMS", "second-")
         # os.walk passes over folders that vanish meanwhile, as those of unfinished runs do.
-        return {os.path.join(at, name) for at, _, files in os.walk(self.out) for name in files if name.startswith(names)}
+        return {
+            os.path.join(at, name) for at, _, files in os.walk(self.out) for name in files if name.startswith(names)
+        }
 
     def wait_for_progress(self, before: set, limit: float) -> float:
         """Wait until a cell has gone on, or all is done; the seconds that it took."""
