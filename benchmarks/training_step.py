@@ -24,7 +24,7 @@ import torch
 
 from selfsim import TrainConfig, create
 from selfsim.models.architectures import PIXELS
-from selfsim.models.data import Images, Split
+from selfsim.models.images import Images, Split
 from selfsim.models.seeding import seeded
 from selfsim.training import loop
 from selfsim.training.distributed import Ranks

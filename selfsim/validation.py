@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import operator
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -86,6 +87,26 @@ def check_finite(activations: Tensor, *, name: str = "activations") -> None:
             f"{name}: got {int(bad.sum())} values that are NaN or Inf (the first is {value} at sample {sample}, "
             f"neuron {neuron}), need finite values"
         )
+
+
+def check_whole(value: object, *, name: str, least: int | None = 1) -> int:
+    """Return a whole number, of Python or NumPy, as an int; else raise a ``ValueError``. A bool is none.
+
+    Examples
+    --------
+    >>> check_whole(2.5, name="steps")
+    Traceback (most recent call last):
+        ...
+    ValueError: steps: got 2.5, need a whole number of at least 1
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        floor = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name}: got {value!r}, need a whole number{floor}")
+    return number
 
 
 def check_choice(value: object, known: Iterable[str], *, name: str) -> str:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ..validation import check_choice
+from ..validation import check_choice, check_whole
 from . import small_builds
-from .layers import whole_number
 from .small_builds import PIXELS
 from .weights import from_timm, load_weights
 
@@ -145,8 +144,8 @@ def create(
     """
     found = architecture(name)
     check_choice(size, PIXELS, name="size")
-    num_classes = whole_number(num_classes, name="num_classes")
-    in_chans = whole_number(in_chans, name="in_chans")
+    num_classes = check_whole(num_classes, name="num_classes")
+    in_chans = check_whole(in_chans, name="in_chans")
     if pretrained and (size != "paper" or found.timm_name is None):
         raise ValueError(
             f"pretrained: there are none for {found.name!r} at size {size!r}; need size='paper' and a timm model"

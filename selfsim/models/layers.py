@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -41,18 +40,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def is_compiled(model: nn.Module) -> bool:
     """Whether `torch.compile` stands around or in a network."""
     return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
-
-
-def whole_number(value, *, name: str, least: int | None = 1) -> int:
-    """`value` as an int, also of numpy's integers; else a ``ValueError``. A bool is none."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or (least is not None and number < least):
-        floor = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name}: got {value!r}, need a whole number{floor}")
-    return number
 
 
 def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -> dict[str, nn.Module]:

@@ -12,7 +12,7 @@ from scipy import stats
 from ..measure.null_models import null_band
 from ..measure.rate import ss_rate
 from ..models.architectures import ARCHITECTURES, architecture, create
-from ..models.data import Images
+from ..models.images import Images
 from ..models.probe import activations
 from ..models.seeding import seeded
 from ..training.runs import Run, load_runs
@@ -250,43 +250,40 @@ def group_difference(table: pd.DataFrame, measure: str = "surrogate", column: st
     return Interval(float(a.mean() - b.mean()), float(low), float(high), 0.95, len(a) + len(b), of)
 
 
-def verdicts(table: pd.DataFrame) -> str:
-    """What these runs say of the claims C3 and C10, in Markdown, made from their numbers."""
+def verdicts(table: pd.DataFrame) -> dict[str, str]:
+    """What these runs say of the claims C3 and C10: question -> one sentence, made from their numbers."""
     means = excess(table)
     trained = means.query("training == 'unconstrained'")
     per = trained.groupby("architecture").excess.mean()
     seeds = [group.excess.to_numpy() for _, group in trained.groupby("architecture")]
     several = len(seeds) > 1 and min(map(len, seeds)) > 1
-    lines = [
-        f"**C3, do architectures differ?** Beyond the rate of noise of the same shape, the mean rate after training "
-        f"lies between {per.min():+.3f} ({per.idxmin()}) and {per.max():+.3f} ({per.idxmax()})."
-        + (f" Kruskal–Wallis over the seeds: p = {stats.kruskal(*seeds).pvalue:.2g}." if several else "")
-    ]
+    test = f" (Kruskal–Wallis over the seeds: p = {stats.kruskal(*seeds).pvalue:.2g})" if several else ""
     before = means.query("training == 'untrained'").set_index(["architecture", "seed"]).value
     change = (trained.set_index(["architecture", "seed"]).value - before).dropna().groupby("architecture").mean()
-    if len(change) > 1:
-        interval = mean_interval(change.tolist())
-        fell, rose = int((change < 0).sum()), int((change > 0).sum())
-        said = "not shown" if interval.low <= 0 <= interval.high else ("shown" if interval.estimate > 0 else "reversed")
-        lines.append(
-            f"**C3, does self-similarity degrade in training?** The rate rose in {rose} and fell in {fell} of "
-            f"{len(change)} architectures; mean change {interval:+.3f} over architectures. A higher "
-            f"rate means less self-similar: degradation is {said} here."
-        )
+    interval = mean_interval(change.tolist())
+    said = _said(interval, "not shown", "shown", "reversed")
+    found = {
+        "C3, do architectures differ?": "Beyond the rate of noise of the same shape, the mean SS rate after training "
+        f"lies between {per.min():+.3f} ({per.idxmin()}) and {per.max():+.3f} ({per.idxmax()}){test}.",
+        "C3, does self-similarity degrade in training?": f"The rate rose in {(change > 0).sum()} and fell in "
+        f"{(change < 0).sum()} of {len(change)} architectures; the mean change is {interval:+.3f}, and as a higher "
+        f"rate means less self-similar, degradation is {said} here.",
+    }
     for measure in ("surrogate", "complete-linkage", "greedy-coloring"):
-        try:
-            interval = group_difference(table, measure)
-        except ValueError:
-            continue
-        said = (
-            "two groups are not shown"
-            if interval.low <= 0 <= interval.high
-            else (
-                "convolutions are less self-similar" if interval.estimate > 0 else "convolutions are more self-similar"
-            )
-        )
-        lines.append(
-            f"**C10, convolutions against the rest, by {measure}.** {interval:+.3f} over {interval.n} "
-            f"architectures: {said}."
-        )
-    return "\n".join(f"- {line}" for line in lines)
+        found[f"C10, are convolutions less self-similar, by {measure}?"] = group_sentence(table, measure)
+    return found
+
+
+def group_sentence(table: pd.DataFrame, measure: str) -> str:
+    """What `group_difference` finds, in a sentence."""
+    try:
+        interval = group_difference(table, measure)
+    except ValueError:
+        return f"There are too few architectures to compare convolutions with the rest by {measure}."
+    more = "convolutions are more self-similar"
+    said = _said(interval, "two groups are not shown", "convolutions are less self-similar", more)
+    return f"Convolutions minus the rest, by {measure}: {interval:+.3f} over {interval.n} architectures, so {said}."
+
+
+def _said(interval: Interval, none: str, above: str, below: str) -> str:
+    return none if interval.low <= 0 <= interval.high else (above if interval.estimate > 0 else below)

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from ..measure.curve import RateCurve
 from ..measure.network import FeatureNetwork
 from ..measure.null_models import NullBand
-from ..models.data import Images
+from ..models.images import Images
 from ..training.runs import Run
 
 FREE = {"color": "#4d5761", "linestyle": "-", "marker": "o", "label": "unconstrained"}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..models.data import Images
+from ..models.images import Images
 from ..validation import optional_package
 
 # RandAugment's operations are drawn for so many images at a time: fewer would keep a GPU waiting for launches.

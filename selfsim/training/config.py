@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from ..models.architectures import PIXELS, architecture
-from ..models.data import DATASETS, Images, load_images
-from ..validation import check_choice
+from ..models.data import DATASETS, load_images
+from ..models.images import Images
+from ..validation import check_choice, check_whole
 from .constraint import SelfSimilarityConstraint
 from .optimization import SCHEDULES, check_optimizer
 from .schedules import check_seed
@@ -159,8 +160,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is None and name in _SUBSETS:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: got {value!r}, need a whole number of at least {least}")
+            self._set(**{name: check_whole(value, name=name, least=least)})
         for name in ("augment", "download"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, need True or False")

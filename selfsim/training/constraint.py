@@ -14,7 +14,7 @@ from torch import Tensor
 from ..measure.options import RateOptions
 from ..measure.rate import ss_rate
 from ..models.probe import Probe
-from ..validation import check_choice
+from ..validation import check_choice, check_whole
 from .schedules import Moment, Schedule, check_rate, check_seed, schedule_from
 
 
@@ -129,8 +129,8 @@ class SelfSimilarityConstraint:
             raise ValueError(f"gate: got {gate!r}, need None or a number above 0")
         check_seed(seed)
         for argument, value in (("layers_per_step", layers_per_step), ("gate_every", gate_every)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{argument}: got {value!r}, need a whole number of at least 1")
+            if value is not None:
+                check_whole(value, name=argument)
         check_choice(gate_by, ("layer", "all"), name="gate_by")
         if count == "greedy-coloring":
             raise ValueError(

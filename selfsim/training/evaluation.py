@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..measure.distances import pair_distances
 from ..measure.movement import movement
 from ..measure.rate import ss_rate
-from ..models.data import Images
+from ..models.images import Images
 
 # How many of the most distant neurons are left out, and where the curve ends, in the two robust rates that stand
 # beside the rate: a rate that single neurons or single pairs decide differs from these.

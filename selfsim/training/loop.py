@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..models.architectures import PIXELS, create
-from ..models.data import Images
+from ..models.images import Images
 from ..models.probe import activations
 from ..models.seeding import seeded
 from ..validation import resolve_device

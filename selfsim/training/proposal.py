@@ -18,7 +18,7 @@ from ..measure.null_models import NullBand, null_band
 from ..measure.rate import ss_rate
 from ..models.probe import Probe
 from ..models.seeding import seeded
-from ..validation import check_choice, resolve_device
+from ..validation import check_choice, check_whole, resolve_device
 from .constraint import SelfSimilarityConstraint
 
 # At so many steps of the short training, evenly spaced, the gradients are measured.
@@ -126,8 +126,7 @@ def propose_constraint(
     >>> round(proposal.target, 1)
     0.1
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: got {steps!r}, need a whole number of at least 1")
+    check_whole(steps, name="steps")
     for argument, value in (("share", share), ("learning_rate", learning_rate)):
         if not value > 0:
             raise ValueError(f"{argument}: got {value!r}, need a number above 0")

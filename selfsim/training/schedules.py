@@ -12,7 +12,7 @@ import torch
 
 from ..measure.options import RateOptions
 from ..measure.rate import ss_rate
-from ..validation import check_choice
+from ..validation import check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,7 @@ class FollowTheNull:
         if isinstance(self.offset, bool) or not isinstance(self.offset, Real) or not -1 <= self.offset <= 1:
             raise ValueError(f"offset: got {self.offset!r}, need a number from -1 to 1")
         check_seed(self.seed)
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise ValueError(f"draws: got {self.draws!r}, need a whole number of at least 1")
+        check_whole(self.draws, name="draws")
 
     def __call__(self, moment: Moment) -> float:
         null = _null_rate(moment.samples, moment.neurons, moment.measure, self.draws, self.seed)
@@ -207,8 +206,7 @@ class Adaptive:
 
     def __post_init__(self):
         check_rate(self.goal, name="goal")
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise ValueError(f"patience: got {self.patience!r}, need a whole number of at least 1")
+        check_whole(self.patience, name="patience")
         if not 0 <= self.least < 1:
             raise ValueError(f"least: got {self.least!r}, need a share of the loss, from 0 to below 1")
         if not 0 < self.share <= 1:

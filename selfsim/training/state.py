@@ -10,7 +10,7 @@ import weakref
 import torch
 from torch import Tensor, nn
 
-from ..models.data import Images
+from ..models.images import Images
 from ..models.probe import Probe
 from ..models.seeding import random_states, set_random_states
 from ..validation import optional_package
