@@ -1,0 +1,40 @@
+"""From the sweeps of the study to the tables in results/study/, and runs made anew held against these.
+
+    .venv/bin/python benchmarks/study.py                       # every stage that has runs in runs/study/
+    .venv/bin/python benchmarks/study.py --compare runs/again  # are the runs in this folder equal to the tables'?
+
+Stages are the grids in notebooks/study/; the runs of a stage may lie in any folder of runs/study/. Give ``-p`` as
+it was given to the sweeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from selfsim import load_runs
+from selfsim.publish.grid import read_grid
+from selfsim.publish.study_tables import agreement, read_stages, write_stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of the sweeps' folders")
+    parser.add_argument("--results", type=Path, default=Path("results/study"))
+    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="only compare the runs in this folder")
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"))
+    arguments = parser.parse_args()
+    if arguments.compare:
+        stored = [run for runs in read_stages(arguments.results).values() for run in runs]
+        print(agreement(load_runs(arguments.compare), stored).to_string())
+        return
+    folders = sorted(place for place in arguments.runs.iterdir() if place.is_dir())
+    for path in sorted(Path("notebooks/study").glob("*.yml")):
+        grid = read_grid(path, arguments.parameters or [("data_dir", "data/cifar10-jpeg")])
+        if any((folder / cell.name).is_dir() for folder in folders for cell in grid.cells):
+            table = write_stage(grid, folders, arguments.results, stage=path.stem)
+            print(path.stem, dict(table.status.value_counts()))
+
+
+if __name__ == "__main__":
+    main()

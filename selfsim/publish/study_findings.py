@@ -1,0 +1,257 @@
+"""What the study found: each claim with its verdict, effect and scale, and the figures of the page of the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..models.architectures import architecture
+from ..models.small_builds import PIXELS
+from ..training.runs import Run
+from ..uncertainty import Interval
+from . import study
+from .plots import FREE, GREY, HELD, _closed
+
+FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
+_OTHER_STYLES = (("#0072b2", "^"), ("#009e73", "D"), ("#cc79a7", "v"), ("#e69f00", "P"), ("#56b4e9", "X"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came out of one question."""
+
+    claim: str
+    question: str
+    verdict: str
+    effect: str = ""
+    tested: str = ""
+    table: pd.DataFrame | None = None  # its comparisons, one a row
+
+
+def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
+    """Answer every question of the design from the runs that there are.
+
+    Parameters
+    ----------
+    stages : mapping of str to sequence of Run
+        What `study_tables.read_stages` gives; a stage without runs leaves its questions "not tested".
+
+    Returns
+    -------
+    dict of str to Finding
+        In the order of the claims.
+    """
+    first = stages.get(FIRST, [])
+    found = {}
+
+    def add(key: str, claim: str, question: str, verdict: str, table=None, runs=(), **form) -> None:
+        effect = _largest(table, **form) if table is not None else ""
+        found[key] = Finding(claim, question, verdict, effect, scale(runs) if effect else "", table)
+
+    table = study.compared(study.between(first))
+    unit = {"unit": " spreads of noise"}
+    add("differ", "C3", "Do architectures differ?", _any(table), table, first, **unit)
+    table = study.compared(
+        {
+            (name, study.FREE): [study.measured(run, "change of the rate") for run in own]
+            for name, own in _free(first).items()
+        }
+    )
+    table["verdict"] = [study.trend_verdict(row.interval, row.corrected, direction=1) for row in table.itertuples()]
+    degrade = "Does self-similarity degrade in training (does the rate rise)?"
+    add("degrade", "C3", degrade, study.overall(table.verdict), table, first, digits=3)
+    for stage, where in ((FIRST, ""), (OTHERS, ", other families"), (LARGE, ", 224 pixels")):
+        if stage == FIRST or stages.get(stage):
+            table = gains_table(stages.get(stage, []))
+            question = f"Does the constraint raise the accuracy{where}?"
+            add(f"gain{where}", "C4", question, study.overall(table.verdict), table, stages.get(stage, []), **_POINTS)
+    table = gains_table([*first, *stages.get(OTHERS, [])])
+    default = {name: row.interval for (name, what), row in table.iterrows() if what == study.DEFAULT}
+    gains = {name: interval.estimate for name, interval in default.items() if interval}
+    add("invariance", "C5", "Do invariant models gain most?", study.relation_verdict(gains, {}))
+    add("limit", "C6", "Does it fail for PoolFormer only?", study.limit_verdict(default))
+    runs = stages.get(TARGETS, [])
+    table = gains_table(runs, against=study.DEFAULT, arms=("linear target",))
+    question = "Is a target that changes in time better?"
+    add("time", "C7", question, study.overall(table.verdict), table, runs, **_POINTS)
+    table = study.compared({("convolutions", "others"): study.convolutions(first)})
+    verdict = study.trend_verdict(table.interval.iloc[0], table.corrected.iloc[0], direction=1)
+    add("groups", "C10", "Are convolutions less self-similar?", verdict, table, first, **unit)
+    table = study.compared(study.differences(study.pairs(first), "test accuracy"))
+    add("performance", "C10", "Does the constraint change the accuracy?", _any(table), table, first, **_POINTS)
+    if runs := stages.get(DOSE, []):
+        table = study.compared(study.differences(study.pairs(runs), "test accuracy"))
+        add("dose", "C10", "Does the dose change the accuracy?", _any(table), table, runs, **_POINTS)
+    table = study.compared(study.differences(study.pairs(first), "weight distance"))
+    add("path", "C10", "Does it change the path of the weights?", _any(table), table, first, digits=2)
+    return found
+
+
+_POINTS = {"factor": 100, "digits": 1, "unit": " points"}
+
+
+def gains_table(
+    runs: Sequence[Run], *, against: str = study.FREE, arms: Sequence[str] = (study.DEFAULT, study.PUBLISHED)
+) -> pd.DataFrame:
+    """`study.compared` of the test accuracy, with what the constraint did to the features, and the verdicts."""
+    both = {key: held for key, held in study.pairs(runs, against=against).items() if key[1] in arms}
+    did = study.manipulation({key: held for key, held in study.pairs(runs).items() if key in both})
+    table = study.compared(study.differences(both, "test accuracy")).join(did)
+    table["verdict"] = [
+        study.gain_verdict(row.interval, row.corrected, moved=row.moved is True, did=row.did is True)
+        for row in table.itertuples()
+    ]
+    return table
+
+
+def findings_table(found: Mapping[str, Finding]) -> pd.DataFrame:
+    """One row a question: the claim, the verdict, the largest effect with its interval, the scale."""
+    columns = {"claim": "claim", "question": "question", "verdict": "verdict", "effect": "largest effect"}
+    rows = [{title: getattr(one, name) for name, title in (columns | {"tested": "tested on"}).items()} for one in found]
+    return pd.DataFrame(rows).set_index(["claim", "question"])
+
+
+def shown(table: pd.DataFrame, *, factor: float = 1, digits: int = 3, unit: str = "") -> pd.DataFrame:
+    """A table of comparisons as a reader wants it: titles, intervals and p-values as text."""
+    names = [list(map(title, key)) for key in table.index]
+    # Two architectures are held against each other; else it is one, and what was done to it.
+    of_two = [not set(key) & set(told) for key, told in zip(table.index, names, strict=True)]
+    rows = [" − ".join(told[::-1]) if two else ", ".join(told) for told, two in zip(names, of_two, strict=True)]
+    shown = pd.DataFrame(index=rows)
+    for column in table:
+        values = table[column].tolist()
+        if column == "interval":
+            shown[f"difference{f' ({unit.strip()})' if unit else ''}"] = [text(v, factor, digits) for v in values]
+        elif any(isinstance(v, Interval) for v in values):
+            shown[column] = [text(v, 1, 3) for v in values]
+        elif column in ("p", "corrected"):
+            shown["p" if column == "p" else "p, corrected"] = ["" if v != v else f"{v:.2g}" for v in values]
+        elif column in ("moved", "did"):
+            name = "rate moved" if column == "moved" else "did what it says"
+            shown[name] = ["yes" if v is True else "no" for v in values]
+        else:
+            shown[column] = [f"{v:.2f}" if isinstance(v, float) else v for v in values]
+    return shown
+
+
+def text(interval: Interval | None, factor: float = 1, digits: int = 3) -> str:
+    """An interval as text, with signs; "fewer than 3 pairs" for none."""
+    if interval is None:
+        return f"fewer than {study.LEAST_PAIRS} pairs"
+    low, middle, high = (f"{factor * v:+.{digits}f}" for v in (interval.low, interval.estimate, interval.high))
+    return f"{middle} [{low}, {high}]"
+
+
+def title(name: str) -> str:
+    """An architecture's title; any other text as it is."""
+    try:
+        return architecture(name).title
+    except ValueError:
+        return name
+
+
+def scale(runs: Sequence[Run]) -> str:
+    """What runs speak for: families, seeds, images, epochs."""
+    if not runs:
+        return ""
+    config = runs[0].config
+    families, seeds = {run.config.architecture for run in runs}, {run.config.seed for run in runs}
+    images = f"{config.train_images:,} images" if config.train_images else "all images"
+    pixels = f"{PIXELS[config.size]} pixels"
+    about = f"{len(families)} families, {len(seeds)} seeds, {config.epochs} epochs"
+    return f"{about}, {images} of {config.dataset}, {pixels}"
+
+
+def _free(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    own: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.config.constraint is None and run.history:
+            own.setdefault(run.config.architecture, []).append(run)
+    return own
+
+
+def _any(table: pd.DataFrame) -> str:
+    """Of a claim that there is some difference: one that holds after the correction suffices."""
+    if not table.interval.notna().any():
+        return "not tested"
+    return "shown" if (table.corrected < study.ALPHA).any() else "not shown"
+
+
+def _largest(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "") -> str:
+    known = table[table.interval.notna()]
+    if known.empty:
+        return ""
+    key = max(known.index, key=lambda key: abs(known.interval[key].estimate))
+    return f"{text(known.interval[key], factor, digits)}{unit} ({shown(known.loc[[key]]).index[0]})"
+
+
+def plot_differences(panels: Mapping[str, pd.DataFrame], *, column: str = "interval", factor: float = 1) -> Figure:
+    """Paired differences with their intervals: one panel a quantity, one row an architecture, one mark an arm.
+
+    Parameters
+    ----------
+    panels : mapping of labels of the x-axis to DataFrame
+        Rows are (architecture, arm).
+    column : str
+        That of the intervals.
+    factor : float
+        What values are multiplied by, such as 100 for percentage points.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    names = list(dict.fromkeys(name for table in panels.values() for name, _ in table.index))
+    arms = list(dict.fromkeys(what for table in panels.values() for _, what in table.index))
+    height = 0.32 * len(names) * max(len(arms), 2) + 1.5
+    size = min(3.4 * len(panels) + 2, 11), height
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for axes, (label, table) in zip(grid.flat, panels.items(), strict=True):
+        axes.axvline(0, color=GREY, linewidth=2, zorder=0)
+        for what in arms:
+            color, marker = arm_style(what, arms)
+            rows = [(names.index(n), i) for (n, a), i in table[column].items() if a == what and i is not None]
+            y = [row + 0.6 * ((arms.index(what) + 0.5) / len(arms) - 0.5) for row, _ in rows]
+            x = [factor * i.estimate for _, i in rows]
+            reach = [[factor * abs(getattr(i, end) - i.estimate) for _, i in rows] for end in ("low", "high")]
+            axes.errorbar(x, y, xerr=reach, color=color, marker=marker, linestyle="none", capsize=3, label=what)
+        axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+        axes.set_yticks(range(len(names)), [title(name) for name in names])
+        axes.grid(axis="y", visible=False)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return _closed(figure)
+
+
+def plot_dose(runs: Sequence[Run]) -> Figure:
+    """Test accuracy against the rate that was reached: one panel an architecture, one mark a run, colours are arms."""
+    names = list(dict.fromkeys(run.config.architecture for run in runs))
+    arms = list(dict.fromkeys(study.arm(run.config) for run in runs))
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(2.7 * columns + 0.4, 2.7 * rows + 0.7), squeeze=False)
+    for axes in grid.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes, name in zip(grid.flat, names, strict=False):
+        for what in arms:
+            color, marker = arm_style(what, arms)
+            own = [r for r in runs if (r.config.architecture, study.arm(r.config)) == (name, what)]
+            x, y = ([study.measured(run, of) for run in own] for of in ("SS rate", "test accuracy"))
+            axes.plot(x, [100 * v for v in y], linestyle="none", color=color, marker=marker, markersize=6, label=what)
+        axes.set_title(title(name), loc="left")
+        axes.set_xlabel("SS rate reached")
+    grid[0, 0].set_ylabel("test accuracy (%)")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return _closed(figure)
+
+
+def arm_style(what: str, arms: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of an arm, the book's own for the two that all of it has."""
+    if what in (study.FREE, study.DEFAULT):
+        style = FREE if what == study.FREE else HELD
+        return style["color"], style["marker"]
+    others = [arm for arm in arms if arm not in (study.FREE, study.DEFAULT)]
+    return _OTHER_STYLES[others.index(what) % len(_OTHER_STYLES)]
