@@ -10,6 +10,7 @@ it was given to the sweeps.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from selfsim import load_runs
@@ -29,11 +30,15 @@ def main() -> None:
         print(agreement(load_runs(arguments.compare), stored).to_string())
         return
     folders = sorted(place for place in arguments.runs.iterdir() if place.is_dir())
-    for path in sorted(Path("notebooks/study").glob("*.yml")):
-        grid = read_grid(path, arguments.parameters or [("data_dir", "data/cifar10-jpeg")])
-        if any((folder / cell.name).is_dir() for folder in folders for cell in grid.cells):
-            table = write_stage(grid, folders, arguments.results, stage=path.stem)
-            print(path.stem, dict(table.status.value_counts()))
+    parameters = arguments.parameters or [("data_dir", "data/cifar10-jpeg")]
+    grids = [read_grid(path, parameters) for path in sorted(Path("notebooks/study").glob("*.yml"))]
+    asked = Counter(cell.name for grid in grids for cell in grid.cells)
+    for grid in grids:
+        # Stages share runs: one has begun when a run that is its own has.
+        own = [cell.name for cell in grid.cells if asked[cell.name] == 1]
+        if any((folder / name).is_dir() for folder in folders for name in own):
+            table = write_stage(grid, folders, arguments.results, stage=grid.path.stem)
+            print(grid.path.stem, table.status.value_counts().to_dict())
 
 
 if __name__ == "__main__":

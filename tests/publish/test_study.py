@@ -1,0 +1,381 @@
+"""The study: its statistics on made-up runs with and without an effect, its verdicts, and its tables."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from selfsim import TrainConfig, load_images, load_run, ss_rate, train
+from selfsim.publish import study, study_findings, study_tables
+from selfsim.publish.grid import read_grid
+from selfsim.training.evaluation import Row
+from selfsim.training.runs import Run
+from selfsim.uncertainty import Interval, mean_interval
+
+ROOT = Path(__file__).parents[2]
+DEFAULT, PUBLISHED = {"target": 0.1, "weight": 10}, {"paper": True, "target": 0.3, "weight": 0.05}
+FAMILIES = ("mlp", "resmlp", "vit_small", "resnet34")
+LAYERS = {"mlp": "blocks.0", "resmlp": "blocks.0", "vit_small": "blocks.0", "resnet34": "layer1.0"}
+
+
+def made_run(name, constraint=None, seed=0, *, accuracy=0.5, rates=(0.2, 0.2, 0.2), kin=None, median=2.0, travel=7.0):
+    """A run of one layer with these numbers; `kin` are the two robust rates, by default the rate itself."""
+    layer = LAYERS.get(name, "blocks.0")
+    rows = [Row(len(rates) - 1, "test", "", "accuracy", accuracy), Row(1, "train", "", "weight_distance", travel)]
+    for epoch, rate in enumerate(rates):
+        values = {"ss_rate": rate, "median_distance": median}
+        values |= dict.fromkeys(("ss_rate_left_out", "ss_rate_quantiles"), rate if kin is None else kin)
+        rows += [Row(epoch, "validation", layer, metric, value) for metric, value in values.items()]
+    built_as = {"name": name, "size": "tiny", "num_classes": 10, "in_chans": 1}
+    return Run(TrainConfig(name, seed=seed, constraint=constraint), rows, built_as, {}, {})
+
+
+def made_stage(*, gain=0.0, change=-0.1, published=0.0, seeds=5, families=FAMILIES, spread=0.003, number=0):
+    """Stage a with a gain of the default constraint, a change of the rate by each constraint, and noise."""
+    random = np.random.default_rng(number)
+    runs = []
+    for name in families:
+        for seed in range(seeds):
+            start = 0.5 + 0.02 * random.standard_normal()
+            for constraint, better, moved in ((None, 0, 0), (DEFAULT, gain, change), (PUBLISHED, 0, published)):
+                noise, other = random.standard_normal(2)
+                rates = (0.21, 0.2, 0.2 + moved + 0.005 * other)
+                runs.append(made_run(name, constraint, seed, accuracy=start + better + spread * noise, rates=rates))
+    return runs
+
+
+def interval(low, high):
+    return Interval((low + high) / 2, low, high, 0.95, 5)
+
+
+def test_holms_correction():
+    # Smallest times 4, next times 3 …, never below one before it: worked by hand.
+    assert study.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert study.holm([0.5, math.nan, 0.9]) == pytest.approx([1.0, math.nan, 1.0], nan_ok=True)
+
+
+@pytest.mark.long
+def test_without_an_effect_one_study_in_twenty_finds_something():
+    random = np.random.default_rng(0)
+    found = [
+        (study.compared(dict(enumerate(random.standard_normal((8, 5))))).corrected < study.ALPHA).any()
+        for _ in range(800)
+    ]
+    assert 0.03 < np.mean(found) < 0.07
+
+
+def test_the_smallest_effect_is_found_in_four_of_five_studies():
+    for pairs in (3, 5):
+        effect = study.minimal_effect(pairs, 2.0)
+        draws = effect + 2 * np.random.default_rng(0).standard_normal((4000, pairs))
+        assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_design_names_the_power_that_it_has():
+    page = " ".join((ROOT / "book" / "study.md").read_text().split())
+    assert f"a test at 5 % finds a true gain of {study.minimal_effect(5):.1f} points in four of five cases" in page
+    assert f"the strictest of them needs {study.minimal_effect(5, comparisons=8):.0f} points" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "moved", "did", "verdict"),
+    [
+        (0.015, 0.025, 0.001, True, True, "reproduced"),
+        (0.015, 0.025, 0.001, True, False, "undecided"),  # a gain, but not by what the constraint says
+        (0.015, 0.025, 0.001, False, False, "not reproduced at this scale"),
+        (0.015, 0.025, 0.06, True, True, "undecided"),  # not after the correction
+        (0.001, 0.015, 0.001, True, True, "undecided"),  # too little, perhaps enough
+        (-0.02, 0.009, 0.4, True, True, "not reproduced at this scale"),
+        (-0.02, 0.02, 0.9, True, True, "undecided"),
+    ],
+)
+def test_verdicts_on_gains(low, high, p, moved, did, verdict):
+    assert study.gain_verdict(interval(low, high), p, moved=moved, did=did) == verdict
+
+
+def test_verdicts_on_trends():
+    assert study.trend_verdict(interval(0.1, 0.2), 0.01, direction=1) == "shown"
+    assert study.trend_verdict(interval(0.1, 0.2), 0.01, direction=-1) == "shown the other way round"
+    assert study.trend_verdict(interval(-0.2, -0.1), 0.01) == "shown"
+    assert study.trend_verdict(interval(0.1, 0.2), 0.06) == "not shown"
+    assert study.trend_verdict(None, math.nan) == "not tested"
+
+
+def test_verdicts_on_the_limit():
+    below, above, wide = interval(-0.02, 0.005), interval(0.02, 0.03), interval(-0.01, 0.03)
+    assert study.limit_verdict({"poolformer": below, "mlp": below, "resmlp": wide}) == "reproduced"
+    assert study.limit_verdict({"poolformer": below, "mlp": below}) == "undecided"
+    assert study.limit_verdict({"poolformer": above, "mlp": above}) == "not reproduced at this scale"
+    assert study.limit_verdict({"poolformer": None, "mlp": above}) == "not tested"
+    assert study.limit_verdict({"mlp": above}) == "not tested"
+
+
+def test_verdicts_on_the_relation():
+    gains = {str(k): float(k) for k in range(10)}
+    assert study.relation_verdict({}, {}) == "not tested"
+    assert study.relation_verdict(gains, {}) == "undecided"
+    assert study.relation_verdict(gains, gains) == "reproduced"
+    assert study.relation_verdict(gains, {key: -value for key, value in gains.items()}).startswith("not reproduced")
+    mixed = dict(zip(gains, (3, 8, 1, 6, 9, 0, 4, 7, 2, 5), strict=True))
+    assert study.relation_verdict(gains, mixed) == "undecided"
+
+
+def test_one_line_for_several_verdicts():
+    assert study.overall([]) == study.overall(["not tested"]) == "not tested"
+    assert study.overall(["undecided", "not tested", "undecided"]) == "undecided"
+    assert study.overall(["undecided", "reproduced", "undecided"]) == "undecided in 2 of 3, reproduced in 1 of 3"
+
+
+def test_pairs_share_their_seed_whatever_is_missing():
+    runs = [made_run("mlp", seed=s, accuracy=0.1 * s) for s in (3, 1, 2)]
+    runs += [made_run("mlp", DEFAULT, s, accuracy=0.1 * s + 0.03) for s in (2, 0, 3)]
+    found = study.pairs(runs)
+    assert study.differences(found, "test accuracy") == {("mlp", study.DEFAULT): pytest.approx([0.03, 0.03])}
+    table = study.compared(study.differences(found, "test accuracy"))
+    assert table.pairs.tolist() == [2] and table.interval.tolist() == [None] and np.isnan(table.corrected).all()
+
+
+@pytest.mark.parametrize(
+    ("constraint", "name"),
+    [
+        (None, "unconstrained"),
+        ({}, "target 0.1, weight 10"),
+        ({"target": 0.05, "weight": 100}, "target 0.05, weight 100"),
+        (PUBLISHED, "as published"),
+        ({"target": {"schedule": "linear", "start": 0.2, "end": 0.1}}, "linear target"),
+        ({"target": {"blocks.0": 0.1}}, "random targets"),
+    ],
+)
+def test_arms_are_named_by_what_is_done(constraint, name):
+    assert study.arm(TrainConfig("mlp", constraint=constraint)) == name
+
+
+def manipulated(**constrained):
+    runs = [made_run("mlp", None, seed, rates=(0.2, 0.2, 0.2 + 0.001 * seed)) for seed in range(5)]
+    return study.manipulation(study.pairs([*runs, *(made_run("mlp", DEFAULT, s, **constrained) for s in range(5))]))
+
+
+def test_the_constraint_is_seen_to_do_what_it_says():
+    table = manipulated(rates=(0.2, 0.15, 0.12), median=3.0)
+    assert table.moved.item() is True and table.did.item() is True
+    assert table.factor.item() == pytest.approx(1.5)
+    assert table["without 3"].item().estimate == pytest.approx(0.12 - 0.202)
+
+
+@pytest.mark.parametrize(
+    ("constrained", "moved"),
+    [
+        ({"rates": (0.2, 0.15, 0.12), "kin": 0.203}, True),  # single neurons only
+        ({"rates": (0.2, 0.15, 0.12), "median": 8.0}, True),  # mostly a rescaling
+        ({"rates": (0.2, 0.2, 0.202)}, False),  # the rate stayed
+        ({"rates": (0.2, 0.2, 0.02)}, True),  # below the target, yet nearer to it
+        ({"rates": (0.2, 0.2, 0.35)}, False),  # away from it
+        ({"rates": (0.2, 0.2, math.nan)}, False),  # collapsed
+    ],
+)
+def test_and_not_where_it_does_something_else(constrained, moved):
+    table = manipulated(**constrained)
+    assert table.moved.item() is moved
+    assert table.did.item() is (constrained["rates"][-1] == 0.02)
+
+
+def test_a_run_that_collapses_or_fails_stays_in():
+    runs = made_stage(seeds=4, families=("mlp",))
+    runs += [made_run("mlp", seed=4), made_run("mlp", DEFAULT, 4, accuracy=0.2, rates=(0.2, 0.2, math.nan))]
+    failed = made_run("mlp", seed=5)
+    runs += [failed, Run(TrainConfig("mlp", constraint=DEFAULT, seed=5), [], failed.built_as, {}, {})]
+    table = study_findings.gains_table(runs)
+    row = table.loc["mlp", study.DEFAULT]
+    assert row.pairs == 6
+    assert study.differences(study.pairs(runs), "test accuracy")["mlp", study.DEFAULT][-2:] == pytest.approx(
+        [0.2 - 0.5, 0.1 - 0.5]
+    )
+    assert not row.moved and row.verdict == "not reproduced at this scale"
+    assert math.isnan(row.factor)
+
+
+def test_a_study_with_an_effect_finds_it():
+    found = study_findings.findings({"families": made_stage(gain=0.06)})
+    table = found["gain"].table
+    assert table.verdict.xs(study.DEFAULT, level=1).eq("reproduced").all()
+    assert table.verdict.xs(study.PUBLISHED, level=1).eq("not reproduced at this scale").all()
+    assert found["gain"].verdict == "reproduced in 4 of 8, not reproduced at this scale in 4 of 8"
+    assert found["performance"].verdict == "shown"
+    assert "4 families, 5 seeds" in found["gain"].tested
+
+
+def test_a_study_without_one_says_so():
+    found = study_findings.findings({"families": made_stage()})
+    assert found["gain"].verdict == "not reproduced at this scale"
+    assert found["performance"].verdict == found["path"].verdict == found["degrade"].verdict == "not shown"
+    assert {found[key].verdict for key in ("limit", "time")} == {"not tested"}
+    assert found["invariance"].verdict == "undecided"  # four families of ten
+
+
+def test_rates_that_rise_in_training_are_degradation_and_those_that_fall_are_not():
+    for last, verdict in ((0.25, "shown"), (0.15, "shown the other way round")):
+        runs = [made_run("mlp", seed=s, rates=(0.5, 0.2, last + 0.001 * s)) for s in range(5)]
+        assert study_findings.findings({"families": runs})["degrade"].verdict == verdict
+
+
+def test_with_two_seeds_nothing_is_tested():
+    found = study_findings.findings({"families": made_stage(seeds=2)})
+    assert {finding.verdict for finding in found.values()} <= {"not tested"}
+    assert not study_findings.findings_table(found.values())["largest effect"].any()
+
+
+def test_a_target_in_time_is_held_against_the_fixed_one_and_poolformer_against_all():
+    linear = {"target": {"schedule": "linear", "start": 0.2, "end": 0.1}, "weight": 10}
+    runs = made_stage(families=("resmlp",), gain=-0.03)
+    runs += [
+        made_run("resmlp", linear, s, accuracy=0.55 + 0.001 * s, rates=(0.2, 0.2, 0.1 + 0.001 * s)) for s in range(5)
+    ]
+    pool = made_stage(families=("poolformer",), gain=-0.05)
+    found = study_findings.findings({"families": made_stage(gain=0.06), "targets": runs, "others": pool})
+    assert found["time"].table.index.tolist() == [("resmlp", "linear target")]
+    fixed = [r for r in runs if r.config.constraint == {"target": 0.1, "weight": 10}]
+    gains = [0.55 + 0.001 * r.config.seed - study.measured(r, "test accuracy") for r in fixed]
+    assert found["time"].table.interval.iloc[0].estimate == pytest.approx(mean_interval(gains).estimate)
+    assert found["time"].verdict == "reproduced"
+    assert found["limit"].verdict == "reproduced"
+    assert found["gain, other families"].verdict == "not reproduced at this scale"
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
+def test_noise_of_any_size_is_scored_as_noise(size):
+    neurons = study._widths("mlp", "tiny", ("blocks.0",))["blocks.0"]
+    x = size * torch.randn(128, neurons, generator=torch.Generator().manual_seed(5))
+    distances = torch.pdist(x.T) / math.sqrt(128)
+    run = made_run("mlp", rates=(0.2, 0.2, float(ss_rate(x))), median=float(distances.median()))
+    assert abs(study.mean_score(run)) < 3
+    ideal = made_run("mlp", rates=(0.2, 0.2, 0.0), median=float(distances.median()))
+    assert study.mean_score(ideal) < -5
+
+
+def test_architectures_and_groups_are_compared_seed_by_seed():
+    scores = {("mlp", 0): 1.0, ("mlp", 1): 2.0, ("resnet34", 0): 4.0, ("resnet34", 1): 8.0, ("resmlp", 1): 4.0}
+    runs = [made_run(name, seed=seed) for name, seed in scores] + [made_run("mlp", DEFAULT, 0)]
+
+    def value(run):
+        return scores[run.config.architecture, run.config.seed]
+
+    assert study.between(runs, value) == {
+        ("mlp", "resnet34"): [3.0, 6.0],
+        ("mlp", "resmlp"): [2.0],
+        ("resnet34", "resmlp"): [-4.0],
+    }
+    assert study.convolutions(runs, value) == [3.0, 8.0 - (2.0 + 4.0) / 2]
+
+
+GRID = """\
+parameters: {architecture: mlp, epochs: 1, train_images: 128, test_images: 64, samples: 16}
+grid:
+  seed: [0, 1]
+  constraint: [null, {target: 0.1, weight: 10}]
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A grid of four cells, of which two are done and one has failed, and its tables."""
+    place = tmp_path_factory.mktemp("study")
+    (place / "tiny.yml").write_text(GRID)
+    grid = read_grid(place / "tiny.yml", [("data_dir", str(place))])
+    images = load_images("digits", train_images=128, test_images=64)
+    for cell in grid.cells[:2]:
+        train(cell.work, images=images, directory=place / "sweep" / cell.name, device="cpu")
+    (place / "sweep" / "failed").mkdir()
+    (place / "sweep" / "failed" / f"{grid.cells[2].name}.txt").write_text("overflowed")
+    study_tables.write_stage(grid, [place / "elsewhere", place / "sweep"], place / "tables", stage="tiny")
+    return place, grid
+
+
+def test_tables_give_the_runs_back(swept):
+    place, grid = swept
+    first, second, failed = study_tables.read_stages(place / "tables")["tiny"]
+    for cell, found in zip(grid.cells, (first, second), strict=False):
+        made = load_run(place / "sweep" / cell.name)
+        assert {row[:4] for row in found.history} == {row[:4] for row in made.history}
+        assert found.layers == made.layers
+        assert found.environment == {key: made.environment[key] for key in found.environment}
+        assert found.built_as == made.built_as
+        for name in (*study.PAIRED, "weight distance"):
+            assert study.measured(found, name) == pytest.approx(study.measured(made, name), rel=1e-8)
+    assert failed.history == [] and failed.config.seed == 1 and failed.config.constraint is None
+    assert study.measured(failed, "test accuracy") == 0.1
+
+
+def test_tables_say_what_is_missing_and_nothing_of_the_machine(swept):
+    place, _ = swept
+    text = "".join(path.read_text() for path in (place / "tables").glob("*.csv"))
+    assert [line.split(",")[1] for line in text.splitlines() if ",mlp,tiny," in line] == [
+        "done",
+        "done",
+        "failed",
+        "not finished",
+    ]
+    assert str(place) not in text and "data_dir" not in text
+
+
+def test_a_layer_without_a_rate_stays_one(tmp_path):
+    run = made_run("mlp", rates=(0.2, math.nan))
+    table = study_tables._wide("a", run.history).fillna("")
+    back = study_tables._rows(table)
+    assert sorted(map(str, back)) == sorted(map(str, run.history))
+
+
+def test_runs_made_again_are_held_against_the_tables(swept):
+    place, grid = swept
+    stored = study_tables.read_stages(place / "tables")["tiny"]
+    made = load_run(place / "sweep" / grid.cells[0].name)
+    rows = [row._replace(value=row.value + 0.25) if row.metric == "accuracy" else row for row in made.history]
+    other = Run(made.config, rows, made.built_as, {}, {})
+    unknown = made_run("vgg11")
+    table = study_tables.agreement([made, other, unknown], stored)
+    assert table.equal.tolist() == [True, False, False]
+    assert table.stored.tolist() == [True, True, False]
+    assert table.difference.iloc[0] < 1e-8 and table.difference.iloc[1] == pytest.approx(0.25)
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="results: got .* no tables of a study"):
+        study_tables.read_stages(tmp_path)
+
+
+# The tables that the repository keeps.
+
+RESULTS = ROOT / "results" / "study"
+STAGES = sorted(path.name.removesuffix("-runs.csv") for path in RESULTS.glob("*-runs.csv"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stored_runs_are_those_of_the_grid(stage):
+    grid = read_grid(ROOT / "notebooks" / "study" / f"{stage}.yml", [("data_dir", "anywhere")])
+    asked = [study_tables._asked(cell.work) for cell in grid.cells]
+    runs = study_tables.read_stages(RESULTS)[stage]
+    assert runs
+    assert all(study_tables._asked(run.config) in asked for run in runs)
+    for run in runs:
+        assert not run.history or run.series("accuracy", split="test")
+        assert {row.epoch for row in run.history} <= set(range(run.config.epochs + 1))
+
+
+def test_stored_tables_name_no_place():
+    for path in RESULTS.glob("*.csv"):
+        assert not re.search(r"/(?:home|root|tmp|work|Users)/|data_dir", path.read_text()), path.name
+
+
+def test_learning_rates_follow_the_rule():
+    best = {}
+    for run in study_tables.read_stages(RESULTS)["pilot"]:
+        best.setdefault(run.config.architecture, []).append((run.series("accuracy")[-1], -run.config.learning_rate))
+    grid = read_grid(ROOT / "notebooks" / "study" / "families.yml", [("data_dir", "anywhere")])
+    assert {cell.work.architecture: cell.work.learning_rate for cell in grid.cells} == {
+        name: -max(found)[1] for name, found in best.items()
+    }
