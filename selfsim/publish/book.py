@@ -23,6 +23,8 @@ from selfsim.publish.run_list import RunList
 _CHAPTERS = "book/chapters/"
 # The figure of a published chapter that the README shows: kept as a picture beside the book's others.
 FRONT_FIGURE = "mlp-rates"
+# The line of a chapter's first cell that says where the package is to be had, as JSON has it.
+_NO_ADDRESS = r"repository = \"\""
 
 
 class RenderError(RuntimeError):
@@ -149,6 +151,8 @@ def render(source: str | Path, html: str | Path, *, strict: bool = True) -> str:
 def publish(executed: Sequence[str | Path], root: str | Path) -> list[Path]:
     """Check executed chapters, copy them to ``book/chapters/``, and return where they are.
 
+    In a copy, the cell that installs the package where it is missing knows the repository's address.
+
     All or none: a ``ValueError`` lists the error outputs, widgets and paths of this machine that a chapter holds, or
     the parameters cell and provenance that it lacks.
     """
@@ -157,17 +161,25 @@ def publish(executed: Sequence[str | Path], root: str | Path) -> list[Path]:
         raise ValueError("nothing is published:\n" + "\n".join(faults))
     folder = Path(root) / _CHAPTERS
     folder.mkdir(parents=True, exist_ok=True)
+    address = _NO_ADDRESS.replace(r"\"\"", rf"\"{repository_address(root)}\"")
     pictures = Path(root) / "book" / "_static"
     published = []
     for path in executed:
         target = folder / Path(path).name
-        partial = Path(shutil.copyfile(path, target.with_name(f".{target.name}.partial")))
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_text(Path(path).read_text(encoding="utf-8").replace(_NO_ADDRESS, address), encoding="utf-8")
         published.append(partial.replace(target))
         picture = figure_png(target, FRONT_FIGURE)
         if picture is not None:
             pictures.mkdir(parents=True, exist_ok=True)
             (pictures / f"{FRONT_FIGURE}.png").write_bytes(picture)
     return published
+
+
+def repository_address(root: str | Path) -> str:
+    """Return where the project is published: ``url`` under ``repository`` in its ``_config.yml``; empty if nowhere."""
+    config = Path(root) / "_config.yml"
+    return (read_yaml(config).get("repository") or {}).get("url") or "" if config.is_file() else ""
 
 
 def figure_png(path: str | Path, name: str) -> bytes | None:

@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -83,15 +84,21 @@ def tidy(notebook: Any, task: dict[str, Any], *, seconds: float) -> Any:
     """Make a page of an executed notebook, in place, and return it.
 
     The chapter's title takes the place of the first heading, and of ``{title}`` in the alt texts and captions of
-    figures; the introduction follows it. Labels of figures start with the chapter's name, since one notebook can make
-    several chapters of a book. What papermill and nbclient noted about paths and times gives way to
-    what a reader and the next run need.
+    figures; what the cell tagged ``summary`` shows and the introduction follow it. Labels of figures start with the
+    chapter's name, since one notebook can make several chapters of a book; for the same reason a line of papermill
+    gets the chapter's own parameters. What papermill and nbclient noted about paths and times gives way to what a
+    reader and the next run need.
     """
     from selfsim import __version__
 
     notebook.cells = [cell for cell in notebook.cells if _is_wanted(cell, task["parameters"])]
-    title = _set_title(notebook, task["title"], task["intro"])
+    title = _set_title(notebook, task["title"], "\n\n".join(filter(None, [_summary(notebook), task["intro"]])))
+    line = re.compile(
+        rf"(papermill \S*{re.escape(Path(task['notebook']).name)} .*?-k python3) [^`]*(?=\n```)", re.DOTALL
+    )
     for cell in notebook.cells:
+        if cell.cell_type == "markdown" and task["parameters"]:
+            cell.source = line.sub(lambda found: found[1] + papermill_options(task["parameters"]), cell.source)
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if "mystnb" in cell.metadata:
@@ -132,6 +139,30 @@ def _set_title(notebook: Any, title: str | None, intro: str) -> str:
             del cell["id"]
         notebook.cells.insert(0, cell)
     return title or ""
+
+
+def _summary(notebook: Any) -> str:
+    """What the cell tagged ``summary`` shows, as a note for the top of the page; empty without such a cell."""
+    cells = [cell for cell in notebook.cells if "summary" in cell.metadata.get("tags", [])]
+    shown = [output.get("data", {}).get("text/markdown", "") for cell in cells for output in cell.outputs]
+    text = "\n\n".join(filter(None, shown)).strip()
+    return f":::{{admonition}} In short\n:class: summary\n{text}\n:::" if text else ""
+
+
+def papermill_options(parameters: dict[str, Any]) -> str:
+    r"""Write parameters as papermill takes them, each after a line break that the shell passes over.
+
+    >>> print(papermill_options({"epochs": 3, "seeds": [0, 1]}))
+     \
+        -p epochs 3 \
+        -y 'seeds: [0, 1]'
+    """
+    options = []
+    for name, value in parameters.items():
+        plain = isinstance(value, str | int | float) and value != ""
+        given = f"-p {name} {shlex.quote(str(value))}" if plain else f"-y {shlex.quote(f'{name}: {json.dumps(value)}')}"
+        options.append(f" \\\n    {given}")
+    return "".join(options)
 
 
 def _filled(value: Any, title: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from ..measure.null_models import NullBand
@@ -101,10 +102,11 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Mapping[str, Seq
         f"After training without constraint, the SS rate of {len(inside)} of {len(layers)} layers lies inside a null "
         "band: there it cannot be told from noise by this number."
     )
+    before, after, before_rest, after_rest = (f"{np.mean(values):.3f}" for values in [*rate, *rest])
+    moved = f"by {paired_difference(rate[1], rate[0]):+.3f}, " if len(free) > 1 else ""
     second = (
-        f"The constraint (target {target:g}) took the mean rate from {mean_interval(rate[0]).estimate:.3f} to "
-        f"{mean_interval(rate[1]).estimate:.3f}, and the rate without the three most distant neurons from "
-        f"{mean_interval(rest[0]).estimate:.3f} to {mean_interval(rest[1]).estimate:.3f}."
+        f"The constraint (target {target:g}) took the mean rate from {before} to {after}, {moved}and the rate without "
+        f"the three most distant neurons from {before_rest} to {after_rest}."
     )
     if len(free) < 2:
         return f"{first} {second} With a single seed nothing can be said about the accuracy."

@@ -41,7 +41,7 @@ def test_every_page_of_the_contents_exists(page):
 def test_every_page_is_in_the_contents():
     written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES}
     written |= {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book" / "chapters").glob("*.ipynb")}
-    assert written == set(listed(TOC))
+    assert written == {page for page in listed(TOC) if "/" in page}
 
 
 def test_chapters_are_those_of_the_run_list():
@@ -59,6 +59,59 @@ def test_the_published_book_executes_nothing_and_takes_only_its_pages():
 def test_prose_links_to_no_chapter(path):
     # Chapters come from a run list: with another one, the prose has to stand without these.
     assert not re.search(r"\]\([^)]*chapters/|\{doc\}`[^`]*chapters/", path.read_text())
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+INSTALL = """\
+import importlib.util
+
+if importlib.util.find_spec("selfsim") is None:
+    repository = ""
+    %pip install --quiet "selfsim[boxes,models,plots,statistics] @ git+{repository}"
+"""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_name)
+def test_chapters_have_a_summary_an_exercise_with_its_solution_and_the_command_that_reruns_them(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    tagged = {}
+    for cell in cells:
+        for tag in cell["metadata"].get("tags", []):
+            tagged.setdefault(tag, []).append(cell)
+    (summary,) = tagged["summary"]
+    assert "hide-cell" in summary["metadata"]["tags"]
+    assert "Markdown(" in "".join(summary["source"])
+    for title in ("The parameters", "What it shows", "Exercises", "Run this with your own parameters"):
+        assert f"\n## {title}\n" in f"\n{texts}\n", title
+    exercises = texts.partition("\n## Exercises\n")[2].partition("\n## ")[0]
+    assert len(tagged["solution"]) == len(re.findall(r"^\d\. ", exercises, re.MULTILINE)) > 0
+    assert all("hide-cell" in cell["metadata"]["tags"] for cell in tagged["solution"])
+    assert re.search(rf"papermill notebooks/{path.name} runs/\S+\.ipynb[\s\\]+-k python3 -p ", texts)
+    for cell in tagged.get("install", []):
+        assert cell is cells[0]
+        assert "".join(cell["source"]) == INSTALL.strip()
+        assert cell["metadata"]["tags"] == ["install", "remove-cell"]
+
+
+PUBLISHED = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=by_name)
+def test_published_chapters_begin_with_three_sentences_and_end_with_their_own_command(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    if not any("summary" in cell["metadata"].get("tags", []) for cell in notebook["cells"]):
+        pytest.skip("published before chapters had a summary")
+    note = re.match(r"# .+\n\n:::\{admonition\} In short\n:class: summary\n(.+?)\n:::\n", texts[0], re.DOTALL)
+    assert len(re.findall(r"[.!?](?=\s|$)", note[1])) == 3, note[1]
+    if parameters := notebook["metadata"]["papermill"]["parameters"]:
+        command = re.search(r"papermill notebooks/.*?(?=\n```)", "\n".join(texts), re.DOTALL)[0]
+        words = shlex.split(command)
+        given = {words[i + 1]: yaml.safe_load(words[i + 2]) for i, word in enumerate(words) if word == "-p"}
+        for table in [words[i + 1] for i, word in enumerate(words) if word == "-y"]:
+            given |= yaml.safe_load(table)
+        assert given == parameters
 
 
 def test_every_public_name_is_in_the_reference():
@@ -121,6 +174,23 @@ def test_papermill_lines_name_parameters_that_exist(path, line):
     assert given
     check_parameters(notebook, given)
     assert words[words.index("-k") + 1] == "python3"
+
+
+def test_what_the_table_of_the_paper_names_exists():
+    """book/paper-to-code.md: every row names a function of the package and a test, and both are there."""
+    import pkgutil
+
+    page = (ROOT / "book" / "paper-to-code.md").read_text(encoding="utf-8").partition("## Where each claim")[0]
+    rows = [
+        line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| ") and "in the paper |" not in line
+    ]
+    assert len(rows) > 20
+    for _, functions, tests, _ in rows:
+        named, held = re.findall(r"`(selfsim[\w.]+)`", functions), re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", tests)
+        assert named and held
+        assert all(callable(pkgutil.resolve_name(name)) for name in named)
+        for file, test in held:
+            assert re.search(rf"^ *def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (file, test)
 
 
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))

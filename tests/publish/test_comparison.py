@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -104,9 +106,16 @@ def test_groups_are_compared_by_architecture_not_by_seed():
     ],
 )
 def test_verdicts_say_what_is_there_and_no_more(effect, said):
-    text = comparison_tables.verdicts(made_up(**effect))
+    found = comparison_tables.verdicts(made_up(**effect))
     for part in said:
-        assert part in text
+        assert part in " ".join(found.values())
+    assert all(len(re.findall(r"\.(?!\S)", sentence)) == 1 for sentence in found.values())
+
+
+def test_few_architectures_are_said_to_be_few():
+    found = comparison_tables.verdicts(made_up().query("architecture == 'MLP 0'"))
+    assert "degradation is not shown" in " ".join(found.values())
+    assert sum("too few architectures" in sentence for sentence in found.values()) == 3
 
 
 def fake_run(name, seed, rate, *, accuracy=0.9, target=None) -> Run:

@@ -1,0 +1,95 @@
+"""What the book's pages say of its chapters: links to them, a table of how they were made, buttons to run them."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx import addnodes
+from sphinx.util.docutils import ReferenceRole, SphinxDirective
+
+FOLDER = "book/chapters/"
+ROW = re.compile(r'<th scope="row"[^>]*>([^<]*)</th><td[^>]*>([^<]*)</td>')
+
+
+class ChapterRole(ReferenceRole):
+    """{chapter}`VGG-11 <vgg11>`: a link, or in a book of other chapters the title alone."""
+
+    def run(self):
+        if not Path(self.env.srcdir, FOLDER, f"{self.target}.ipynb").is_file():
+            return [nodes.emphasis(self.rawtext, self.title)], []
+        where = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{FOLDER}{self.target}", "refexplicit": True}
+        shown = nodes.inline("", self.title, classes=["std", "std-doc"])
+        return [addnodes.pending_xref(self.rawtext, shown, refdoc=self.env.docname, refwarn=True, **where)], []
+
+
+class ChapterStatus(SphinxDirective):
+    """A table of the chapters of this book by what their last cell and their metadata say of their making."""
+
+    def run(self):
+        pages = [name for name in sorted(self.env.found_docs) if name.startswith(FOLDER)]
+        lines = ["| chapter | executed (UTC) | run time | package |", "|---|---|---|---|"]
+        seconds, common = 0.0, {"Device": {}, "Versions": {}}
+        for page in pages:
+            self.env.note_dependency(f"{page}.ipynb")
+            notebook = json.loads(Path(self.env.srcdir, f"{page}.ipynb").read_text(encoding="utf-8"))
+            made, facts = notebook["metadata"].get("selfsim", {}), provenance(notebook)
+            title = next((cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"), {"source": [page]})
+            title = re.search(r"^#* *(.*)", "".join(title["source"]))[1]
+            took = made.get("seconds")
+            seconds += took or 0
+            cells = [made.get("executed", "")[:16].replace("T", " "), "" if took is None else f"{took:.0f} s"]
+            lines.append(f"| [{title}](/{page}.ipynb) | {' | '.join(cells)} | {facts.get('Package', '')} |")
+            for label, found in common.items():
+                found.setdefault(facts.get(label, "not said"), []).append(page)
+        lines.append(f"| all, one after the other | | {seconds / 60:.0f} min | |")
+        for label, found in common.items():
+            lines += ["", label]
+            for text, on in found.items():
+                lines += [f": {text}" + (f" ({len(on)} of {len(pages)} chapters)" if len(found) > 1 else ""), ""]
+        content = nodes.container()
+        self.state.nested_parse(StringList(lines, source=self.env.docname), 0, content)
+        return content.children
+
+
+def provenance(notebook: dict) -> dict[str, str]:
+    """The rows of the table that ends an executed chapter; empty if it has none."""
+    tables = [
+        "".join(output["data"]["text/html"])
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if 'class="provenance"' in "".join(output.get("data", {}).get("text/html", ""))
+    ]
+    return {label: html.unescape(text) for label, text in ROW.findall(tables[-1])} if tables else {}
+
+
+def launch_buttons(app, pagename, templatename, context, doctree):
+    """At the foot of a published chapter that runs by itself: open it on Binder or on Colab."""
+    page = Path(app.srcdir, f"{pagename}.ipynb")
+    options = app.config.html_theme_options
+    address = options.get("repository_url") or ""
+    on_github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git|/)?", address)
+    # A chapter that can install the package was given the address when it was published.
+    if not on_github or not page.is_file() or json.dumps(f'repository = "{address}"')[1:-1] not in page.read_text():
+        return
+    project, branch = on_github[1], options.get("repository_branch") or "main"
+    places = {
+        "Binder (CPU)": f"https://mybinder.org/v2/gh/{project}/{branch}?urlpath=lab/tree/{pagename}.ipynb",
+        "Colab": f"https://colab.research.google.com/github/{project}/blob/{branch}/{pagename}.ipynb",
+    }
+    links = " ".join(
+        f'<a class="sd-btn sd-btn-outline-primary" href="{html.escape(to)}">Open on {name}</a>'
+        for name, to in places.items()
+    )
+    context["body"] += f'\n<p class="launch">{links}</p>\n'
+
+
+def setup(app):
+    app.add_role("chapter", ChapterRole())
+    app.add_directive("chapter-status", ChapterStatus)
+    app.connect("html-page-context", launch_buttons)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
