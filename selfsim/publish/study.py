@@ -246,14 +246,14 @@ def mean_score(run: Run) -> float:
     return float(np.mean(list(null_score(run).values()))) if run.history else math.nan
 
 
-def between(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> dict[tuple[str, str], list[float]]:
-    """Differences of every two architectures without constraint, the second minus the first, seed by seed."""
+def between(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> dict[str, list[float]]:
+    """Differences of every two architectures without constraint, seed by seed; keys say which minus which."""
     by: dict[str, dict[int, float]] = {}
     for run in runs:
         if run.config.constraint is None:
-            by.setdefault(run.config.architecture, {})[run.config.seed] = value(run)
+            by.setdefault(architecture(run.config.architecture).title, {})[run.config.seed] = value(run)
     return {
-        (a, b): [by[b][seed] - by[a][seed] for seed in sorted(set(by[a]) & set(by[b]))]
+        f"{b} − {a}": [by[b][seed] - by[a][seed] for seed in sorted(set(by[a]) & set(by[b]))]
         for a, b in itertools.combinations(by, 2)
     }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..models.architectures import architecture
+from ..models.architectures import ARCHITECTURES, architecture
 from ..models.small_builds import PIXELS
 from ..training.runs import Run
 from ..uncertainty import Interval
@@ -17,6 +17,7 @@ from . import study
 from .plots import FREE, GREY, HELD, _closed
 
 FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
+_KINDS = {entry.family for entry in ARCHITECTURES}
 _OTHER_STYLES = (("#0072b2", "^"), ("#009e73", "D"), ("#cc79a7", "v"), ("#e69f00", "P"), ("#56b4e9", "X"))
 
 
@@ -49,9 +50,16 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
     found = {}
 
     def add(key: str, claim: str, question: str, verdict: str, table=None, runs=(), **form) -> None:
-        effect = _largest(table, **form) if table is not None else ""
+        effect = _reach(table, **form) if table is not None else ""
         found[key] = Finding(claim, question, verdict, effect, scale(runs) if effect else "", table)
 
+    def elsewhere(key: str, claim: str, question: str, verdict: str, where: str) -> None:
+        found[key] = Finding(claim, question, verdict, where)
+
+    read = f"`Probe` reads the hidden neurons of {len(ARCHITECTURES)} architectures of {len(_KINDS)} kinds"
+    elsewhere("construction", "C1", "Does one construction describe all architectures?", "built", read)
+    chapter = "What the rate measures, and what it does not"
+    elsewhere("measure", "C2", "Does box covering quantify self-similarity?", "see chapter", chapter)
     table = study.compared(study.between(first))
     unit = {"unit": " spreads of noise"}
     add("differ", "C3", "Do architectures differ?", _any(table), table, first, **unit)
@@ -72,13 +80,19 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
     table = gains_table([*first, *stages.get(OTHERS, [])])
     default = {name: row.interval for (name, what), row in table.iterrows() if what == study.DEFAULT}
     gains = {name: interval.estimate for name, interval in default.items() if interval}
-    add("invariance", "C5", "Do invariant models gain most?", study.relation_verdict(gains, {}))
-    add("limit", "C6", "Does it fail for PoolFormer only?", study.limit_verdict(default))
+    # The tables keep no weights, so that no invariance can be measured from them.
+    add("invariance", "C5", "Do models with invariant features gain most?", study.relation_verdict(gains, {}))
+    found["invariance"] = replace(found["invariance"], effect=f"gains of {len(gains)} families; 10 are needed")
+    add("limit", "C6", "Does the constraint fail for PoolFormer, and not for others?", study.limit_verdict(default))
     runs = stages.get(TARGETS, [])
     table = gains_table(runs, against=study.DEFAULT, arms=("linear target",))
-    question = "Is a target that changes in time better?"
+    question = "Is a target that changes in time better than a fixed one?"
     add("time", "C7", question, study.overall(table.verdict), table, runs, **_POINTS)
-    table = study.compared({("convolutions", "others"): study.convolutions(first)})
+    chapter = "Feature networks as complex networks"
+    elsewhere("topology", "C8", "Do feature networks have other topological properties?", "see chapter", chapter)
+    chapter = "Invariance across layers"
+    elsewhere("weights", "C9", "Are the weights power laws, and does it matter?", "see chapter", chapter)
+    table = study.compared({"convolutions − others": study.convolutions(first)})
     verdict = study.trend_verdict(table.interval.iloc[0], table.corrected.iloc[0], direction=1)
     add("groups", "C10", "Are convolutions less self-similar?", verdict, table, first, **unit)
     table = study.compared(study.differences(study.pairs(first), "test accuracy"))
@@ -109,19 +123,17 @@ def gains_table(
 
 
 def findings_table(found: Mapping[str, Finding]) -> pd.DataFrame:
-    """One row a question: the claim, the verdict, the largest effect with its interval, the scale."""
-    columns = {"claim": "claim", "question": "question", "verdict": "verdict", "effect": "largest effect"}
-    rows = [{title: getattr(one, name) for name, title in (columns | {"tested": "tested on"}).items()} for one in found]
+    """One row a question: the claim, the verdict, and the effects from the lowest to the highest, with intervals."""
+    rows = [
+        {"claim": one.claim, "question": one.question, "verdict": one.verdict, "effects, or where": one.effect}
+        for one in found
+    ]
     return pd.DataFrame(rows).set_index(["claim", "question"])
 
 
 def shown(table: pd.DataFrame, *, factor: float = 1, digits: int = 3, unit: str = "") -> pd.DataFrame:
     """A table of comparisons as a reader wants it: titles, intervals and p-values as text."""
-    names = [list(map(title, key)) for key in table.index]
-    # Two architectures are held against each other; else it is one, and what was done to it.
-    of_two = [not set(key) & set(told) for key, told in zip(table.index, names, strict=True)]
-    rows = [" − ".join(told[::-1]) if two else ", ".join(told) for told, two in zip(names, of_two, strict=True)]
-    shown = pd.DataFrame(index=rows)
+    shown = pd.DataFrame(index=[_named(key) for key in table.index])
     for column in table:
         values = table[column].tolist()
         if column == "interval":
@@ -136,6 +148,12 @@ def shown(table: pd.DataFrame, *, factor: float = 1, digits: int = 3, unit: str 
         else:
             shown[column] = [f"{v:.2f}" if isinstance(v, float) else v for v in values]
     return shown
+
+
+def told(finding: Finding) -> str:
+    """A finding in one line of Markdown: the verdict, the effects, what it was tested on."""
+    rest = [finding.effect, f"tested on {finding.tested}" if finding.tested else ""]
+    return f"**{finding.claim}, {finding.verdict}.** " + "; ".join(filter(None, rest))
 
 
 def text(interval: Interval | None, factor: float = 1, digits: int = 3) -> str:
@@ -181,25 +199,30 @@ def _any(table: pd.DataFrame) -> str:
     return "shown" if (table.corrected < study.ALPHA).any() else "not shown"
 
 
-def _largest(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "") -> str:
-    known = table[table.interval.notna()]
-    if known.empty:
-        return ""
-    key = max(known.index, key=lambda key: abs(known.interval[key].estimate))
-    return f"{text(known.interval[key], factor, digits)}{unit} ({shown(known.loc[[key]]).index[0]})"
+def _reach(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "") -> str:
+    """The lowest and the highest of the comparisons, each with its interval."""
+    known = sorted(
+        (interval.estimate, _named(key), interval) for key, interval in table.interval.items() if interval is not None
+    )
+    ends = [f"{text(end, factor, digits)}{unit} ({name})" for _, name, end in [*known[:1], *known[1:][-1:]]]
+    return " to ".join(ends)
 
 
-def plot_differences(panels: Mapping[str, pd.DataFrame], *, column: str = "interval", factor: float = 1) -> Figure:
+def _named(key: str | tuple[str, str]) -> str:
+    return key if isinstance(key, str) else ", ".join(map(title, key))
+
+
+def plot_differences(panels: Mapping[str, pd.DataFrame], *, factor: float = 1, mark: float | None = None) -> Figure:
     """Paired differences with their intervals: one panel a quantity, one row an architecture, one mark an arm.
 
     Parameters
     ----------
     panels : mapping of labels of the x-axis to DataFrame
-        Rows are (architecture, arm).
-    column : str
-        That of the intervals.
+        Rows are (architecture, arm), with an ``interval`` each.
     factor : float
         What values are multiplied by, such as 100 for percentage points.
+    mark : float, optional
+        Where a dotted line goes: what counts as a gain.
 
     Returns
     -------
@@ -212,9 +235,11 @@ def plot_differences(panels: Mapping[str, pd.DataFrame], *, column: str = "inter
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axes, (label, table) in zip(grid.flat, panels.items(), strict=True):
         axes.axvline(0, color=GREY, linewidth=2, zorder=0)
+        if mark is not None:
+            axes.axvline(mark, color=FREE["color"], linewidth=1, linestyle=":", label="counts as a gain", zorder=0)
         for what in arms:
             color, marker = arm_style(what, arms)
-            rows = [(names.index(n), i) for (n, a), i in table[column].items() if a == what and i is not None]
+            rows = [(names.index(n), i) for (n, a), i in table.interval.items() if a == what and i is not None]
             y = [row + 0.6 * ((arms.index(what) + 0.5) / len(arms) - 0.5) for row, _ in rows]
             x = [factor * i.estimate for _, i in rows]
             reach = [[factor * abs(getattr(i, end) - i.estimate) for _, i in rows] for end in ("low", "high")]
