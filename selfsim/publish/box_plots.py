@@ -6,18 +6,21 @@ import base64
 import html
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from ..boxes.counts import BoxCounts
 from ..boxes.cover import box_cover
 from ..boxes.dimension import FractalDimension
 from ..boxes.renormalization import degree_tail
 from ..measure.network import FeatureNetwork
-from .plots import BOXES, GREY
+from .plots import BOXES, FIT, FREE, GREY, THEORY, WIDTH, _closed, _labelled, _panels, draw_boxes, layout
 
 MARKERS = "osD^vP"
 LINES = ("-", "--", ":", "-.")
@@ -101,39 +104,26 @@ def animate_boxes(
     -------
     Animation
     """
-    import matplotlib.pyplot as plt
-
-    graph = network.to_networkx(neighbours=neighbours)
-    closeness = {(a, b): 1 / (1e-9 + d["length"]) for a, b, d in graph.edges(data=True)}
-    nx.set_edge_attributes(graph, closeness, "closeness")
-    place = nx.spring_layout(graph, weight="closeness", seed=seed, iterations=60, k=2.5 / math.sqrt(network.n))
+    graph, place = layout(network, neighbours=neighbours, seed=seed)
     frames, captions, colours = [], [], [GREY] * network.n
     for size in sizes:
         boxes = box_cover(network, l_B=size, method="complete-linkage")
         colours = _kept_colours(boxes, colours)
-        inside = [(a, b) for a, b in graph.edges if boxes[a] == boxes[b]]
-        figure, axes = plt.subplots(figsize=(5.5, 4), dpi=80)
-        nx.draw_networkx_edges(graph, place, ax=axes, edge_color="#e6e8ea", width=0.5)
-        nx.draw_networkx_edges(
-            graph, place, ax=axes, edgelist=inside, edge_color=[colours[a] for a, _ in inside], width=1.5
-        )
-        nx.draw_networkx_nodes(
-            graph, place, ax=axes, node_size=24, node_color=colours, edgecolors="white", linewidths=0.4
-        )
-        axes.set_axis_off()
+        figure, axes = plt.subplots(figsize=(5.5, 4))
+        draw_boxes(axes, graph, place, boxes, colours)
         frames.append(_small_png(figure))
-        plt.close(figure)
+        _closed(figure)
         number = int(boxes.max()) + 1
         captions.append(f"Box size {size:.3g}: {network.n} neurons in {number} box{'es' if number > 1 else ''}")
     return Animation(frames, captions, name=name)
 
 
-def _small_png(figure) -> bytes:
+def _small_png(figure: Figure) -> bytes:
     """A picture with 64 colours, which these drawings can do with: a third of the bytes."""
     from PIL import Image
 
     whole, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(whole, format="png", dpi=80)
+    figure.savefig(whole, format="png", dpi=120)
     Image.open(whole).convert("RGB").quantize(64).save(small, format="png", optimize=True)
     return small.getvalue()
 
@@ -156,7 +146,7 @@ def _kept_colours(boxes: np.ndarray, before: list[str]) -> list[str]:
     return colours
 
 
-def plot_counts(counts: Mapping[str, BoxCounts], *, log_size: bool = True):
+def plot_counts(counts: Mapping[str, BoxCounts], *, log_size: bool = True) -> Figure:
     """Box counts over sizes on logarithmic axes, one line per entry, with a band of one spread over seeds.
 
     Parameters
@@ -170,8 +160,6 @@ def plot_counts(counts: Mapping[str, BoxCounts], *, log_size: bool = True):
     -------
     matplotlib.figure.Figure
     """
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(figsize=(6, 4))
     for k, (label, one) in enumerate(counts.items()):
         axes.plot(one.sizes, one.counts, color=BOXES[k], linestyle=LINES[k % 4], label=label)
@@ -182,16 +170,15 @@ def plot_counts(counts: Mapping[str, BoxCounts], *, log_size: bool = True):
     if log_size:
         axes.set_xscale("log")
         _plain_ticks(axes)
-    axes.set_xlabel(f"box size {next(iter(counts.values())).size_name}")
-    axes.set_ylabel("number of boxes N_B")
+    axes.set_xlabel(f"box size ${next(iter(counts.values())).size_name}$")
+    axes.set_ylabel("number of boxes $N_B$")
     axes.legend()
-    plt.close(figure)
-    return figure
+    return _closed(figure)
 
 
 def plot_dimensions(
     counts: Mapping[str, BoxCounts], fits: Mapping[str, FractalDimension], *, exact: Mapping[str, float]
-):
+) -> Figure:
     """Counts of several networks, each with its fit inside the window and the slope that theory gives.
 
     Parameters
@@ -204,35 +191,24 @@ def plot_dimensions(
     -------
     matplotlib.figure.Figure
     """
-    import matplotlib.pyplot as plt
-
-    columns = min(3, len(counts))
-    rows = math.ceil(len(counts) / columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3.3 * columns, 2.8 * rows), sharey=True, squeeze=False)
-    for axes in list(grid.flat)[len(counts) :]:
-        axes.set_visible(False)
-    for axes, (label, one) in zip(grid.flat, counts.items(), strict=False):
+    figure, panels = _panels(len(counts), height=2.8)
+    for axes, (label, one) in zip(panels, counts.items(), strict=True):
         fit = fits[label]
         line = np.exp(fit.intercept - fit.d_B * np.log(fit.sizes))
         axes.loglog(one.sizes, one.counts, ".", color=GREY, label="all counts")
-        axes.loglog(fit.sizes, fit.counts, "o", color="#4d5761", label="counts in the window")
-        axes.loglog(fit.sizes, line, color="#d55e00", label="fit")
+        axes.loglog(fit.sizes, fit.counts, "o", color=FREE["color"], label="counts in the window")
+        axes.loglog(fit.sizes, line, **FIT, label="fit")
         if label in exact:
             middle = len(fit.sizes) // 2
             theory = line[middle] * (fit.sizes / fit.sizes[middle]) ** -exact[label]
-            axes.loglog(fit.sizes, theory, "--", color="#0072b2", linewidth=1.3, label="exact slope")
-        axes.set_title(
-            f"{label}\n{fit.d_B:.2f}" + (f", exact {exact[label]:.2f}" if label in exact else ""), loc="left"
-        )
-        axes.set_xlabel(f"box size {fit.size_name}")
-    for row in grid:
-        row[0].set_ylabel("number of boxes N_B")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    plt.close(figure)
-    return figure
+            axes.loglog(fit.sizes, theory, **THEORY, label="exact slope")
+        known = f", exact {exact[label]:.2f}" if label in exact else ""
+        axes.set_title(f"{label}\ndimension {fit.d_B:.2f}{known}", loc="left")
+        axes.set_xlabel(f"box size ${fit.size_name}$")
+    return _labelled(figure, panels, y="number of boxes $N_B$")
 
 
-def plot_flow(flow: Sequence[nx.Graph], *, steps: int = 3, seed: int = 0):
+def plot_flow(flow: Sequence[nx.Graph], *, steps: int = 3, seed: int = 0) -> Figure:
     """A renormalisation flow: the first networks of it drawn, and the tails of their degree distributions.
 
     Parameters
@@ -248,10 +224,8 @@ def plot_flow(flow: Sequence[nx.Graph], *, steps: int = 3, seed: int = 0):
     -------
     matplotlib.figure.Figure
     """
-    import matplotlib.pyplot as plt
-
     shown = list(flow)[:steps]
-    figure, panels = plt.subplots(1, len(shown) + 1, figsize=(2.7 * (len(shown) + 1), 2.9))
+    figure, panels = plt.subplots(1, len(shown) + 1, figsize=(WIDTH, 2.7))
     for k, (axes, graph) in enumerate(zip(panels, shown, strict=False)):
         place = (
             nx.kamada_kawai_layout(graph) if len(graph) <= 200 else nx.spring_layout(graph, seed=seed, iterations=200)
@@ -267,14 +241,11 @@ def plot_flow(flow: Sequence[nx.Graph], *, steps: int = 3, seed: int = 0):
     panels[-1].set_ylabel("share of nodes with\nat least this degree")
     panels[-1].legend()
     _plain_ticks(panels[-1])
-    plt.close(figure)
-    return figure
+    return _closed(figure)
 
 
-def _plain_ticks(axes) -> None:
+def _plain_ticks(axes: Axes) -> None:
     """Sizes as plain numbers: 0.5, 1, 2, 5, not powers of ten."""
-    from matplotlib.ticker import LogLocator
-
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")

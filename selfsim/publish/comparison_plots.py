@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..models.architectures import architecture
 from ..training.runs import Run
 from .comparison_tables import TRAINING, excess
-from .plots import FREE, GREY, HELD, _closed
+from .plots import FREE, GREY, HELD, WIDTH, _closed, _labelled, _panels, _plot_seeds
 
-FAMILIES = {"MLP": "#0072b2", "attention": "#cc79a7", "convolution": "#009e73", "pooling": "#e69f00"}
+# Dark enough for names to be written in them.
+FAMILIES = {"MLP": "#0072b2", "attention": "#aa4499", "convolution": "#117733", "pooling": "#b06a00"}
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -34,7 +36,6 @@ def plot_families(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
     """
     means = excess(table, measure)
     names = list(dict.fromkeys(means.architecture))
-    family = means.groupby("architecture").family.first()
     # Of a mean over layers, whose nulls are drawn independently.
     layers = table[table.measure == measure].drop_duplicates(["architecture", "training", "layer"])
     spread = layers.groupby(["architecture", "training"]).null_spread.agg(lambda s: np.sqrt((s**2).sum()) / len(s))
@@ -43,7 +44,7 @@ def plot_families(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
         "unconstrained": FREE | {"label": "trained, unconstrained"},
         "constrained": HELD | {"label": "trained, constrained"},
     }
-    figure, axes = plt.subplots(figsize=(8, 0.52 * len(names) + 1.5))
+    figure, axes = plt.subplots(figsize=(7.5, 0.52 * len(names) + 1.5))
     for row, name in enumerate(names):
         for lane, training in enumerate(TRAINING):
             values = means[(means.architecture == name) & (means.training == training)]
@@ -52,24 +53,15 @@ def plot_families(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
             y = row + 0.24 * (lane - 1)
             middle, half = values.null.mean(), 2 * spread[name, training]
             noise = axes.barh(y, 2 * half, left=middle - half, height=0.2, color=GREY)
-            axes.plot(
-                values.value,
-                [y] * len(values),
-                ".",
-                color=styles[training]["markeredgecolor" if lane == 0 else "color"],
-                markersize=3,
-            )
-            axes.plot(
-                values.value.mean(), y, **styles[training] | {"linestyle": "none", "markersize": 7, "label": None}
-            )
+            dots = styles[training]["markeredgecolor" if lane == 0 else "color"]
+            axes.plot(values.value, [y] * len(values), ".", color=dots, markersize=3)
+            mark = styles[training] | {"linestyle": "none", "markersize": 7, "label": None}
+            axes.plot(values.value.mean(), y, **mark)
     handles = [axes.plot([], [], **style | {"linestyle": "none", "markersize": 7})[0] for style in styles.values()]
     noise.set_label("noise of the same shape (Gauss, mean ± 2 sd)")
-    axes.set(
-        xlabel="SS rate, mean over layers (lower: closer to a power law)", xlim=(0, None), ylim=(len(names) - 0.5, -0.5)
-    )
-    axes.set_yticks(range(len(names)), names)
-    for label, name in zip(axes.get_yticklabels(), names, strict=True):
-        label.set(color=FAMILIES[family[name]], fontweight="bold")
+    axes.set(xlabel="SS rate, mean over layers (lower: closer to a power law)", xlim=(0, None))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    _name_rows(axes, means)
     axes.grid(axis="y", visible=False)
     figure.legend(handles=[*handles, noise], loc="outside lower center", ncols=2)
     return _closed(figure)
@@ -91,32 +83,20 @@ def plot_epochs(runs: Sequence[Run], metric: str = "ss_rate", *, y: str = "SS ra
     matplotlib.figure.Figure
     """
     names = list(dict.fromkeys(run.config.architecture for run in runs))
-    rows = -(-len(names) // 5)
-    columns = min(5, len(names))
-    figure, grid = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.1 * rows + 0.6), sharey=True, squeeze=False)
-    for axes in grid.flat[len(names) :]:
-        axes.set_visible(False)
-    for axes, name in zip(grid.flat, names, strict=False):
+    figure, panels = _panels(len(names), columns=5, height=2.1)
+    for axes, name in zip(panels, names, strict=True):
         for style, constrained in ((FREE, False), (HELD, True)):
             chosen = [
-                r for r in runs if r.config.architecture == name and (r.config.constraint is not None) == constrained
+                r for r in runs if (r.config.architecture, r.config.constraint is not None) == (name, constrained)
             ]
             lines = [layer_mean(run, metric) for run in chosen]
-            for line in lines:
-                axes.plot(
-                    line.index, line, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.6
-                )
             if lines:
-                mean = pd.concat(lines, axis=1).mean(axis=1)
-                axes.plot(mean.index, mean, color=style["color"], linestyle=style["linestyle"], label=style["label"])
+                _plot_seeds(axes, lines, style | {"marker": ""}, first=int(lines[0].index[0]))
         found = architecture(name)
         axes.set_title(found.title, loc="left", color=FAMILIES[found.family], fontweight="bold", fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    grid[0, 0].set_ylim(0, None)
+    panels[0].set_ylim(0, None)
     figure.supylabel(y, fontsize=11)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return _closed(figure)
+    return _labelled(figure, panels, x="epoch")
 
 
 def layer_mean(run: Run, metric: str) -> pd.Series:
@@ -141,7 +121,7 @@ def plot_depth(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
     matplotlib.figure.Figure
     """
     chosen = table[table.measure == measure].assign(excess=lambda t: t.value - t.null)
-    figure, panels = plt.subplots(1, len(TRAINING), figsize=(11, 4), sharey=True)
+    figure, panels = _panels(len(TRAINING), height=3.6)
     handles = {}
     for axes, training in zip(panels, TRAINING, strict=True):
         axes.axhline(0, color=GREY, linewidth=3, zorder=0)
@@ -152,10 +132,7 @@ def plot_depth(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
             style = {"color": FAMILIES[family], "linestyle": _DASHES[within % 4], "marker": "os^D"[within % 4]}
             (handles[name],) = axes.plot(line.index, line, **style)
         axes.set_title(training, loc="left")
-        axes.set_xlabel("depth: first layer to last")
-    panels[0].set_ylabel("SS rate minus that of noise")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
-    return _closed(figure)
+    return _labelled(figure, panels, x="depth: first layer to last", y="SS rate minus that of noise", entries=handles)
 
 
 def plot_measures(table: pd.DataFrame) -> Figure:
@@ -174,23 +151,24 @@ def plot_measures(table: pd.DataFrame) -> Figure:
     grid = chosen.groupby(["architecture", "measure"], sort=False).z.mean().unstack()
     names = list(dict.fromkeys(chosen.architecture))
     grid = grid.loc[names, list(dict.fromkeys(table.measure))]
-    family = chosen.groupby("architecture").family.first()
-    figure, axes = plt.subplots(figsize=(8.5, 0.45 * len(names) + 1.8))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.45 * len(names) + 1.8))
     # Beyond ten spreads the colour says no more; the number does.
     axes.imshow(grid, cmap="PuOr_r", vmin=-10, vmax=10, aspect="auto")
     for (row, column), value in np.ndenumerate(grid.to_numpy()):
         text = "none" if np.isnan(value) else f"{value:+.1f}"
-        axes.annotate(
-            text, (column, row), ha="center", va="center", fontsize=9, color="white" if abs(value) > 7 else "black"
-        )
-    axes.set_xticks(
-        range(grid.shape[1]),
-        [re.sub(r"[ -]", lambda m: m[0].strip() + "\n", name, count=1) for name in grid],
-        fontsize=9,
-    )
-    axes.set_yticks(range(len(names)), names)
-    for label, name in zip(axes.get_yticklabels(), names, strict=True):
-        label.set(color=FAMILIES[family[name]], fontweight="bold")
+        color = "white" if abs(value) > 7 else "black"
+        axes.annotate(text, (column, row), ha="center", va="center", fontsize=10, color=color)
+    broken = [re.sub(r"[ -]", lambda m: m[0].strip() + "\n", name, count=1) for name in grid]
+    axes.set_xticks(range(grid.shape[1]), broken, fontsize=10)
+    _name_rows(axes, chosen)
     axes.grid(False)
     axes.set_title("(rate − null) / spread of the null, mean over layers; below 0: closer to a power law", loc="left")
     return _closed(figure)
+
+
+def _name_rows(axes: Axes, table: pd.DataFrame) -> None:
+    """The architectures of a table down the side, each in the colour of its family."""
+    family = table.groupby("architecture", sort=False).family.first()
+    axes.set_yticks(range(len(family)), family.index)
+    for label, name in zip(axes.get_yticklabels(), family, strict=True):
+        label.set(color=FAMILIES[name], fontweight="bold")

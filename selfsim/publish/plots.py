@@ -1,7 +1,8 @@
 """Figures of the book, in one visual language.
 
-Without constraint: grey, solid, round. With it: vermilion, dashed, square. Null models: bands, hatched apart. The
-colours are told apart by readers with any colour vision (after Okabe and Ito).
+Without constraint: dark grey, solid, round. With it: vermilion, dashed, square; nothing else but boxes is vermilion.
+Null models: pale grey bands, hatched apart. Targets: black, dotted. Fits: wine, dashed. Theory: blue, dotted.
+Intervals: a veil of the line's colour. Readers with any colour vision tell these apart (after Okabe and Ito).
 """
 
 from __future__ import annotations
@@ -22,22 +23,28 @@ from ..measure.null_models import NullBand
 from ..models.images import Images
 from ..training.runs import Run
 
-FREE = {"color": "#4d5761", "linestyle": "-", "marker": "o", "label": "unconstrained"}
+FREE = {"color": "#3b444d", "linestyle": "-", "marker": "o", "label": "unconstrained"}
 HELD = {"color": "#d55e00", "linestyle": "--", "marker": "s", "label": "constrained"}
+TARGET = {"color": "black", "linestyle": ":", "linewidth": 1.4, "zorder": 3, "label": "target"}
+FIT = {"color": "#882255", "linestyle": "--", "linewidth": 1.4}
+THEORY = {"color": "#0072b2", "linestyle": ":"}
+GREY = "#c9ced3"
 BANDS = {
-    "gauss": {"color": "#0072b2", "label": "null: Gauss"},
-    "shuffled": {"color": "#009e73", "hatch": "///", "label": "null: shuffled"},
+    "gauss": {"facecolor": "#dfe3e7", "label": "null: Gauss"},
+    "shuffled": {"facecolor": "none", "edgecolor": "#87909a", "hatch": "///", "label": "null: shuffled"},
 }
 BOXES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255")
-GREY = "#c9ced3"
+# Inches of a figure of several panels: as wide as the text of a page, its letters as tall.
+WIDTH = 9.5
 
 
 def use_style() -> None:
     """Set matplotlib to the book's style: readable on a phone, sharp, on a white ground also in dark mode."""
     plt.rcParams.update(
         {
-            "figure.dpi": 110,
-            "savefig.dpi": 160,
+            # Twice the pixels of the screen that a page gives to an inch.
+            "figure.dpi": 200,
+            "savefig.dpi": 200,
             "figure.facecolor": "white",
             "font.size": 11,
             "axes.titlesize": 11,
@@ -90,33 +97,12 @@ def plot_feature_network(
     -------
     matplotlib.figure.Figure
     """
-    graph = network.to_networkx(neighbours=neighbours)
-    closeness = {(a, b): 1 / (1e-9 + d["length"]) for a, b, d in graph.edges(data=True)}
-    nx.set_edge_attributes(graph, closeness, "closeness")
-    place = nx.spring_layout(graph, weight="closeness", seed=seed, iterations=60, k=2.5 / math.sqrt(network.n))
+    graph, place = layout(network, neighbours=neighbours, seed=seed)
     sizes = np.bincount(boxes)
     largest = [int(b) for b in np.argsort(-sizes, kind="stable")[: len(BOXES)] if sizes[b] > 1]
     colour = {box: BOXES[rank] for rank, box in enumerate(largest)}
     figure, axes = plt.subplots(figsize=(7, 5))
-    inside = [(a, b) for a, b in graph.edges if boxes[a] == boxes[b]]
-    nx.draw_networkx_edges(graph, place, ax=axes, edge_color="#dfe3e6", width=0.6)
-    nx.draw_networkx_edges(
-        graph,
-        place,
-        ax=axes,
-        edgelist=inside,
-        edge_color=[colour.get(int(boxes[a]), GREY) for a, _ in inside],
-        width=1.6,
-    )
-    nx.draw_networkx_nodes(
-        graph,
-        place,
-        ax=axes,
-        node_size=34,
-        node_color=[colour.get(int(boxes[node]), GREY) for node in graph],
-        edgecolors="white",
-        linewidths=0.5,
-    )
+    draw_boxes(axes, graph, place, boxes, [colour.get(int(box), GREY) for box in boxes])
     for box in largest:
         axes.scatter([], [], s=34, color=colour[box], label=f"{sizes[box]} neurons")
     others = int((sizes > 0).sum()) - len(largest)
@@ -124,8 +110,28 @@ def plot_feature_network(
         axes.scatter([], [], s=34, color=GREY, label=f"{others} other boxes" if others > 1 else "1 other box")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="Boxes", alignment="left")
     axes.set_title(title)
-    axes.set_axis_off()
     return _closed(figure)
+
+
+def layout(network: FeatureNetwork, *, neighbours: int, seed: int) -> tuple[nx.Graph, dict]:
+    """The edges to each neuron's nearest others, and a place for every neuron: near ones near."""
+    graph = network.to_networkx(neighbours=neighbours)
+    closeness = {(a, b): 1 / (1e-9 + d["length"]) for a, b, d in graph.edges(data=True)}
+    nx.set_edge_attributes(graph, closeness, "closeness")
+    place = nx.spring_layout(graph, weight="closeness", seed=seed, iterations=60, k=2.5 / math.sqrt(network.n))
+    return graph, place
+
+
+def draw_boxes(axes: Axes, graph: nx.Graph, place: Mapping, boxes: Sequence[int], colours: Sequence[str]) -> None:
+    """Neurons in their colours, edges inside boxes too; large networks with small dots."""
+    inside = [(a, b) for a, b in graph.edges if boxes[a] == boxes[b]]
+    thin = min(1, (300 / len(graph)) ** 0.5)
+    nx.draw_networkx_edges(graph, place, ax=axes, edge_color="#dfe3e6", width=0.6 * thin)
+    shown = [colours[a] for a, _ in inside]
+    nx.draw_networkx_edges(graph, place, ax=axes, edgelist=inside, edge_color=shown, width=1.6 * thin)
+    dots = {"node_size": 34 * thin**2, "edgecolors": "white", "linewidths": 0.5 * thin}
+    nx.draw_networkx_nodes(graph, place, ax=axes, node_color=[colours[node] for node in graph], **dots)
+    axes.set_axis_off()
 
 
 def plot_curves(curves: Mapping[str, RateCurve]) -> Figure:
@@ -140,13 +146,13 @@ def plot_curves(curves: Mapping[str, RateCurve]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, panels = _panels(len(curves), sharey=True)
-    for axes, (layer, curve) in zip(panels, curves.items(), strict=False):
+    figure, panels = _panels(len(curves))
+    for axes, (layer, curve) in zip(panels, curves.items(), strict=True):
         x = np.log1p(curve.l_B)
-        axes.plot(x[[0, -1]], [np.log(curve.counts[0]), 0], color="#0072b2", linestyle=":", label="ideal power law")
-        axes.plot(x, curve.fitted, color="#d55e00", linestyle="--", linewidth=1.3, label="fitted line")
-        axes.plot(x, np.log(curve.counts), color="#4d5761", label="box counts")
-        axes.set_title(f"{layer}", loc="left")
+        axes.plot(x[[0, -1]], [np.log(curve.counts[0]), 0], **THEORY, label="ideal power law")
+        axes.plot(x, curve.fitted, **FIT, label="fitted line")
+        axes.plot(x, np.log(curve.counts), color=FREE["color"], label="box counts")
+        axes.set_title(layer, loc="left")
         axes.text(
             0.97,
             0.97,
@@ -157,8 +163,7 @@ def plot_curves(curves: Mapping[str, RateCurve]) -> Figure:
             fontsize=9,
             bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
         )
-    _label(figure, panels, len(curves), x="ln(1 + box size l_B)", y="ln N_B")
-    return _closed(figure)
+    return _labelled(figure, panels, x="ln(1 + box size $l_B$)", y="ln $N_B$")
 
 
 def plot_rates(
@@ -183,42 +188,29 @@ def plot_rates(
     -------
     matplotlib.figure.Figure
     """
-    layers = free[0].layers
-    figure, panels = _panels(len(layers), sharey=True)
+    figure, panels = _panels(len(free[0].layers))
     top = 0.0
-    for axes, layer in zip(panels, layers, strict=False):
+    for axes, layer in zip(panels, free[0].layers, strict=True):
         for band in bands.get(layer, ()):
-            style = BANDS[band.null]
-            axes.axhspan(
-                band.low,
-                band.high,
-                facecolor=style["color"] if "hatch" not in style else "none",
-                edgecolor=style["color"],
-                hatch=style.get("hatch"),
-                alpha=0.25 if "hatch" not in style else 0.8,
-                linewidth=0,
-                label=style["label"],
-            )
+            axes.axhspan(band.low, band.high, **BANDS[band.null], linewidth=0)
             top = max(top, band.high)
         for runs, style in ((free, FREE), (held, HELD)):
             top = max(top, _plot_seeds(axes, [run.series("ss_rate", layer=layer) for run in runs], style))
         if target is not None:
-            axes.axhline(target, color=HELD["color"], linewidth=1, linestyle=":", label="target")
+            axes.axhline(target, **TARGET)
         axes.set_title(layer, loc="left")
-    for axes in panels[: len(layers)]:
-        axes.set_ylim(0, 1.08 * top)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    _label(figure, panels, len(layers), x="epoch", y="SS rate")
-    return _closed(figure)
+    panels[0].set_ylim(0, 1.08 * top)
+    return _labelled(figure, panels, x="epoch", y="SS rate")
 
 
-def _plot_seeds(axes: Axes, series: list[list[float]], style: dict) -> float:
+def _plot_seeds(axes: Axes, series: Sequence[Sequence[float]], style: dict, *, first: int = 0) -> float:
     """A thin line per run and their mean; the largest value that has to be seen."""
     values = np.array(series)
-    epochs = np.arange(values.shape[1])
+    epochs = first + np.arange(values.shape[1])
     for run in values if len(values) > 1 else ():
         axes.plot(epochs, run, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.5)
     axes.plot(epochs, values.mean(0), **style, markevery=max(1, len(epochs) // 8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     return float(values.max())
 
 
@@ -235,22 +227,16 @@ def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, panels = plt.subplots(1, len(PAIRED), figsize=(2.4 * len(PAIRED), 3.2))
+    figure, panels = _panels(len(PAIRED), columns=len(PAIRED), height=2.5, sharey=False)
     for axes, (title, value) in zip(panels, PAIRED.items(), strict=True):
         for a, b in zip(free, held, strict=True):
             axes.plot([0, 1], [value(a), value(b)], color=GREY, zorder=1)
         for place, runs, style in ((0, free, FREE), (1, held, HELD)):
-            axes.scatter(
-                [place] * len(runs),
-                [value(run) for run in runs],
-                color=style["color"],
-                marker=style["marker"],
-                s=36,
-                zorder=2,
-            )
+            values = [value(run) for run in runs]
+            axes.scatter([place] * len(runs), values, color=style["color"], marker=style["marker"], s=36, zorder=2)
         axes.set_xticks([0, 1], ["uncon-\nstrained", "con-\nstrained"])
         axes.set_xlim(-0.4, 1.4)
-        axes.set_title(title, loc="left")
+        axes.set_title(title, loc="left", fontsize=10)
         axes.margins(y=0.2)
     return _closed(figure)
 
@@ -275,23 +261,31 @@ def _closed(figure: Figure) -> Figure:
     return figure
 
 
-def _panels(number: int, *, sharey: bool) -> tuple[Figure, list[Axes]]:
-    columns = min(3, number)
-    rows = math.ceil(number / columns)
+def _panels(
+    number: int, *, columns: int = 3, height: float = 2.6, sharex: bool = False, sharey: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, in rows of so many columns, with room for a legend below them."""
+    rows, across = math.ceil(number / columns), min(columns, number)
+    width = max(WIDTH * across / columns, 5.5)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(3.3 * columns, 2.6 * rows + 0.5), sharex=False, sharey=sharey, squeeze=False
+        rows, across, figsize=(width, height * rows + 0.5), sharex=sharex, sharey=sharey, squeeze=False
     )
-    return figure, list(grid.flat)
+    for axes in grid.flat[number:]:
+        axes.set_visible(False)
+    return figure, list(grid.flat[:number])
 
 
-def _label(figure: Figure, panels: list[Axes], used: int, *, x: str, y: str) -> None:
-    """Labels at the outer panels, one legend under all of them, unused panels hidden."""
-    columns = min(3, used)
+def _labelled(
+    figure: Figure, panels: Sequence[Axes], *, x: str = "", y: str = "", entries: Mapping | None = None, ncols: int = 5
+) -> Figure:
+    """Labels at the outer panels, one legend under all of them: of the first panel, or these names and handles."""
+    columns = panels[0].get_subplotspec().get_gridspec().ncols
     for place, axes in enumerate(panels):
-        axes.set_visible(place < used)
-        if place + columns >= used:
+        if x and place + columns >= len(panels):
             axes.set_xlabel(x)
-        if place % columns == 0:
+            axes.tick_params(labelbottom=True)  # shared axes have their numbers in the last row only
+        if y and place % columns == 0:
             axes.set_ylabel(y)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+    handles, labels = panels[0].get_legend_handles_labels() if entries is None else (entries.values(), entries.keys())
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(ncols, len(labels)))
+    return _closed(figure)

@@ -16,15 +16,15 @@ from ..measure.curve import RateCurve, rate_curve
 from ..measure.distances import pair_distances
 from ..measure.known_sets import KNOWN_DIMENSIONS
 from ..measure.null_models import NullBand
-from .plots import BOXES, GREY, _closed
+from .plots import BANDS, BOXES, FREE, THEORY, WIDTH, _closed, _labelled, _panels
 
 COUNTS = {
-    "surrogate": {"color": "#0072b2", "marker": "o"},
-    "complete-linkage": {"color": "#d55e00", "marker": "s"},
-    "greedy-coloring": {"color": "#009e73", "marker": "^"},
+    "surrogate": {"color": BOXES[0], "marker": "o"},
+    "complete-linkage": {"color": BOXES[1], "marker": "s"},
+    "greedy-coloring": {"color": BOXES[2], "marker": "^"},
 }
 # Lines differ in colour, dashes and marker.
-_COLORS = ("#4d5761", *BOXES[:4], "#d55e00", "#56b4e9", "#882255")
+_COLORS = (FREE["color"], *BOXES[:5], "#882255", "#000000")
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 
 
@@ -44,7 +44,7 @@ def plot_known_sets(sets: Mapping[str, Tensor], *, rates: Mapping[str, float], b
     """
     rows, columns = -(-(len(sets) + 1) // 4), 4
     figure, grid = plt.subplots(
-        2 * rows, columns, figsize=(2.6 * columns, 4.1 * rows), gridspec_kw={"height_ratios": [0.85, 1] * rows}
+        2 * rows, columns, figsize=(WIDTH, 4 * rows), gridspec_kw={"height_ratios": [0.85, 1] * rows}
     )
     pairs = np.stack([grid[::2].flat, grid[1::2].flat], 1)  # a drawing and the curve below it
     panels, empty = pairs[: len(sets)], pairs[len(sets) :]
@@ -59,7 +59,7 @@ def plot_known_sets(sets: Mapping[str, Tensor], *, rates: Mapping[str, float], b
         below.set_title(verdict, loc="left", fontsize=10)
         below.set(xticks=[0, 1], yticks=[0, 1])
     figure.supxlabel("box size: logarithmic, from the shortest distance to the longest", fontsize=11)
-    figure.supylabel("number of boxes: ln N_B / ln n", fontsize=11)
+    figure.supylabel("number of boxes: ln $N_B$ / ln n", fontsize=11)
     figure.legend(*panels[0][1].get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.99, 0.16))
     return _closed(figure)
 
@@ -89,8 +89,8 @@ def _draw_area(axes: Axes, curve: RateCurve) -> None:
     u = (u - u[0]) / (u[-1] - u[0])
     y = np.log(curve.counts) / np.log(curve.counts[0])
     axes.fill_between(u, y, 1 - u, color="#e69f00", alpha=0.45, linewidth=0, label="half the SS rate")
-    axes.plot(u, y, color="#4d5761", label="box counts")
-    axes.plot([0, 1], [1, 0], color="#0072b2", linestyle=":", label="perfect power law")
+    axes.plot(u, y, color=FREE["color"], label="box counts")
+    axes.plot([0, 1], [1, 0], **THEORY, label="perfect power law")
 
 
 def plot_against_bands(rates: Mapping[str, pd.DataFrame], bands: Mapping[str, Mapping]) -> Figure:
@@ -106,22 +106,19 @@ def plot_against_bands(rates: Mapping[str, pd.DataFrame], bands: Mapping[str, Ma
     matplotlib.figure.Figure
     """
     sets = next(iter(rates.values())).index
-    figure, panels = plt.subplots(
-        1, len(rates), figsize=(5 * len(rates), 0.62 * len(sets) + 1.4), sharex=True, sharey=True, squeeze=False
-    )
-    for axes, (title, table) in zip(panels.flat, rates.items(), strict=True):
+    figure, panels = _panels(len(rates), columns=2, height=0.62 * len(sets) + 0.9, sharex=True)
+    for axes, (title, table) in zip(panels, rates.items(), strict=True):
         for lane, count in enumerate(table):
             y = np.arange(len(sets)) + 0.24 * (lane - (len(table.columns) - 1) / 2)
             found = [bands[title][name, count] for name in sets]
             low, high = (np.array([getattr(band, end) for band in found]) for end in ("low", "high"))
-            bars = axes.barh(y, high - low, left=low, height=0.2, color=GREY)
+            bars = axes.barh(y, high - low, left=low, height=0.2, color=BANDS["gauss"]["facecolor"])
             axes.plot(table[count], y, **COUNTS[count], linestyle="none", markersize=6, label=count)
         bars.set_label("null band of this count")
-        axes.set(xlabel="SS rate", yticks=range(len(sets)), yticklabels=sets)
+        axes.set_yticks(range(len(sets)), sets)
         axes.set_title(title, loc="left")
-    panels[0, 0].set(xlim=(0, None), ylim=(len(sets) - 0.5, -0.5))
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return _closed(figure)
+    panels[0].set(xlim=(0, None), ylim=(len(sets) - 0.5, -0.5))
+    return _labelled(figure, panels, x="SS rate")
 
 
 def plot_agreement(layers: pd.DataFrame, sets: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
@@ -137,15 +134,14 @@ def plot_agreement(layers: pd.DataFrame, sets: pd.DataFrame, pairs: Sequence[tup
     -------
     matplotlib.figure.Figure
     """
-    figure, panels = plt.subplots(1, len(pairs), figsize=(3.5 * len(pairs), 3.6), squeeze=False)
-    for axes, (a, b) in zip(panels.flat, pairs, strict=True):
-        axes.scatter(layers[a], layers[b], s=18, color="#4d5761", label="made-up layer")
-        axes.scatter(sets[a], sets[b], s=110, marker="o", facecolor="#fbe5d6", edgecolor="#d55e00", label="known set")
+    figure, panels = _panels(len(pairs), height=3.2, sharey=False)
+    for axes, (a, b) in zip(panels, pairs, strict=True):
+        axes.scatter(layers[a], layers[b], s=18, color=FREE["color"], label="made-up layer")
+        axes.scatter(sets[a], sets[b], s=130, marker="o", facecolor="#d9ebf5", edgecolor=BOXES[0], label="known set")
         for name, row in sets.iterrows():
-            axes.annotate(name[0].upper() + name[1], (row[a], row[b]), ha="center", va="center", fontsize=7)
+            axes.annotate(name[0].upper() + name[1], (row[a], row[b]), ha="center", va="center", fontsize=8)
         axes.set(xlabel=f"rate by {a}", ylabel=f"rate by {b}", xlim=(0, None), ylim=(0, None))
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return _closed(figure)
+    return _labelled(figure, panels)
 
 
 def plot_lines(
@@ -170,15 +166,15 @@ def plot_lines(
     -------
     matplotlib.figure.Figure
     """
-    rows = -(-len(panels) // 2)
-    figure, grid = plt.subplots(rows, 2, figsize=(10, 3.2 * rows + 0.7), sharey=True, squeeze=False)
+    figure, grid = _panels(len(panels), columns=2, height=3.2)
     names = list(dict.fromkeys(column for table in panels.values() for column in table))
     handles = {}
-    for axes, (title, table) in zip(grid.flat, panels.items(), strict=False):
+    for axes, (title, table) in zip(grid, panels.items(), strict=True):
         x = table.index.to_numpy()
         if title in (bands or {}):
             label, *ends = bands[title]
-            handles[label] = axes.fill_between(x, *ends, color=GREY, linewidth=0)
+            look = BANDS["gauss"] if label.startswith("null") else {"facecolor": _COLORS[0], "alpha": 0.2}
+            handles[label] = axes.fill_between(x, *ends, **look, linewidth=0)
         for column in table:
             line = table[column].dropna()
             k = names.index(column)
@@ -194,7 +190,4 @@ def plot_lines(
         axes.set_yscale("log" if log_y else "linear")
         axes.set_xlabel(table.index.name)
         axes.set_title(title, loc="left")
-    for axes in grid[:, 0]:
-        axes.set_ylabel(y)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
-    return _closed(figure)
+    return _labelled(figure, grid, y=y, entries=handles, ncols=4)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..measure.null_models import NullBand
 from ..training.runs import Run
-from .plots import BANDS, FREE, GREY, HELD, PAIRED, _closed, _label, _panels, _plot_seeds
+from .plots import BANDS, FREE, GREY, HELD, PAIRED, TARGET, WIDTH, _closed, _labelled, _panels, _plot_seeds
 
 
 def over_layers(run: Run, metric: str, split: str = "validation") -> np.ndarray:
@@ -36,22 +36,18 @@ def plot_targets(
     matplotlib.figure.Figure
         Rates, targets and the ends of the band are means over the layers.
     """
-    figure, panels = _panels(len(settings), sharey=True)
+    figure, panels = _panels(len(settings))
     low, high = (np.mean([getattr(band, end) for band in bands.values()]) for end in ("low", "high"))
-    for axes, (title, held) in zip(panels, settings.items(), strict=False):
-        axes.axhspan(low, high, color=BANDS["gauss"]["color"], alpha=0.25, linewidth=0, label=BANDS["gauss"]["label"])
+    for axes, (title, held) in zip(panels, settings.items(), strict=True):
+        axes.axhspan(low, high, **BANDS["gauss"], linewidth=0)
         for runs, style in ((free, FREE), (held, HELD)):
             _plot_seeds(axes, [over_layers(run, "ss_rate") for run in runs], style)
         targets = np.mean([over_layers(run, "target", "train") for run in held], 0)
         # The target of an epoch holds from its beginning to its end.
-        axes.stairs(
-            targets, np.arange(len(targets) + 1), baseline=None, color="black", linewidth=1.2, zorder=3, label="target"
-        )
+        axes.stairs(targets, np.arange(len(targets) + 1), baseline=None, **TARGET)
         axes.set_title(title, loc="left")
-        axes.set_ylim(0, None)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    _label(figure, panels, len(settings), x="epoch", y="SS rate")
-    return _closed(figure)
+    panels[0].set_ylim(0, None)
+    return _labelled(figure, panels, x="epoch", y="SS rate")
 
 
 def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
@@ -66,7 +62,7 @@ def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, panels = plt.subplots(1, len(PAIRED), figsize=(2.1 * len(PAIRED), 0.4 * len(settings) + 1.2), sharey=True)
+    figure, panels = plt.subplots(1, len(PAIRED), figsize=(WIDTH, 0.4 * len(settings) + 1.2), sharey=True)
     for axes, (title, value) in zip(panels, PAIRED.items(), strict=True):
         table = np.array([[value(run) for run in runs] for runs in settings.values()])
         axes.plot(table, range(len(table)), color=GREY, zorder=1)

@@ -6,17 +6,23 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..uncertainty import Interval
-from .plots import FREE, HELD, _closed
+from .plots import BOXES, FREE, GREY, HELD, _closed, _labelled, _panels
 
+# Trained is what other chapters call unconstrained; noise is grey, like every null.
 STATES = {
-    "trained": {"color": "#0072b2", "marker": "o", "linestyle": "-"},
-    "untrained": {"color": "#d55e00", "marker": "s", "linestyle": "--"},
-    "noise": {"color": "#4d5761", "marker": "^", "linestyle": ":"},
+    "trained": FREE | {"label": "trained"},
+    "untrained": {
+        "color": "#0072b2",
+        "marker": "D",
+        "markerfacecolor": "white",
+        "linestyle": "-.",
+        "label": "untrained",
+    },
+    "noise": {"color": "#87909a", "marker": "^", "linestyle": ":", "label": "noise"},
 }
 
 
@@ -36,8 +42,8 @@ def plot_layers(
     -------
     matplotlib.figure.Figure
     """
-    figure, grid = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.7), sharey=True, squeeze=False)
-    for axes, (network, states) in zip(grid.flat, panels.items(), strict=True):
+    figure, grid = _panels(len(panels), height=3.2)
+    for axes, (network, states) in zip(grid, panels.items(), strict=True):
         for shift, (state, layers) in enumerate(states.items()):
             found = [
                 (i, v.estimate, v.estimate - v.low, v.high - v.estimate)
@@ -46,17 +52,15 @@ def plot_layers(
             ]
             x, middle, below, above = np.array(found, dtype=float).reshape(-1, 4).T
             # Beside each other, so that no interval covers another.
-            axes.errorbar(x + 0.12 * (shift - 1), middle, (below, above), **STATES[state], capsize=2, label=state)
+            axes.errorbar(x + 0.12 * (shift - 1), middle, (below, above), **STATES[state], capsize=2)
         axes.set_title(network, loc="left")
-        axes.set(xlabel="layer", xticks=range(1, len(next(iter(states.values()))) + 1))
+        axes.set(xticks=range(1, len(next(iter(states.values()))) + 1))
         if log_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-    grid[0, 0].set_ylabel(y)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return _closed(figure)
+    return _labelled(figure, grid, x="layer", y=y)
 
 
 def plot_sweep(panels: Mapping[str, pd.DataFrame], *, x: str, y: str = "", log_y: bool = False) -> Figure:
@@ -73,24 +77,15 @@ def plot_sweep(panels: Mapping[str, pd.DataFrame], *, x: str, y: str = "", log_y
     -------
     matplotlib.figure.Figure
     """
-    columns = 3
-    rows = -(-len(panels) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(10, 2.6 * rows + 0.6), sharex=True, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, (statistic, table) in zip(grid.flat, panels.items(), strict=False):
+    figure, grid = _panels(len(panels), sharex=True, sharey=False)
+    for axes, (statistic, table) in zip(grid, panels.items(), strict=True):
         for state in table:
             every = max(1, len(table) // 8)
-            axes.plot(table.index, table[state], **STATES[state], label=state, markevery=every)
+            axes.plot(table.index, table[state], **STATES[state], markevery=every)
         axes.set_title(statistic, loc="left")
         axes.set_xscale("log")
         axes.set_yscale("log" if log_y else "linear")
-    for axes in grid[-1]:
-        axes.set_xlabel(x)
-    for axes in grid[:, 0]:
-        axes.set_ylabel(y)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return _closed(figure)
+    return _labelled(figure, grid, x=x, y=y)
 
 
 def plot_paths(panels: Mapping[str, pd.DataFrame]) -> Figure:
@@ -104,15 +99,14 @@ def plot_paths(panels: Mapping[str, pd.DataFrame]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, grid = plt.subplots(1, len(panels), figsize=(3.5 * len(panels), 3.3), squeeze=False)
-    for axes, (title, table) in zip(grid.flat, panels.items(), strict=True):
+    figure, grid = _panels(len(panels), height=2.8, sharey=False)
+    for axes, (title, table) in zip(grid, panels.items(), strict=True):
         for style in (FREE, HELD):
             axes.plot(table.index, table[style["label"]], **style)
         axes.set_title(title, loc="left")
         axes.set_xlabel(table.index.name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return _closed(figure)
+    return _labelled(figure, grid)
 
 
 def plot_gains(table: pd.DataFrame, *, gain: str) -> Figure:
@@ -129,15 +123,17 @@ def plot_gains(table: pd.DataFrame, *, gain: str) -> Figure:
     matplotlib.figure.Figure
     """
     others = [column for column in table if column != gain]
-    figure, grid = plt.subplots(1, len(others), figsize=(4.8 * len(others), 3.8), sharey=True, squeeze=False)
-    for axes, column in zip(grid.flat, others, strict=True):
-        axes.axhline(0, color="#4d5761", linewidth=1)
-        axes.plot(table[column], table[gain], linestyle="none", marker="o", markersize=6, color="#0072b2")
-        # Neighbours in height have their names on different sides.
-        for k, (name, row) in enumerate(table.dropna(subset=[column]).sort_values(gain).iterrows()):
-            place = {"xytext": (5, 5), "ha": "left"} if k % 2 else {"xytext": (-5, -11), "ha": "right"}
-            axes.annotate(name, (row[column], row[gain]), textcoords="offset points", fontsize=8, **place)
+    figure, grid = _panels(len(others), columns=2, height=3.6)
+    for axes, column in zip(grid, others, strict=True):
+        points = table.dropna(subset=[column]).sort_values(column)
+        axes.axhline(0, color=GREY, linewidth=2, zorder=0)
+        axes.plot(points[column], points[gain], linestyle="none", marker="o", markersize=6, color=BOXES[0])
+        # The names stand in a row above, in the order of the points, so that none covers another.
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "relpos": (0, 0), "shrinkA": 0}
+        name_at = {"textcoords": "axes fraction", "rotation": 50, "fontsize": 9, "arrowprops": line}
+        for place, (name, row) in zip(np.linspace(0.02, 0.98, len(points)), points.iterrows(), strict=True):
+            axes.annotate(name, (row[column], row[gain]), xytext=(place, 1.02), **name_at)
         axes.set_xlabel(column)
-        axes.margins(x=0.2, y=0.1)
-    grid[0, 0].set_ylabel(gain)
+        axes.margins(x=0.1, y=0.1)
+    grid[0].set_ylabel(gain)
     return _closed(figure)

@@ -23,10 +23,11 @@ def test_layers_without_an_estimate_are_gaps():
 
 def test_sweep_has_a_panel_each_and_hides_the_rest():
     table = pd.DataFrame({"trained": [0.1, np.nan, 0.3], "noise": [0.0, 0.1, 0.2]}, index=[0.01, 0.1, 1.0])
-    figure = topology_plots.plot_sweep({"one": table, "two": table}, x="share", y="value")
-    assert [axes.get_visible() for axes in figure.axes] == [True, True, False]
+    figure = topology_plots.plot_sweep(dict.fromkeys(["one", "two", "three", "four"], table), x="share", y="value")
+    assert [axes.get_visible() for axes in figure.axes] == [True] * 4 + [False] * 2
     assert [line.get_label() for line in figure.axes[0].lines] == ["trained", "noise"]
-    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("share", "value")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "share", "share", "share", "", ""]
+    assert (figure.axes[0].get_ylabel(), figure.axes[1].get_ylabel()) == ("value", "")
     np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), table["trained"])
 
 
