@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from papermill.cli import papermill
 
 from selfsim.publish.book import publish, repository_address
 from selfsim.publish.chapter_process import tidy
 from selfsim.publish.runner import read_notebook
 
-TASK = {"parameters": {}, "title": "A title", "intro": "An introduction.", "name": "one", "fingerprint": "x"}
+TASK = {"notebook": "notebooks/all.ipynb", "parameters": {}, "title": "A title", "intro": "An introduction."}
+TASK |= {"name": "one", "fingerprint": "x"}
 INSTALL = """\
 import importlib.util
 
@@ -46,6 +50,31 @@ def test_a_notebook_without_a_summary_gets_none():
     without = executed()
     del without.cells[-1]
     assert "admonition" not in tidy(without, TASK, seconds=1.0).cells[1].source
+
+
+def test_the_command_at_the_foot_is_that_of_the_chapter(monkeypatch):
+    notebook = executed("One.")
+    foot = "```bash\nmkdir -p runs\npapermill {} runs/x.ipynb \\\n    -k python3 -p epochs 3\n```\n\nText."
+    notebook.cells += [new_markdown_cell(foot.format(f"notebooks/{name}.ipynb")) for name in ("all", "another")]
+    parameters = {
+        "runs": "a folder",
+        "epochs": 12,
+        "rate": 1e-05,
+        "download": True,
+        "seeds": [0, 1],
+        "by": {"a": "it's"},
+    }
+    *_, own, other = tidy(notebook, TASK | {"parameters": parameters}, seconds=1.0).cells
+    assert other.source == foot.format("notebooks/another.ipynb")
+    assert own.source.startswith("```bash\nmkdir -p runs\npapermill notebooks/all.ipynb runs/x.ipynb ")
+    assert own.source.endswith("\n```\n\nText.")
+    # What papermill's own command line makes of it.
+    given = {}
+    monkeypatch.setattr("papermill.cli.execute_notebook", lambda **call: given.update(call["parameters"]))
+    command = own.source.partition("papermill ")[2].partition("\n```")[0]
+    words = shlex.split(command.replace("\\\n", ""))  # as a shell does
+    papermill(words, standalone_mode=False)
+    assert given == parameters
 
 
 @pytest.mark.parametrize("config", ["repository: {url: https://example.org/a/b}\n", "repository: {url: ''}\n", "{}\n"])
