@@ -31,7 +31,8 @@ class ChapterStatus(SphinxDirective):
     """A table of the chapters of this book by what their last cell and their metadata say of their making."""
 
     def run(self):
-        pages = [name for name in sorted(self.env.found_docs) if name.startswith(FOLDER)]
+        contents = getattr(self.env, "external_site_map", None) or sorted(self.env.found_docs)
+        pages = [name for name in contents if name.startswith(FOLDER) and name in self.env.found_docs]
         lines = ["| chapter | executed (UTC) | run time | package |", "|---|---|---|---|"]
         seconds, common = 0.0, {"Device": {}, "Versions": {}}
         for page in pages:

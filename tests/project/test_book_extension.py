@@ -1,0 +1,58 @@
+"""The book's Sphinx extension: buttons where there is an address, and what a chapter says of its making."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("chapters", ROOT / "book" / "_ext" / "chapters.py")
+chapters = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(chapters)
+
+
+def foot(folder, *, address, installs_from, page="book/chapters/one"):
+    (folder / "book" / "chapters").mkdir(parents=True)
+    source = f'    repository = "{installs_from}"\n    %pip install x'
+    notebook = {"cells": [{"cell_type": "code", "source": [source], "metadata": {"tags": ["install"]}}]}
+    (folder / "book" / "chapters" / "one.ipynb").write_text(json.dumps(notebook))
+    options = {"repository_url": address, "repository_branch": "main"}
+    app = SimpleNamespace(srcdir=folder, config=SimpleNamespace(html_theme_options=options))
+    context = {"body": "text"}
+    chapters.launch_buttons(app, page, "page.html", context, None)
+    return context["body"].removeprefix("text")
+
+
+ADDRESS = "https://github.com/someone/something"
+
+
+@pytest.mark.parametrize("ending", ["", "/", ".git"])
+def test_a_published_chapter_can_be_opened_elsewhere(tmp_path, ending):
+    body = foot(tmp_path, address=ADDRESS + ending, installs_from=ADDRESS + ending)
+    place = "someone/something"
+    assert f'"https://mybinder.org/v2/gh/{place}/main?urlpath=lab/tree/book/chapters/one.ipynb"' in body
+    assert f'"https://colab.research.google.com/github/{place}/blob/main/book/chapters/one.ipynb"' in body
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"address": "", "installs_from": ""},
+        {"address": ADDRESS, "installs_from": ""},  # published before there was an address
+        {"address": "https://example.org/a/b", "installs_from": "https://example.org/a/b"},  # not on GitHub
+        {"address": ADDRESS, "installs_from": ADDRESS, "page": "book/intro"},
+    ],
+)
+def test_nothing_is_shown_where_nothing_can_be_opened(tmp_path, where):
+    assert foot(tmp_path, **where) == ""
+
+
+def test_what_a_chapter_says_of_its_making_is_read_back():
+    from selfsim.publish.provenance import provenance
+
+    made = provenance(parameters={"a": "<b>"}, seeds=[0])
+    notebook = {"cells": [{"outputs": [{"data": {"text/html": [made._repr_html_()]}}]}]}
+    assert chapters.provenance(notebook) == made.rows
+    assert chapters.provenance({"cells": []}) == {}
