@@ -138,7 +138,7 @@ def shown(table: pd.DataFrame, *, factor: float = 1, digits: int = 3, unit: str 
         values = table[column].tolist()
         if column == "interval":
             shown[f"difference{f' ({unit.strip()})' if unit else ''}"] = [text(v, factor, digits) for v in values]
-        elif any(isinstance(v, Interval) for v in values):
+        elif any(v is None or isinstance(v, Interval) for v in values):
             shown[column] = [text(v, 1, 3) for v in values]
         elif column in ("p", "corrected"):
             shown["p" if column == "p" else "p, corrected"] = ["" if v != v else f"{v:.2g}" for v in values]

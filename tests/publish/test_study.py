@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from selfsim import TrainConfig, load_images, load_run, ss_rate, train
+from selfsim import TrainConfig, load_images, load_run, load_runs, ss_rate, train
 from selfsim.publish import study, study_findings, study_tables
 from selfsim.publish.grid import read_grid
 from selfsim.training.evaluation import Row
@@ -342,6 +342,19 @@ def test_runs_made_again_are_held_against_the_tables(swept):
     assert table.equal.tolist() == [True, False, False]
     assert table.stored.tolist() == [True, True, False]
     assert table.difference.iloc[0] < 1e-8 and table.difference.iloc[1] == pytest.approx(0.25)
+
+
+@pytest.mark.long
+def test_two_sweeps_of_a_grid_give_the_same_numbers(swept, tmp_path):
+    from selfsim.publish.sweep import sweep
+
+    place, _ = swept
+    grid, tables = read_grid(place / "tiny.yml"), tmp_path / "tables"
+    for folder in ("one", "two"):
+        sweep(grid, tmp_path / folder, workers=1, progress=False)
+    study_tables.write_stage(grid, [tmp_path / "one"], tables, stage="tiny")
+    again = study_tables.agreement(load_runs(tmp_path / "two"), study_tables.read_stages(tables)["tiny"])
+    assert len(again) == 4 and again.equal.all() and (again.difference < 1e-8).all()
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):
