@@ -246,6 +246,13 @@ def test_what_the_prose_says_of_the_chapters_holds_in_them():
             unsteady.append(name)
     assert inside > layers / 2
     assert (lost, unsteady) == (["vgg11"], ["poolformer"])
+    # book/limitations.md: known sets, the surrogate's order of layers, a single pair of neurons.
+    rate = (ROOT / "book" / "chapters" / "what-the-rate-measures.ipynb").read_text(encoding="utf-8")
+    published, all_sets = map(int, re.search(r"published rate recognises (\d+) of (\d+) sets", rate).groups())
+    real = int(re.search(r"axis (\d+) of \d+ are recognised", rate)[1])
+    assert published < all_sets / 2 < real
+    assert 'surrogate and complete linkage\\n",\n       "  show no agreement in rank' in rate
+    assert float(re.search(r"moves by up to \*\*[\d.]+\*\*, ([\d.]+) times the width", rate)[1]) > 1
     comparison = (ROOT / "book" / "chapters" / "comparison.ipynb").read_text(encoding="utf-8")
     assert "two groups are not shown" in comparison
     assert "degradation is not shown" in comparison
