@@ -87,7 +87,7 @@ def test_chapters_have_a_summary_an_exercise_with_its_solution_and_the_command_t
     exercises = texts.partition("\n## Exercises\n")[2].partition("\n## ")[0]
     assert len(tagged["solution"]) == len(re.findall(r"^\d\. ", exercises, re.MULTILINE)) > 0
     assert all("hide-cell" in cell["metadata"]["tags"] for cell in tagged["solution"])
-    assert re.search(rf"papermill notebooks/{path.name} runs/\S+\.ipynb[\s\\]+-k python3 -p ", texts)
+    assert re.search(rf"papermill notebooks/{path.name} \S+\.ipynb[\s\\]+-k python3 -p ", texts)
     for cell in tagged.get("install", []):
         assert cell is cells[0]
         assert "".join(cell["source"]) == INSTALL.strip()
