@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from .validation import check_activations
+from .validation import check_activations, check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,12 +227,12 @@ def samples_interval(
     draws: int = 100,
     seed: int = 0,
     level: float = 0.95,
+    method: str = "halves",
 ) -> Interval:
     """Interval for what a statistic would be, on average, over other samples, as many as these.
 
     The statistic is for this number of samples: the SS rate depends on it, and the interval does not speak for
-    another number. Its width comes from the spread over random halves of the samples, drawn without repetition (the
-    delete-half jackknife): for a smooth statistic that equals the spread over fresh samples. A bootstrap would
+    another number. Its width comes from random halves of the samples, drawn without repetition. A bootstrap would
     repeat samples, which lowers the rate.
 
     Parameters
@@ -245,6 +245,12 @@ def samples_interval(
         Number of halves, at least 2.
     seed : int
     level : float
+    method : {"halves", "splits", "pairs"}
+        What the width is made of. "halves": their spread (the delete-half jackknife), which for a smooth statistic
+        equals that over fresh samples; it suits the SS rate. "splits": the difference of the two halves of a split,
+        for a statistic whose variance falls like one over the number of samples, but whose halves exaggerate it, such
+        as `two_nn`. "pairs": the covariance of the two halves of a split, for a statistic that is made of all pairs of
+        samples, of which a half has only a quarter, such as `correlation_dimension`.
 
     Returns
     -------
@@ -254,12 +260,13 @@ def samples_interval(
     ------
     ValueError
         Fewer than four samples or two draws, a level outside (0, 1), activations that the statistic refuses, or a
-        statistic that is not a finite number.
+        statistic that is not a finite number, or is the same on all halves: such as an exponent at its limit.
 
     Notes
     -----
-    Time: `draws` evaluations on half of the samples. How often it covers the truth was simulated
-    (``benchmarks/intervals.py``); the book's page on the SS rate has the figures.
+    Time: `draws` evaluations on half of the samples, twice as many for "splits" and "pairs". How often it covers the
+    truth was simulated (``benchmarks/intervals.py``); the book's pages on the SS rate and on statistics have the
+    figures.
 
     References
     ----------
@@ -273,23 +280,41 @@ def samples_interval(
     """
     check_level(level)
     check_whole(draws, name="draws", least=2)
+    check_choice(method, ("halves", "splits", "pairs"), name="method")
     activations = check_activations(activations).detach()
     samples = len(activations)
     if samples < 4:
         raise ValueError(f"activations: got {samples} samples, need at least 4 for an interval over samples")
     generator = torch.Generator().manual_seed(seed)
     half = samples // 2
-    halves = (torch.randperm(samples, generator=generator)[:half].to(activations.device) for _ in range(draws))
-    values = np.array([float(statistic(activations[chosen])) for chosen in halves])
+    orders = (torch.randperm(samples, generator=generator).to(activations.device) for _ in range(draws))
+    sides = [slice(half)] if method == "halves" else [slice(half), slice(half, 2 * half)]
+    values = np.array([[float(statistic(activations[order[side]])) for side in sides] for order in orders])
     estimate = float(statistic(activations))
-    if not np.isfinite([estimate, *values]).all():
+    if not np.isfinite([estimate, *values.flat]).all():
         raise ValueError(f"statistic: got {estimate}, on halves {values.min()} to {values.max()}, need finite numbers")
-    # Without repetition a half varies as much as the whole does over fresh samples, but for odd numbers.
-    spread = float(values.std(ddof=1)) * math.sqrt(half / (samples - half))
+    if np.ptp(values) == 0:
+        raise ValueError(f"statistic: got {estimate:g} on all {draws} halves, need one that varies over the samples")
+    spread = math.sqrt(_variance(values, method) * half / (samples - half))
     reach = float(stats.t.ppf((1 + level) / 2, min(draws, samples) - 1)) * spread
     return Interval(
         estimate, estimate - reach, estimate + reach, level, samples, "mean over other samples, as many as these"
     )
+
+
+def _variance(values: np.ndarray, method: str) -> float:
+    """Variance of a statistic over fresh samples, from its values on halves ``(draws, 1 or 2 sides)`` of one set."""
+    # Without repetition a half varies as much as the whole does over fresh samples.
+    of_halves = float(values.var(ddof=1))
+    if method == "halves":
+        return of_halves
+    if method == "splits":
+        # The two sides are independent, with twice the variance of the whole each.
+        return float(np.mean((values[:, 0] - values[:, 1]) ** 2)) / 4
+    # Because they are independent, the covariance of the two sides over the splits of one set is minus the variance of
+    # the mean over all halves, and that mean is the statistic itself where it is made of pairs. Of a variance a + b,
+    # with b due to pairs, halves show a + 3b: it has to lie between a third of theirs and theirs.
+    return float(np.clip(-np.cov(values.T)[0, 1], of_halves / 3, of_halves))
 
 
 def check_level(level: float) -> None:

@@ -215,6 +215,48 @@ def test_no_interval_for_a_statistic_that_gives_no_number():
         samples_interval(ss_rate, x, draws=2.5)
 
 
+def width(interval) -> float:
+    """The standard error that an interval of `samples_interval` was made from."""
+    return (interval.high - interval.low) / 2 / stats.t.ppf(0.975, min(40, interval.n) - 1)
+
+
+def test_methods_give_the_variance_that_theory_has():
+    """A mean over pairs of products, of samples with mean 0.3: halves show three times what is due to pairs."""
+
+    def products(a):
+        n = len(a)
+        return (a.sum() ** 2 - a.square().sum()) / (n * (n - 1))
+
+    n, sets = 20, 80
+    generator = torch.Generator().manual_seed(0)
+    drawn = [0.3 + torch.randn(n, 1, generator=generator, dtype=torch.float64) for _ in range(sets)]
+    single, pairs = 4 * 0.3**2 / n, 2 / (n * (n - 1))
+    # A half has 45 of the 190 pairs.
+    theory = {"halves": single + (190 / 45 - 1) * pairs, "splits": single + 190 / 90 * pairs, "pairs": single + pairs}
+    found = {
+        method: np.mean([width(samples_interval(products, x, draws=40, method=method)) ** 2 for x in drawn])
+        for method in theory
+    }
+    # The bounds on what "pairs" may find add some to it.
+    assert found == pytest.approx(theory, rel=0.25)
+    assert found["pairs"] < found["splits"] < found["halves"]
+
+
+@pytest.mark.parametrize("method", ["halves", "splits", "pairs"])
+def test_every_method_knows_the_error_of_a_mean(method):
+    x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = [width(samples_interval(torch.mean, x, draws=40, method=method, seed=seed)) for seed in range(20)]
+    assert np.mean(found) == pytest.approx(float(x.std()) / 20, rel=0.1)
+
+
+def test_no_interval_where_all_halves_agree():
+    noise = torch.randn(200, 60, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="statistic: got 3 on all 5 halves, need one that varies"):
+        samples_interval(lambda a: spectrum_exponent(a, largest_exponent=3.0), noise, draws=5)
+    with pytest.raises(ValueError, match="method: got 'pair'.*did you mean 'pairs'"):
+        samples_interval(ss_rate, noise, method="pair")
+
+
 def test_interval_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits = [i.low <= 5 <= i.high for i in (mean_interval(rng.normal(5, 2, size=4)) for _ in range(2000))]

@@ -7,13 +7,14 @@ over the blocks can forget them.
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import torch
 from torch import Tensor
 
 from ..boxes.correlation_sum import surrogate_drop
 from ..validation import check_finite
-from .distances import add_gradient, all_equal, by_distance, equal_within, raw_distances, row_blocks, scaled_neurons
+from .distances import add_gradient, all_equal, by_distance, have_range, raw_distances, row_blocks, scaled_neurons
 from .scales import bump_sum, counts_below, scale_lengths, straight_through_weight, sum_over_scales
 
 # Bytes of distances that are cheaper to keep than to compute three times.
@@ -37,14 +38,17 @@ class RateOverScales(torch.autograd.Function):
 
         ends = torch.stack([torch.stack(torch.aminmax(distances(*block))) for block in blocks])
         low, high = ends[:, 0].amin().item(), ends[:, 1].amax().item()
+        ctx.save_for_backward(neurons, scale)
+        ctx.rest = None
         one = float(scale) * activations.shape[0] ** 0.5
-        if check and not (high - low > equal_within(neurons.dtype) * high and high < np.inf):
-            check_finite(activations)
-            raise all_equal(pairs, low / one, high / one)
+        if not have_range(low, high, neurons.dtype):
+            if check:
+                check_finite(activations)
+                raise all_equal(pairs, low / one, high / one)
+            return torch.full_like(scale, math.nan)
         at = scale_lengths(low / one, high / one, scales)
         fraction = sum(counts_below(distances(*block), at * one) for block in blocks) / pairs
         fraction[0], fraction[-1] = 0.0, (pairs - 1) / pairs
-        ctx.save_for_backward(neurons, scale)
         ctx.rest = (at, fraction, one, blocks, distances)
         return neurons.new_tensor(sum_over_scales(surrogate_drop(fraction, n)))
 
@@ -52,6 +56,8 @@ class RateOverScales(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream: Tensor):
         neurons, scale = ctx.saved_tensors
+        if ctx.rest is None:
+            return torch.full_like(neurons, math.nan), None, None, None
         at, fraction, one, blocks, distances = ctx.rest
         slope = bump_sum(at, straight_through_weight(fraction, neurons.shape[1]), neurons.dtype)
         centred = neurons - neurons.mean(1, keepdim=True)

@@ -41,21 +41,28 @@ def value_and_slope(
     """
     # scipy's linkage and the colouring run on the CPU, wherever the activations are.
     measure = _Rate(raw, one, activations, options, on_cpu=raw.device.type == "cpu" or options.count != "surrogate")
-    match options.count:
-        case "complete-linkage":
-            value, slope = measure.by_linkage(need_slope)
-        case "greedy-coloring":
-            value, slope = measure.by_coloring(), None
-        case _ if options.scales is None:
-            value, slope = measure.by_area(need_slope)
-        case _:
-            value = measure.by_scales()
-            slope = measure.by_area(True)[1] if need_slope else None
+    try:
+        match options.count:
+            case "complete-linkage":
+                value, slope = measure.by_linkage(need_slope)
+            case "greedy-coloring":
+                value, slope = measure.by_coloring(), None
+            case _ if options.scales is None:
+                value, slope = measure.by_area(need_slope)
+            case _:
+                value = measure.by_scales()
+                slope = measure.by_area(True)[1] if need_slope else None
+    except _NoAxis:
+        value, slope = math.nan, torch.full_like(raw, math.nan) if need_slope else None
 
     def like_raw(result: Array | float) -> Tensor:
         return torch.as_tensor(result, dtype=raw.dtype, device=raw.device)
 
     return like_raw(value), None if slope is None else like_raw(slope)
+
+
+class _NoAxis(Exception):
+    """Distances without a range, where nobody asked for a check."""
 
 
 class _Rate:
@@ -140,11 +147,16 @@ class _Rate:
     def axis(self, low: Array, high: Array, middle: Array) -> Axis:
         """The axis between two raw distances, in units of the length 1 or of the third; checked to have a length."""
         unit = self.one if self.options.unit == "absolute" else middle
-        if self.options.check:
+        # Unchecked, a card is spared the look where what follows gives NaN of itself.
+        if self.options.check or self.on_cpu or self.options.scales is not None:
             # NaN and Inf in the activations make the longest distance NaN or Inf: one look finds all faults.
             tolerance = equal_within(self.activations.dtype)
-            spans = (high - low > tolerance * high) & (high < math.inf)
+            longest = high if self.options.quantiles is None else self.raw.max()
+            with np.errstate(invalid="ignore"):
+                spans = (high - low > tolerance * high) & (longest < math.inf)
             if not bool(spans & (unit > 0)):
+                if not self.options.check:
+                    raise _NoAxis
                 check_finite(self.activations)
                 if spans:
                     raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..boxes.complete_linkage import counts_at, merge_heights
 from ..boxes.correlation_sum import surrogate_count
 from ..validation import check_activations, check_choice
-from .distances import all_equal, equal_within, pair_distances
+from .distances import all_equal, have_range, pair_distances
 from .scales import fractions_below, scale_lengths
 
 
@@ -80,7 +80,7 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     activations = check_activations(activations, min_neurons=3)
     distances = pair_distances(activations).cpu()
     low, high = float(distances.min()), float(distances.max())
-    if not high - low > equal_within(distances.dtype) * high:
+    if not have_range(low, high, distances.dtype):
         raise all_equal(distances.numel(), low, high)
     sizes = scale_lengths(low, high, scales)
     fraction = fractions_below(distances, sizes)

@@ -6,6 +6,7 @@ Neuron ``i`` is the vector of its activations on the samples; the edge between t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -37,7 +38,9 @@ def scaled_neurons(activations: Tensor) -> Scaled:
     """
     # A constant added to all neurons changes no distance, so the size that matters is that of the spread.
     low, high = torch.aminmax(activations)
-    exponent = torch.frexp(high - low).exponent.clamp(-120, 120)
+    spread = (high - low).clamp(max=torch.finfo(activations.dtype).max)
+    most = 1000 if activations.dtype == torch.float64 else 120  # the power of two is to be a normal number
+    exponent = torch.frexp(spread).exponent.clamp(-most, most)
     scale = torch.exp2((-exponent).to(activations.dtype))
     return Scaled((activations * scale).contiguous(), scale)
 
@@ -143,6 +146,11 @@ def square_form(condensed: Tensor, n: int) -> Tensor:
 def equal_within(dtype: torch.dtype) -> float:
     """Relative difference below which two distances of this type are equal but for rounding."""
     return 8 * torch.finfo(dtype).eps
+
+
+def have_range(low: float, high: float, dtype: torch.dtype) -> bool:
+    """Whether two distances are finite and differ by more than rounding; not so where one is NaN."""
+    return low < high < math.inf and high - low > equal_within(dtype) * high
 
 
 def all_equal(pairs: int, low: float, high: float) -> ValueError:

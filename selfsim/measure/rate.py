@@ -144,10 +144,13 @@ def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
 
 def _standardized(activations: Tensor, *, check: bool) -> Tensor:
     """Every neuron with mean 0 and standard deviation 1 over the samples."""
-    centred = activations - activations.mean(0)
+    # In units near each neuron's size, so that no square overflows or vanishes; powers of two keep every digit.
+    exponent = torch.frexp(activations.detach().abs().amax(0)).exponent - 1
+    x = activations / torch.exp2(exponent.to(activations.dtype))
+    centred = x - x.mean(0)
     deviation = centred.square().mean(0).sqrt()
     if check:
-        constant = deviation <= equal_within(activations.dtype) * activations.abs().amax(0)
+        constant = deviation <= equal_within(x.dtype) * x.abs().amax(0)
         if constant.any():
             check_finite(activations)
             raise ValueError(

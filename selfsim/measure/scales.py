@@ -92,10 +92,10 @@ def bump_sum(at: np.ndarray, weight: np.ndarray, dtype: torch.dtype) -> Callable
     low, high = float(at[0]), float(at[-1])
     half = (high - low) / 2
     # sigmoid' has its nearest poles at distance pi: this is the rate at which a Chebyshev series converges.
-    ratio = math.pi / half + math.hypot(1.0, math.pi / half)
-    digits = 17 if dtype == torch.float64 else 10
-    degree = math.ceil(digits * math.log(10) / math.log(ratio))
-    if degree <= 64:
+    rate = math.asinh(math.pi / half)
+    digits = (17 if dtype == torch.float64 else 10) * math.log(10)
+    if digits <= 64 * rate:
+        degree = math.ceil(digits / rate)
         series = chebyshev.Chebyshev.interpolate(lambda d: _bumps(d, at, weight), degree, domain=[low, high])
         return lambda lengths: _series(series.coef, low + half, half, lengths)
 

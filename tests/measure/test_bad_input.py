@@ -5,6 +5,8 @@ A new function is put into FUNCTIONS and gets every row.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -196,5 +198,52 @@ def test_hard_but_good(function, kind):
     check(FUNCTIONS[function](HARD[kind]))
 
 
-def test_unchecked_gives_nan_not_a_number_that_looks_good():
-    assert torch.isnan(selfsim.ss_rate(with_value(float("nan")), check=False))
+RATES = {
+    "area": {},
+    "scales": {"scales": 64},
+    "blocks": {"scales": 64, "max_bytes": 1000, "gradient": "straight-through"},
+    "straight-through": {"gradient": "straight-through"},
+    "linkage": {"count": "complete-linkage"},
+    "linkage at scales": {"count": "complete-linkage", "scales": 64},
+    "coloring": {"count": "greedy-coloring"},
+    "quantiles": {"quantiles": (0.1, 0.9)},
+    "median": {"unit": "median"},
+    "standardized": {"standardize": True},
+    "left out": {"leave_out": 1},
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("options", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("x", [with_value(math.nan), with_value(math.inf), EQUAL["zeros"], EQUAL["equilateral"]])
+def test_unchecked_gives_nan_not_a_number_that_looks_good(x, options):
+    x = x.clone().requires_grad_()
+    rate = selfsim.ss_rate(x, check=False, **options)
+    assert torch.isnan(rate)
+    if rate.requires_grad:
+        rate.backward()
+        assert not (x.grad.nan_to_num() != 0).any()
+
+
+@pytest.mark.parametrize("options", [RATES["quantiles"], {"quantiles": (0.0, 0.9), "count": "complete-linkage"}])
+def test_nan_beyond_the_quantiles_is_found(options):
+    x = torch.randn(16, 60, generator=torch.Generator().manual_seed(0))
+    x[2, 3] = math.nan
+    with pytest.raises(ValueError, match="^activations: got 1 values that are NaN or Inf"):
+        selfsim.ss_rate(x, **options)
+
+
+@pytest.mark.parametrize("options", RATES.values(), ids=RATES)
+def test_rates_at_the_ends_of_float64(options):
+    """Tiny activations have the rate of a linear axis, whatever their size, and huge ones that of a logarithmic one."""
+    x = some().double()
+    for sizes in ((1e-20, 1e-200, 1e-300), (1e30, 1e200, 1e307)):
+        rates = [selfsim.ss_rate(size * x, **options).item() for size in sizes]
+        assert rates[1:] == pytest.approx(rates[:1] * 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_straight_through_gradient_of_any_magnitude(size):
+    x = (size * some()).requires_grad_()
+    selfsim.ss_rate(x, gradient="straight-through").backward()
+    assert torch.isfinite(x.grad).all()
