@@ -17,7 +17,7 @@ NEEDED_KB := 7000000
 # The announcement is a prerequisite that must come before the set-up, with `make -j` too.
 .NOTPARALLEL:
 
-.PHONY: help setup book publish test test-all lint format linkcheck constraints clean clean-all \
+.PHONY: help setup book publish test test-all lint format linkcheck browser constraints clean clean-all \
 	say-setup say-book say-publish say-test say-test-all
 
 help: ## list these targets
@@ -54,6 +54,9 @@ linkcheck: $(STAMP) ## check the book's links to other sites (needs a network)
 constraints: $(STAMP) ## compile constraints.txt anew from pyproject.toml (needs a network)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --upgrade --all-extras pyproject.toml -o constraints.txt
+
+browser: $(STAMP) ## open every page of _build/html in Chromium: 5 minutes
+	@$(BIN)/python tests/browser/check_book.py _build/html
 
 setup: say-setup $(STAMP) ## only set up .venv
 

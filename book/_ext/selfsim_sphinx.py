@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import latex2mathml
@@ -71,7 +72,25 @@ def plain_references(app, what, name, obj, options, lines):
     lines[:] = written
 
 
+def without_thebe(app, config):
+    """Leave out the scripts that run cells on another site's machines: nothing here uses them, and they clash."""
+    unused = ("init_thebe_core", "update_thebe_context")
+    for listeners in app.events.listeners.values():
+        listeners[:] = [one for one in listeners if getattr(one.handler, "__name__", "") not in unused]
+
+
+def half_size(app, doctree):
+    """Show each picture that a notebook made at half its pixels, sharp, with a link to the whole of it."""
+    for image in doctree.findall(nodes.image):
+        path = Path(app.srcdir, image["uri"].lstrip("/"))
+        if path.suffix == ".png" and "jupyter_execute" in path.parts and path.is_file():
+            width = int.from_bytes(path.read_bytes()[16:20], "big")  # where a PNG says it
+            image["width"] = f"{width // 2}px"
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     app.connect("autodoc-process-docstring", plain_references, priority=400)
+    app.connect("config-inited", without_thebe)
+    app.connect("doctree-read", half_size)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

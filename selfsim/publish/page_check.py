@@ -1,7 +1,8 @@
-"""Look over a rendered book: are pages there, free of errors, figures described, links good?"""
+"""Look over a rendered book: are pages there, free of errors, light, figures described, links good?"""
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp")
 # Text in these is no content: a heading alone makes no page, and nobody reads a script.
 _EMPTY = {"script", "style", *(f"h{level}" for level in range(1, 7))}
 _FEWEST_WORDS = 3
+# Megabytes: of a page with its pictures, of the whole site.
+_HEAVIEST_PAGE, _HEAVIEST_SITE = 3, 60
 
 
 def check_pages(html: str | Path, toc: str | Path) -> list[str]:
@@ -43,7 +46,12 @@ def check_pages(html: str | Path, toc: str | Path) -> list[str]:
     faults = [f"{name}: the table of contents names it, but it is not there" for name in wanted if name not in pages]
     if "index.html" not in pages:
         faults.append("index.html: it is not there")
+    sizes = {path: path.stat().st_size / 1e6 for path in html.rglob("*") if path.is_file()}
+    faults += _weight_faults("index.html: the site", sum(sizes.values()), _HEAVIEST_SITE)
     for name, page in pages.items():
+        pictures = {Path(os.path.normpath(html / name / ".." / (image.get("src") or ""))) for image in page.images}
+        weight = sum(sizes.get(path, 0) for path in {html / name, *pictures})
+        faults += _weight_faults(f"{name}: the page with its pictures", weight, _HEAVIEST_PAGE)
         if name in wanted and not page.has_content:
             faults.append(f"{name}: the page is empty")
         if page.errors:
@@ -110,6 +118,10 @@ def _alt_faults(image: dict[str, str | None]) -> Iterator[str]:
         yield f"the image {shown} has a file name as alt text ({alt!r})"
     elif len(alt.split()) < _FEWEST_WORDS:
         yield f"the image {shown} has too short an alt text ({alt!r}), need {_FEWEST_WORDS} words"
+
+
+def _weight_faults(what: str, megabytes: float, most: float) -> list[str]:
+    return [f"{what} weighs {megabytes:.1f} MB, at most {most} are wanted"] if megabytes > most else []
 
 
 def _link(link: str, name: str, pages: dict[str, _Page], html: Path) -> Iterator[str]:

@@ -43,8 +43,8 @@ def use_style() -> None:
     plt.rcParams.update(
         {
             # Twice the pixels of the screen that a page gives to an inch.
-            "figure.dpi": 200,
-            "savefig.dpi": 200,
+            "figure.dpi": 160,
+            "savefig.dpi": 160,
             "figure.facecolor": "white",
             "font.size": 11,
             "axes.titlesize": 11,

@@ -78,6 +78,19 @@ def test_each_fault_is_found_and_names_its_page(site, changes, fault):
     assert all(found.split(":")[0].endswith(".html") for found in faults)
 
 
+def test_heavy_pages_and_sites_are_faults(site):
+    heavy = {"book/p.png": "x" * 2_900_000, "book/a.html": "<article><p>Text.</p></article>" + " " * 3_100_000}
+    assert [fault for fault in site(heavy) if "weighs" in fault] == [
+        "book/a.html: the page with its pictures weighs 3.1 MB, at most 3 are wanted"
+    ]
+    # A picture weighs on the page that shows it; one that is only there, on the site.
+    heavy = {"book/p.png": "x" * 3_000_000, "book/q.bin": "x" * 57_000_000}
+    assert [fault for fault in site(GOOD | heavy) if "weighs" in fault] == [
+        "index.html: the site weighs 60.0 MB, at most 60 are wanted",
+        "book/intro.html: the page with its pictures weighs 3.0 MB, at most 3 are wanted",
+    ]
+
+
 def test_standard_error_output_is_no_fault(site):
     assert site(article('<div class="output stderr">a warning</div>')) == []
 
