@@ -282,7 +282,10 @@ def group_sentence(table: pd.DataFrame, measure: str) -> str:
         return f"There are too few architectures to compare convolutions with the rest by {measure}."
     more = "convolutions are more self-similar"
     said = _said(interval, "two groups are not shown", "convolutions are less self-similar", more)
-    return f"Convolutions minus the rest, by {measure}: {interval:+.3f} over {interval.n} architectures, so {said}."
+    return (
+        f"What convolutional architectures have beyond the rate of noise, minus what the others have, is {interval:+.3f} "
+        f"over {interval.n} architectures by {measure}, so {said}."
+    )
 
 
 def _said(interval: Interval, none: str, above: str, below: str) -> str:
