@@ -283,8 +283,8 @@ def group_sentence(table: pd.DataFrame, measure: str) -> str:
     more = "convolutions are more self-similar"
     said = _said(interval, "two groups are not shown", "convolutions are less self-similar", more)
     return (
-        f"What convolutional architectures have beyond the rate of noise, minus what the others have, is {interval:+.3f} "
-        f"over {interval.n} architectures by {measure}, so {said}."
+        "What convolutional architectures have beyond the rate of noise, minus what the others have, is "
+        f"{interval:+.3f} over {interval.n} architectures by {measure}, so {said}."
     )
 
 
