@@ -18,7 +18,8 @@ from .plots import FREE, GREY, HELD, _closed
 
 FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
 _KINDS = {entry.family for entry in ARCHITECTURES}
-_OTHER_STYLES = (("#0072b2", "^"), ("#009e73", "D"), ("#cc79a7", "v"), ("#e69f00", "P"), ("#56b4e9", "X"))
+_COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
+_OTHER_STYLES = tuple(zip(_COLORS, "^DvPX<>", strict=True))
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
     gains = {name: interval.estimate for name, interval in default.items() if interval}
     # The tables keep no weights, so that no invariance can be measured from them.
     add("invariance", "C5", "Do models with invariant features gain most?", study.relation_verdict(gains, {}))
-    found["invariance"] = replace(found["invariance"], effect=f"gains of {len(gains)} families; 10 are needed")
+    found["invariance"] = replace(
+        found["invariance"], effect=f"gains of {len(gains)} families; 10, with their invariances, are needed"
+    )
     add("limit", "C6", "Does the constraint fail for PoolFormer, and not for others?", study.limit_verdict(default))
     runs = stages.get(TARGETS, [])
     table = gains_table(runs, against=study.DEFAULT, arms=("linear target",))
