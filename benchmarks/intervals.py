@@ -1,18 +1,24 @@
 """How often do the intervals cover the truth, and how often do tests reject a null model that holds? Simulations.
 
-    .venv/bin/python -m benchmarks.intervals                 # all parts, into results/benchmarks/coverage.json
-    .venv/bin/python -m benchmarks.intervals --part tests    # or rate, statistics, formulas: 2 to 5 minutes each
+    .venv/bin/python -m benchmarks.intervals                  # 45 minutes more, into results/benchmarks/coverage.json
+    .venv/bin/python -m benchmarks.intervals --part tests     # or rows (the SS rate), statistics, formulas
+    .venv/bin/python -m benchmarks.intervals --pages          # the tables of the two pages anew, from the file
 
-The truth of `samples_interval` is the mean over many fresh sets of samples, as many as each set has. For the SS rate
-the plain bootstrap, which repeats samples, stands beside it. Goals: 93 to 97 % for a 95 % interval, 3.5 to 6.5 % for a
-5 % test.
+It goes on where the file ends: every row says how many simulated sets it rests on, and each turn gives every row that
+has not reached `--sets` the same time. The truth of `samples_interval` is the mean over many fresh sets of samples, as
+many as each set has. For the SS rate the plain bootstrap, which repeats samples, stands beside it. Goals: 93 to 97 %
+for a 95 % interval, 3.5 to 6.5 % for a 5 % test.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
+import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import networkx as nx
@@ -25,7 +31,12 @@ from selfsim.measure.spectrum import power_law
 from selfsim.training.environment import environment_facts
 from selfsim.uncertainty import exponent_interval
 
-NEURONS = 60
+NEURONS, SAMPLES, LEVEL = 60, 160, 0.95
+LAWS = ("independent", "five causes", "clusters")
+TURN = 20  # seconds that a row gets at a time
+
+# A simulation: from a seed to what is counted in it, by key.
+Simulation = Callable[[int], dict[str, bool]]
 
 
 def law(name: str, samples: int, seed: int) -> torch.Tensor:
@@ -42,146 +53,251 @@ def law(name: str, samples: int, seed: int) -> torch.Tensor:
     return torch.randn(samples, 6, generator=generator)[:, groups] + 0.3 * noise
 
 
+def truth(statistic, name: str, samples: int, fresh: int) -> float:
+    return float(np.mean([float(statistic(law(name, samples, 10**6 + k))) for k in range(fresh)]))
+
+
 def bootstrap(x: torch.Tensor, draws: int, seed: int) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(seed)
     values = [ss_rate(x[torch.randint(0, len(x), (len(x),), generator=generator)]).item() for _ in range(draws)]
     return tuple(np.quantile(values, [0.025, 0.975]))
 
 
-def rate_part(sets: int) -> list[dict]:
+def rate_rows() -> Iterator[tuple[dict, Callable[[dict], Simulation]]]:
     """Coverage for the SS rate, by random halves and by the plain bootstrap."""
-    rows = []
-    for name in ("independent", "five causes", "clusters"):
+
+    def prepared(row):
+        if "truth" not in row:
+            row["truth"] = truth(ss_rate, row["law"], row["samples"], 3000)
+
+        def simulate(seed):
+            x = law(row["law"], row["samples"], seed)
+            interval = samples_interval(ss_rate, x, draws=60, seed=seed)
+            low, high = bootstrap(x, 60, seed)
+            return {
+                "coverage of halves": interval.low <= row["truth"] <= interval.high,
+                "coverage of bootstrap": low <= row["truth"] <= high,
+            }
+
+        return simulate
+
+    for name in LAWS:
         for samples in (32, 128):
-            truth = np.mean([ss_rate(law(name, samples, 10**6 + k)).item() for k in range(3000)])
-            hits = {"halves": 0, "bootstrap": 0}
-            for seed in range(sets):
-                x = law(name, samples, seed)
-                interval = samples_interval(ss_rate, x, draws=60, seed=seed)
-                hits["halves"] += interval.low <= truth <= interval.high
-                low, high = bootstrap(x, 60, seed)
-                hits["bootstrap"] += low <= truth <= high
-            row = {"law": name, "samples": samples, "truth": truth}
-            rows.append(row | {f"coverage of {key}": hit / sets for key, hit in hits.items()})
-            print(rows[-1], flush=True)
-    return rows
+            yield {"law": name, "samples": samples}, prepared
 
 
-def clustering(activations: torch.Tensor) -> float:
-    return selfsim.topology(selfsim.FeatureNetwork(activations), quantile=0.1).clustering
+@functools.lru_cache(maxsize=2000)
+def _topology(data: bytes, samples: int) -> selfsim.Topology:
+    activations = torch.frombuffer(bytearray(data), dtype=torch.float32).reshape(samples, -1)
+    return selfsim.topology(selfsim.FeatureNetwork(activations), quantile=0.1)
 
 
-def statistics_part(sets: int) -> list[dict]:
-    """Coverage of `samples_interval` for the other statistics, at 160 samples."""
-    statistics = {
-        "spectrum exponent": selfsim.spectrum_exponent,
-        "correlation dimension": selfsim.correlation_dimension,
-        "TwoNN": selfsim.two_nn,
-        "clustering": clustering,
-    }
-    rows = []
-    for key, statistic in statistics.items():
-        for name in ("independent", "five causes"):
-            truth = np.mean([float(statistic(law(name, 160, 10**6 + k))) for k in range(600)])
-            found = [samples_interval(statistic, law(name, 160, seed), draws=30, seed=seed) for seed in range(sets)]
-            held = np.mean([interval.low <= truth <= interval.high for interval in found])
-            rows.append({"statistic": key, "law": name, "samples": 160, "truth": truth, "coverage": held})
-            print(rows[-1], flush=True)
-    return rows
+def of_graph(name: str):
+    """A statistic of the graph of the shortest tenth of the edges; all of them are computed at the first."""
+    return lambda x: getattr(_topology(x.numpy().tobytes(), len(x)), name)
 
 
-def formulas_part(sets: int) -> list[dict]:
-    """Coverage of the intervals by formula, whose laws are cheap to draw: 20 times as many sets."""
-    rng, sets = np.random.default_rng(0), 20 * sets
+def largest_part(x: torch.Tensor) -> nx.Graph:
+    graph = selfsim.FeatureNetwork(x).to_networkx(neighbours=6)
+    return graph.subgraph(max(nx.connected_components(graph), key=len))
 
-    def means(n):
+
+STATISTICS = {
+    "spectrum exponent": (selfsim.spectrum_exponent, "halves"),
+    "correlation dimension": (selfsim.correlation_dimension, "pairs"),
+    "TwoNN": (selfsim.two_nn, "splits"),
+    "clustering": (of_graph("clustering"), "halves"),
+    "path length": (of_graph("path_length"), "halves"),
+    "assortativity": (of_graph("assortativity"), "halves"),
+    "modularity": (of_graph("modularity"), "halves"),
+    "sigma": (lambda x: selfsim.small_world_sigma(largest_part(x), swaps=10, draws=5), "halves"),
+    "omega": (lambda x: selfsim.small_world_omega(largest_part(x), draws=5), "halves"),
+}
+
+
+def statistics_rows():
+    """Coverage of `samples_interval` for the other statistics, each by the method that its card names."""
+
+    def prepared(row):
+        statistic, method = STATISTICS[row["statistic"]]
+        if "truth" not in row:
+            row["truth"] = truth(statistic, row["law"], SAMPLES, 600)
+
+        def simulate(seed):
+            interval = samples_interval(statistic, law(row["law"], SAMPLES, seed), draws=30, seed=seed, method=method)
+            return {"coverage": interval.low <= row["truth"] <= interval.high}
+
+        return simulate
+
+    for key, (_, method) in STATISTICS.items():
+        for name in LAWS[: 3 if key in ("correlation dimension", "TwoNN") else 2]:
+            yield {"statistic": key, "method": method, "law": name}, prepared
+
+
+def formulas_rows():
+    """Coverage of the intervals by formula."""
+
+    def means(n, rng):
         interval = selfsim.mean_interval(rng.normal(5, 2, n))
         return interval.low <= 5 <= interval.high
 
-    def exponents(n, searched):
+    def exponents(n, searched, rng):
         values = rng.pareto(1.5, n) + 1
         fit = power_law(values) if searched else None
         interval = fit.interval if searched else exponent_interval(1 + 1 / np.log(values).mean(), n)
         return interval.low <= 2.5 <= interval.high
 
-    def ranks(n, correlation):
+    def ranks(n, correlation, rng):
         x = rng.normal(size=n)
         y = correlation * x + math.sqrt(1 - correlation**2) * rng.normal(size=n)
         interval = selfsim.rank_correlation(x, y)
         return interval.low <= 6 / math.pi * math.asin(correlation / 2) <= interval.high
 
     cases = {
-        ("mean_interval, paired_difference", "normal, 3 values"): lambda: means(3),
-        ("mean_interval, paired_difference", "normal, 10 values"): lambda: means(10),
-        ("exponent_interval", "power law, 100 values, start known"): lambda: exponents(100, False),
-        ("exponent_interval", "power law, 100 values, start searched"): lambda: exponents(100, True),
-        ("rank_correlation", "10 pairs, none"): lambda: ranks(10, 0.0),
-        ("rank_correlation", "10 pairs, correlation 0.6"): lambda: ranks(10, 0.6),
+        ("mean_interval, paired_difference", "normal, 3 values"): (means, 3),
+        ("mean_interval, paired_difference", "normal, 10 values"): (means, 10),
+        ("exponent_interval", "power law, 100 values, start known"): (exponents, 100, False),
+        ("exponent_interval", "power law, 100 values, start searched"): (exponents, 100, True),
+        ("rank_correlation", "10 pairs, none"): (ranks, 10, 0.0),
+        ("rank_correlation", "10 pairs, correlation 0.6"): (ranks, 10, 0.6),
     }
-    rows = []
-    for (interval, name), case in cases.items():
-        rows.append({"interval": interval, "law": name, "coverage": np.mean([case() for _ in range(sets)])})
-        print(rows[-1], flush=True)
-    return rows
+    for (interval, name), (case, *values) in cases.items():
+
+        def prepared(row, case=case, values=values):
+            return lambda seed: {"coverage": case(*values, np.random.default_rng(seed))}
+
+        yield {"interval": interval, "law": name}, prepared
 
 
-def tests_part(sets: int) -> list[dict]:
+def tests_rows():
     """How often p is at most 0.05 where the null model is true, with 39 draws."""
 
     def skewed(seed):  # independent neurons, none of them Gauss
         return law("independent", 128, seed).abs() ** 1.5
 
-    cases = {
-        ("SS rate", "gauss"): (ss_rate, lambda seed: law("independent", 128, seed)),
-        ("SS rate", "shuffled"): (ss_rate, skewed),
-        ("SS rate", "gauss-covariance"): (ss_rate, lambda seed: law("five causes", 128, seed)),
-        ("correlation dimension", "shuffled"): (selfsim.correlation_dimension, skewed),
-        ("spectrum exponent", "shuffled"): (selfsim.spectrum_exponent, skewed),
-        ("correlation dimension", "gauss-covariance"): (
-            selfsim.correlation_dimension,
-            lambda seed: law("five causes", 128, seed),
-        ),
+    made = {
+        "gauss": lambda seed: law("independent", 128, seed),
+        "shuffled": skewed,
+        "gauss-covariance": lambda seed: law("five causes", 128, seed),
     }
-    rows = []
-    for (key, null), (statistic, made) in cases.items():
-        p = []
-        for seed in range(sets):
-            x = made(seed)
-            band = selfsim.null_band(statistic, x, null=null, draws=39, seed=1000 * seed)
-            p.append(band.p_value(float(statistic(x))))
-        rows.append({"statistic": key, "null": null, "rejected": np.mean(np.array(p) <= 0.05)})
-        print(rows[-1], flush=True)
-    p = []
-    for seed in range(sets):
-        graph = nx.gnm_random_graph(60, 180, seed=seed)
-        band = selfsim.null_band(
-            nx.transitivity, null=lambda k, graph=graph: selfsim.rewired(graph, seed=k), draws=39, seed=1000 * seed
-        )
-        p.append(band.p_value(nx.transitivity(graph)))
-    rows.append({"statistic": "transitivity", "null": "rewired", "rejected": np.mean(np.array(p) <= 0.05)})
-    print(rows[-1], flush=True)
-    return rows
+    statistics = {
+        "SS rate": ss_rate,
+        "correlation dimension": selfsim.correlation_dimension,
+        "spectrum exponent": selfsim.spectrum_exponent,
+    }
+
+    def prepared(row):
+        def simulate(seed):
+            if row["null"] == "rewired":
+                x, statistic = nx.gnm_random_graph(60, 180, seed=seed), nx.transitivity
+                null = {"null": lambda k: selfsim.rewired(x, seed=k)}
+            else:
+                x, statistic = made[row["null"]](seed), statistics[row["statistic"]]
+                null = {"activations": x, "null": row["null"]}
+            band = selfsim.null_band(statistic, draws=39, seed=1000 * seed, **null)
+            return {"rejected": band.p_value(float(statistic(x))) <= 0.05}
+
+        return simulate
+
+    for key, null in (
+        ("SS rate", "gauss"),
+        ("SS rate", "shuffled"),
+        ("SS rate", "gauss-covariance"),
+        ("correlation dimension", "shuffled"),
+        ("spectrum exponent", "shuffled"),
+        ("correlation dimension", "gauss-covariance"),
+        ("transitivity", "rewired"),
+    ):
+        yield {"statistic": key, "null": null}, prepared
 
 
-PARTS = {"rate": rate_part, "statistics": statistics_part, "formulas": formulas_part, "tests": tests_part}
-KEYS = {"rate": "rows"}  # where each part lies in the file
+PARTS = {"rows": rate_rows, "statistics": statistics_rows, "formulas": formulas_rows, "tests": tests_rows}
+
+
+def advance(row: dict, simulate: Simulation, sets: int, seconds: float) -> None:
+    """Simulate more sets, up to so many or for so long, and bring the row's shares up to date."""
+    started, done = time.monotonic(), row.get("sets", 0)
+    while row.get("sets", 0) < sets and time.monotonic() - started < seconds:
+        counted = simulate(row.get("sets", 0))
+        row["sets"] = row.get("sets", 0) + 1
+        for key, held in counted.items():
+            row[key] = row.get(key, 0.0) + (bool(held) - row.get(key, 0.0)) / row["sets"]
+    for key in [key for key in row if key.startswith(("coverage", "rejected"))]:
+        row[key] = round(row[key] * row["sets"]) / row["sets"]
+    # Half of the width of a 95 % interval for the share, were it what it should be.
+    share = 0.05 if "rejected" in row else LEVEL
+    row["uncertainty"] = 1.96 * math.sqrt(share * (1 - share) / row["sets"])
+    print(f"+{row['sets'] - done}", json.dumps(row), flush=True)
+
+
+def verdict(share: float, uncertainty: float, goal: tuple[float, float]) -> str:
+    """Whether a share reaches its goal; "open" where it does not, but its uncertainty does."""
+    if goal[0] <= share <= goal[1]:
+        return "reached"
+    return "open" if goal[0] - uncertainty <= share <= goal[1] + uncertainty else "missed"
+
+
+def tables(result: dict) -> list[str]:
+    """The tables of the book's pages."""
+    rate = ["| activations | samples | random halves | plain bootstrap | sets |", "|---|---|---|---|---|"]
+    for row in result["rows"]:
+        shares = f"{row['coverage of halves']:.3f} | {row['coverage of bootstrap']:.3f}"
+        rate.append(f"| {row['law']} | {row['samples']} | {shares} | {row['sets']:,} |")
+    coverage = ["| interval | law | held the truth | sets | goal |", "|---|---|---|---|---|"]
+    for row in [*result["statistics"], *result["formulas"]]:
+        name = f"`{row.get('interval', 'samples_interval')}`".replace(", ", "`, `")
+        if "statistic" in row:
+            name += f", {row['statistic']}, by {row['method']}"
+        coverage.append(f"| {name} | {row['law']} | {_judged(row['coverage'], row, (0.93, 0.97))} |")
+    rejected = ["| statistic | null model | rejected | sets | goal |", "|---|---|---|---|---|"]
+    for row in result["tests"]:
+        rejected.append(f"| {row['statistic']} | {row['null']} | {_judged(row['rejected'], row, (0.035, 0.065))} |")
+    return ["\n".join(lines) for lines in (rate, coverage, rejected)]
+
+
+def _judged(share: float, row: dict, goal: tuple[float, float]) -> str:
+    return f"{share:.3f} ± {row['uncertainty']:.3f} | {row['sets']:,} | {verdict(share, row['uncertainty'], goal)}"
+
+
+def with_tables(page: str, result: dict) -> str:
+    """A page with its tables replaced: those that begin as one of ours."""
+    for table in tables(result):
+        page = re.sub(rf"(?ms)^{re.escape(table.splitlines()[0])}.*?(?=\n\n)", table, page)
+    return page
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=400)
+    parser.add_argument("--sets", type=int, default=2000, help="of each row; four times as many for the formulas")
+    parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--part", choices=PARTS, help="only this part; the others stay as they are in the file")
+    parser.add_argument("--pages", action="store_true", help="only write the tables of the pages")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/coverage.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    parts = [arguments.part] if arguments.part else PARTS
-    made = {KEYS.get(part, part): PARTS[part](arguments.sets) for part in parts}
-    result = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    result |= {"neurons": NEURONS, "level": 0.95} | made
-    result["sets"] = result.get("sets", {}) | dict.fromkeys(made, arguments.sets)
-    result["environment"] = environment_facts()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
+    if arguments.pages:
+        for page in (Path("book/statistics.md"), Path("book/ss-rate.md")):
+            page.write_text(with_tables(page.read_text(encoding="utf-8"), result), encoding="utf-8")
+        return
+    ends = time.monotonic() + 60 * arguments.minutes
+    waiting = []
+    for part in [arguments.part] if arguments.part else PARTS:
+        rows = []
+        for fresh, prepared in PARTS[part]():
+            known = (row for row in result.get(part, []) if fresh.items() <= row.items())
+            rows.append(next(known, fresh))
+            waiting.append((rows[-1], prepared, arguments.sets * (4 if part == "formulas" else 1)))
+        result[part] = rows
+    while waiting and time.monotonic() < ends:
+        for row, prepared, sets in waiting:
+            if row.get("sets", 0) < sets and time.monotonic() < ends:
+                advance(row, prepared(row), sets, TURN)
+                written = result | {"neurons": NEURONS, "samples": SAMPLES, "level": LEVEL}
+                written["environment"] = environment_facts()
+                arguments.output.parent.mkdir(parents=True, exist_ok=True)
+                arguments.output.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        waiting = [(row, prepared, sets) for row, prepared, sets in waiting if row.get("sets", 0) < sets]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The book's table of statistics: what each is invariant to, verified in both directions."""
+"""The book's tables of statistics: what each is invariant to, verified in both directions, and what was simulated."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 import torch
 
 import selfsim
+from benchmarks.intervals import tables, verdict
+
+ROOT = Path(__file__).parents[2]
 
 
 def graph(x: torch.Tensor) -> nx.Graph:
@@ -30,7 +34,13 @@ STATISTICS = {
     "spectrum exponent": selfsim.spectrum_exponent,
     "correlation dimension": selfsim.correlation_dimension,
     "TwoNN": selfsim.two_nn,
+    "weight exponent": lambda x: selfsim.weight_exponents({"weight": x})["weight"],
+    "density": of_topology("density"),
+    "components": lambda x: selfsim.topology(selfsim.FeatureNetwork(x), neighbours=1).components,
+    "degree spread": of_topology("degree_spread"),
+    "largest degree": of_topology("largest_degree"),
     "clustering": of_topology("clustering"),
+    "transitivity": of_topology("transitivity"),
     "path length": of_topology("path_length"),
     "assortativity": of_topology("assortativity"),
     "modularity": of_topology("modularity"),
@@ -65,7 +75,7 @@ CHANGES = {
 
 
 def book_table() -> dict[str, dict[str, bool]]:
-    text = (Path(__file__).parents[2] / "book" / "statistics.md").read_text(encoding="utf-8")
+    text = (ROOT / "book" / "statistics.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in re.search(r"(?ms)^\| statistic \| order.*?(?=\n\n)", text).group().splitlines()
@@ -90,6 +100,18 @@ def test_number_of_samples(name, stays):
     draws = [torch.randn(400, 64, generator=torch.Generator().manual_seed(seed)) for seed in range(20)]
     few, many = ([float(STATISTICS[name](x[:samples])) for x in draws] for samples in (60, 400))
     assert (abs(np.mean(few) / np.mean(many) - 1) < 0.1) == stays
+
+
+def test_the_pages_have_the_tables_of_the_simulation():
+    result = json.loads((ROOT / "results" / "benchmarks" / "coverage.json").read_text(encoding="utf-8"))
+    pages = [(ROOT / "book" / f"{name}.md").read_text(encoding="utf-8") for name in ("ss-rate", "statistics")]
+    assert [sum(f"\n{table}\n\n" in page for page in pages) for table in tables(result)] == [1, 1, 1]
+    assert all(row["sets"] > 0 for part in ("rows", "statistics", "formulas", "tests") for row in result[part])
+
+
+def test_verdicts_of_shares():
+    shares = {0.95: "reached", 0.93: "reached", 0.92: "open", 0.98: "open", 0.90: "missed", 1.0: "missed"}
+    assert {share: verdict(share, 0.02, (0.93, 0.97)) for share in shares} == shares
 
 
 def test_the_books_table_is_complete():
