@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx import addnodes
@@ -71,13 +72,14 @@ def provenance(notebook: dict) -> dict[str, str]:
 def launch_buttons(app, pagename, templatename, context, doctree):
     """At the foot of a published chapter that runs by itself: open it on Binder or on Colab."""
     page = Path(app.srcdir, f"{pagename}.ipynb")
-    options = app.config.html_theme_options
-    address = options.get("repository_url") or ""
+    # Not from the theme's options: what _config.yml gives under html_theme_options takes the place of all others.
+    repository = yaml.safe_load(Path(app.srcdir, "_config.yml").read_text(encoding="utf-8")).get("repository") or {}
+    address = repository.get("url") or ""
     on_github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git|/)?", address)
     # A chapter that can install the package was given the address when it was published.
     if not on_github or not page.is_file() or json.dumps(f'repository = "{address}"')[1:-1] not in page.read_text():
         return
-    project, branch = on_github[1], options.get("repository_branch") or "main"
+    project, branch = on_github[1], repository.get("branch") or "main"
     places = {
         "Binder (CPU)": f"https://mybinder.org/v2/gh/{project}/{branch}?urlpath=lab/tree/{pagename}.ipynb",
         "Colab": f"https://colab.research.google.com/github/{project}/blob/{branch}/{pagename}.ipynb",

@@ -18,10 +18,9 @@ def foot(folder, *, address, installs_from, page="book/chapters/one"):
     source = f'    repository = "{installs_from}"\n    %pip install x'
     notebook = {"cells": [{"cell_type": "code", "source": [source], "metadata": {"tags": ["install"]}}]}
     (folder / "book" / "chapters" / "one.ipynb").write_text(json.dumps(notebook))
-    options = {"repository_url": address, "repository_branch": "main"}
-    app = SimpleNamespace(srcdir=folder, config=SimpleNamespace(html_theme_options=options))
+    (folder / "_config.yml").write_text(f"repository: {{url: '{address}', branch: main}}\n")
     context = {"body": "text"}
-    chapters.launch_buttons(app, page, "page.html", context, None)
+    chapters.launch_buttons(SimpleNamespace(srcdir=folder), page, "page.html", context, None)
     return context["body"].removeprefix("text")
 
 
