@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from ..boxes.hops import all_pairs_hops
-from ..uncertainty import Estimate, check_whole
+from ..uncertainty import Estimate, Interval, check_whole, mean_interval
 from .rewiring import rewired_adjacency, undirected
 
 _STEPS = 24
@@ -32,12 +32,24 @@ class SmallWorld(Estimate):
     reference_clustering, reference_path_length : ndarray, shape (draws,)
         Of the graphs that it is held against: for sigma both of random ones, for omega the clustering of lattices
         and the path length of random ones.
+    by_draw : ndarray, shape (draws,)
+        The coefficient against each random graph alone, to first order; their mean is `value`.
     """
 
     clustering: float = math.nan
     path_length: float = math.nan
     reference_clustering: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False)
     reference_path_length: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False)
+    by_draw: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval for the mean over all random graphs of these degrees; `ValueError` where not estimable.
+
+        The graph itself is taken as given, and for omega so is C_lattice, a maximum.
+        """
+        float(self)
+        return mean_interval(self.by_draw, of="mean over all random graphs of these degrees")
 
 
 def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, seed: int = 0) -> SmallWorld:
@@ -91,9 +103,10 @@ def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, see
     )
     if not parts["reference_clustering"].any():
         return SmallWorld(value=math.nan, reason=f"none of {draws} random graphs has a triangle", **parts)
-    clustering = parts["clustering"] / parts["reference_clustering"].mean()
-    paths = parts["path_length"] / parts["reference_path_length"].mean()
-    return SmallWorld(value=float(clustering / paths), **parts)
+    clusterings, lengths = (parts[f"reference_{name}"] for name in ("clustering", "path_length"))
+    value = float(parts["clustering"] / clusterings.mean() / (parts["path_length"] / lengths.mean()))
+    by_draw = value * (1 + lengths / lengths.mean() - clusterings / clusterings.mean())
+    return SmallWorld(value=value, by_draw=by_draw, **parts)
 
 
 def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed: int = 0) -> SmallWorld:
@@ -151,8 +164,8 @@ def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed:
     lattice = max(parts["clustering"], parts["reference_clustering"].max())
     if lattice == 0:
         return SmallWorld(value=math.nan, reason="neither the graph nor a lattice has a triangle", **parts)
-    paths = parts["reference_path_length"].mean() / parts["path_length"]
-    return SmallWorld(value=float(paths - parts["clustering"] / lattice), **parts)
+    by_draw = parts["reference_path_length"] / parts["path_length"] - parts["clustering"] / lattice
+    return SmallWorld(value=float(by_draw.mean()), by_draw=by_draw, **parts)
 
 
 def _checked(graph: nx.Graph, swaps: int, draws: int, seed: int) -> tuple[sparse.csr_array, str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
 
 import selfsim
 from selfsim.measure.null_models import NullBand
-from selfsim.measure.spectrum import spectrum
+from selfsim.measure.spectrum import power_law, spectrum
 from selfsim.measure.topology import Topology
 from selfsim.uncertainty import Estimate, Interval
 
@@ -196,6 +197,78 @@ def test_hard_but_good(function, kind):
             FUNCTIONS[function](HARD[kind])
         return
     check(FUNCTIONS[function](HARD[kind]))
+
+
+GRAPHS = {
+    "no edges": nx.empty_graph(5),
+    "one node": nx.empty_graph(1),
+    "one edge": nx.path_graph(2),
+    "a loop": nx.Graph([(0, 0)]),
+    "two parts": nx.disjoint_union(nx.cycle_graph(5), nx.complete_graph(4)),
+    "star": nx.star_graph(8),
+    "ring": nx.cycle_graph(9),
+    "complete": nx.complete_graph(7),
+}
+OF_GRAPHS = {
+    "topology": selfsim.topology,
+    "sigma": lambda graph: selfsim.small_world_sigma(graph, draws=2),
+    "omega": lambda graph: selfsim.small_world_omega(graph, draws=2),
+    "topology of the rewired": lambda graph: selfsim.topology(selfsim.rewired(graph)),
+}
+
+
+@pytest.mark.parametrize("function", OF_GRAPHS)
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_graphs_with_little_in_them(function, kind):
+    check(OF_GRAPHS[function](GRAPHS[kind]))
+
+
+@pytest.mark.parametrize("function", [*OF_GRAPHS.values(), selfsim.rewired], ids=[*OF_GRAPHS, "rewired"])
+@pytest.mark.parametrize("graph", [None, [(0, 1)], np.eye(3), nx.DiGraph([(0, 1)]), nx.MultiGraph([(0, 1)])])
+def test_no_graphs(function, graph):
+    with pytest.raises(TypeError, match="^graph: got"):
+        function(graph)
+
+
+VALUES = {
+    "none": np.zeros(0),
+    "zeros": np.zeros(100),
+    "negative": -np.ones(100),
+    "too few": np.arange(49.0),
+    "equal": np.full(100, 3.0),
+    "two different": np.repeat([1.0, 2.0], 50),
+    "tiny and huge": np.geomspace(1e-300, 1e300, 100),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_without_a_power_law(kind):
+    found = power_law(VALUES[kind])
+    check(found)
+    assert found.estimable == (kind in ("two different", "tiny and huge"))
+
+
+@pytest.mark.parametrize("values", [np.full(100, math.nan), np.array([1.0, math.inf]), np.ones((60, 2)), 3.0])
+def test_no_values(values):
+    with pytest.raises(ValueError, match="^values: got shape"):
+        power_law(values)
+
+
+@pytest.mark.parametrize("weights", [None, [some()], {"weight": [1.0]}, some()])
+def test_no_weights(weights):
+    with pytest.raises(TypeError, match="^weights: got"):
+        selfsim.weight_exponents(weights)
+
+
+@pytest.mark.parametrize("kind", ["NaN", "Inf"])
+def test_weights_that_are_no_numbers(kind):
+    with pytest.raises(ValueError, match=r"^weights\['head'\]: got 1 values that are NaN or Inf"):
+        selfsim.weight_exponents({"head": BAD[kind][0]})
+
+
+@pytest.mark.parametrize("kind", EQUAL)
+def test_weights_without_a_spectrum(kind):
+    assert selfsim.weight_exponents({"head": EQUAL[kind]})["head"].reason
 
 
 RATES = {

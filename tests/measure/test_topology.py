@@ -172,6 +172,24 @@ def test_coefficients_from_their_parts(name):
     assert omega.value == pytest.approx(paths - omega.clustering / lattice)
 
 
+def test_intervals_over_random_graphs_hold_the_mean_over_many():
+    graph = GRAPHS["karate"]
+    for coefficient in (small_world_sigma, small_world_omega):
+        many = coefficient(graph, swaps=5, draws=400, seed=1)
+        assert many.by_draw.mean() == pytest.approx(many.value)
+        # The lattice is taken as given: the same for all.
+        shift = 0.0 if coefficient is small_world_sigma else many.clustering / many.reference_clustering.max()
+        held = 0
+        for seed in range(60):
+            few = coefficient(graph, swaps=5, draws=8, seed=100 + seed)
+            lattice = max(few.clustering, few.reference_clustering.max())
+            moved = 0.0 if coefficient is small_world_sigma else few.clustering / lattice - shift
+            held += few.interval.low + moved <= many.value <= few.interval.high + moved
+        assert held >= 52
+    with pytest.raises(ValueError, match="not estimable"):
+        _ = small_world_sigma(nx.path_graph(2)).interval
+
+
 def networkx_reference(graph: nx.Graph, kind: str, draws: int) -> np.ndarray:
     """Clustering and path length of networkx's references, with its slow test for connectedness done by a search."""
     from networkx.algorithms import smallworld
