@@ -19,7 +19,9 @@ from selfsim.publish.contents import PAGE_SUFFIXES, toc_pages, with_pages
 from selfsim.publish.parameters import read_notebook
 from selfsim.publish.plain_yaml import read_yaml
 from selfsim.publish.run_list import RunList
+from selfsim.publish.runner import page_facts
 
+OWN_LIST = Path("notebooks") / "runs.yml"
 _CHAPTERS = "book/chapters/"
 # The figure of a published chapter that the README shows: kept as a picture beside the book's others.
 FRONT_FIGURE = "mlp-rates"
@@ -31,11 +33,35 @@ class RenderError(RuntimeError):
     """The book could not be rendered; the message holds the warnings and errors."""
 
 
+def find_project() -> Path:
+    """Return the folder that holds the book's sources: this one, or the clone that the package is installed from."""
+    for folder in (Path(), Path(__file__).parents[2]):
+        if (folder / "_toc.yml").is_file() and (folder / "book").is_dir():
+            return folder
+    raise FileNotFoundError(f"{Path.cwd()}: there is no _toc.yml; run this in a clone of the project")
+
+
 def is_own_list(root: str | Path, runs: str | Path) -> bool:
-    """Return whether `runs` is the run list of the project at `root`; ``FileNotFoundError`` if that is none."""
-    if not (Path(root) / "_toc.yml").is_file():
-        raise FileNotFoundError(f"{Path(root).absolute()}: there is no _toc.yml; run this in the project's root")
-    return Path(runs).resolve() == (Path(root) / "notebooks" / "runs.yml").resolve()
+    """Return whether `runs` is the run list of the project at `root`."""
+    return Path(runs).resolve() == (Path(root) / OWN_LIST).resolve()
+
+
+def expected_minutes(root: str | Path, run_list: RunList, jobs: int) -> float | None:
+    """Return how long a run list should take: by its preset, or by the project's own chapters of the same notebooks.
+
+    None where neither tells.
+    """
+    if run_list.minutes is not None:
+        return run_list.minutes
+    took: dict[Path, list[float]] = {}
+    own = Path(root) / OWN_LIST
+    for name, chapter in read_yaml(own)["chapters"].items() if own.is_file() else ():
+        if seconds := page_facts(Path(root) / _CHAPTERS / f"{name}.ipynb").get("seconds"):
+            took.setdefault((own.parent / chapter["notebook"]).resolve(), []).append(seconds)
+    notebooks = [chapter.notebook.resolve() for chapter in run_list.chapters]
+    if not set(notebooks) <= set(took):
+        return None
+    return sum(sum(took[path]) / len(took[path]) for path in notebooks) / 60 / min(jobs, len(notebooks))
 
 
 def check_toc(root: str | Path, run_list: RunList) -> None:

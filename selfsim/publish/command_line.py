@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     told = "execute the notebooks of a run list and render them as a book"
-    book = commands.add_parser("book", help=told, description=f"In the project's root: {told}.")
+    book = commands.add_parser("book", help=told, description=f"{told}.".capitalize())
     add = book.add_argument
     add("runs", nargs="?", type=Path, default=_OWN_LIST, metavar="RUNS_YML", help="a run list (%(default)s)")
     add("--preset", default="quick", help="one of the run list's presets (%(default)s)")
@@ -79,11 +79,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _book(arguments: argparse.Namespace) -> int:
     _check_extras(*_NEEDED)
-    from selfsim.publish.book import RenderError, assemble, check_toc, is_own_list, publish, render
+    from selfsim.publish.book import RenderError, assemble, check_toc, find_project, is_own_list, publish, render
     from selfsim.publish.runner import ChapterError, execute, own_runs
 
-    root = Path.cwd()
     try:
+        root = find_project()
         own = is_own_list(root, arguments.runs)
         # Another list may have a preset of the same name.
         folder = arguments.build_dir / (arguments.preset if own else f"{arguments.runs.stem}-{arguments.preset}")
@@ -97,7 +97,7 @@ def _book(arguments: argparse.Namespace) -> int:
     if arguments.publish and not own:
         raise UsageError(f"--publish: only {_OWN_LIST} can be published; got {arguments.runs}")
     result = folder / "chapters" if arguments.no_render else folder / "html" / "index.html"
-    _announce(run_list, arguments.jobs or run_list.jobs, result)
+    _announce(root, run_list, arguments.jobs or run_list.jobs, result)
     try:
         own_runs(folder / "runs")
         executed = execute(run_list, folder / "chapters", jobs=arguments.jobs)
@@ -133,11 +133,18 @@ def _read(arguments: argparse.Namespace, defaults: dict[str, Any]) -> Any:
     return read_run_list(arguments.runs, arguments.preset, overrides, **chosen) if overrides else run_list
 
 
-def _announce(run_list: Any, jobs: int, result: Path) -> None:
+def _announce(root: Path, run_list: Any, jobs: int, result: Path) -> None:
+    from selfsim.publish.book import expected_minutes
+
     names = ", ".join(chapter.name for chapter in run_list.chapters)
     about = f" ({run_list.description})" if run_list.description else ""
     _say(f"Making {len(run_list.chapters)} chapter(s) of the preset {run_list.preset!r}{about}: {names}")
-    time = f", about {run_list.minutes:g} min on 2 cores" if run_list.minutes is not None else ""
+    minutes = expected_minutes(root, run_list, jobs)
+    time = ", for a time that is not known: the preset names no minutes" if minutes is None else ""
+    if minutes is not None:
+        time = f", about {minutes:.2g} min on 2 cores"
+        if run_list.minutes is None:
+            time += " if they have the sizes of the project's own chapters"
     disk = f", about {run_list.disk} of disk" if run_list.disk else ""
     _say(f"{jobs} at a time{time}{disk}; chapters made before are kept")
     _say(f"Result: {result}")

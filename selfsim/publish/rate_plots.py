@@ -80,7 +80,7 @@ def _draw_set(axes: Axes, name: str, activations: Tensor) -> None:
         axes.set_aspect("equal", adjustable="datalim")
     dimension = KNOWN_DIMENSIONS.get(name)
     title = name if dimension is None else f"{name}: dimension {dimension:.3g}"
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=9)
     axes.set_axis_off()
 
 

@@ -168,10 +168,19 @@ def _chapter(folder: Path, name: str, own: dict, preset: dict, shared: dict, ove
         values = lowest | chapter.get("parameters", {}) | fitting | preset.get("chapters", {}).get(name, {})
         values |= {key: value for key, value in overrides.items() if key in known}
         parameters = check_parameters(notebook, values)
+        title = chapter.get("title") or _title(name, own, parameters)
     except ValueError as error:
         raise ValueError(f"chapter {name!r}: {error}") from error
     after = tuple(other for other in chapter.get("after", ()) if other in own)
-    return Chapter(name, chapter.get("title"), notebook, parameters, chapter.get("intro", "").strip(), after)
+    return Chapter(name, title, notebook, parameters, chapter.get("intro", "").strip(), after)
+
+
+def _title(name: str, own: dict, parameters: Mapping[str, Any]) -> str | None:
+    """None, for the notebook's own title; where several chapters share a notebook, name and own parameters."""
+    if sum(other["notebook"] == own[name]["notebook"] for other in own.values()) < 2:
+        return None
+    told = ", ".join(f"{key} {parameters[key]}" for key in own[name].get("parameters", ()))
+    return name.replace("-", " ").replace("_", " ").capitalize() + (f": {told}" if told else "")
 
 
 def check_table(table: Any, kinds: Mapping[str, Any], where: str) -> None:

@@ -96,10 +96,47 @@ def test_a_chapter_outside_the_contents_is_found_before_anything_starts(project,
     assert not (project / "_build").exists()
 
 
-def test_outside_a_project_it_says_so(tmp_path, monkeypatch, capsys):
+def test_outside_a_project_there_is_a_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("selfsim.publish.book.__file__", str(tmp_path / "lib/selfsim/publish/book.py"))
     assert main(["book"]) == 2
-    assert "run this in the project's root" in capsys.readouterr().err
+    assert "there is no _toc.yml; run this in a clone of the project" in capsys.readouterr().err
+
+
+MINE = """\
+chapters:
+  short_run: {notebook: NOTEBOOK, parameters: {epochs: 1}}
+  long-run: {notebook: NOTEBOOK, parameters: {epochs: 2}}
+  named: {notebook: NOTEBOOK, title: A name of its own}
+presets: {quick: {}}
+"""
+
+
+@pytest.mark.long
+def test_a_readers_own_book_is_made_outside_the_project(project, tmp_path, monkeypatch, capsys):
+    before = {p: p.stat().st_mtime_ns for p in project.rglob("*")}
+    mine = tmp_path / "elsewhere"
+    mine.mkdir()
+    monkeypatch.chdir(mine)
+    monkeypatch.setattr("selfsim.publish.book.__file__", str(project / "selfsim/publish/book.py"))
+    (mine / "my-runs.yml").write_text(MINE.replace("NOTEBOOK", str(project / "notebooks/tiny.ipynb")))
+    assert main(["book", "my-runs.yml"]) == 0
+    said = capsys.readouterr()
+    assert "for a time that is not known: the preset names no minutes" in said.err
+    assert said.out.strip() == "_build/my-runs-quick/html/index.html"
+    assert {p: p.stat().st_mtime_ns for p in project.rglob("*")} == before
+    pages = mine / "_build/my-runs-quick/html/book/chapters"
+    assert sorted(p.stem for p in pages.glob("*.html")) == ["long-run", "named", "short_run"]
+    shown = (pages / "short_run.html").read_text()
+    for title in ("Short run: epochs 1", "Long run: epochs 2", "A name of its own"):
+        assert title in shown  # in the contents at the side
+    # Once the project has a chapter of the same notebook, that one's time is the guess.
+    page = nbformat.read(mine / "_build/my-runs-quick/chapters/named.ipynb", as_version=4)
+    page.metadata["selfsim"]["seconds"] = 120.0
+    (project / "book/chapters").mkdir()
+    nbformat.write(page, project / "book/chapters/one.ipynb")
+    assert main(["book", "my-runs.yml", "--no-render", "--jobs", "1"]) == 0
+    assert "about 6 min on 2 cores if they have the sizes of the project's own" in capsys.readouterr().err
 
 
 def test_missing_extras_name_the_remedy(project, monkeypatch, capsys):
