@@ -52,7 +52,7 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
 
     def add(key: str, claim: str, question: str, verdict: str, table=None, runs=(), **form) -> None:
         effect = _reach(table, **form) if table is not None else ""
-        found[key] = Finding(claim, question, verdict, effect, scale(runs) if effect else "", table)
+        found[key] = Finding(claim, question, verdict, effect, scale(runs, table) if effect else "", table)
 
     def elsewhere(key: str, claim: str, question: str, verdict: str, where: str) -> None:
         found[key] = Finding(claim, question, verdict, where)
@@ -175,16 +175,20 @@ def title(name: str) -> str:
         return name
 
 
-def scale(runs: Sequence[Run]) -> str:
-    """What runs speak for: families, seeds, images, epochs."""
+def scale(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
+    """What runs speak for: their families and seeds, or the comparisons of a table; epochs, images."""
     if not runs:
         return ""
     config = runs[0].config
     families, seeds = {run.config.architecture for run in runs}, {run.config.seed for run in runs}
     images = f"{config.train_images:,} images" if config.train_images else "all images"
     pixels = f"{PIXELS[config.size]} pixels"
-    about = f"{len(families)} families, {len(seeds)} seeds, {config.epochs} epochs"
-    return f"{about}, {images} of {config.dataset}, {pixels}"
+    about = f"{len(families)} families, {len(seeds)} seeds"
+    if table is not None:
+        pairs = sorted(set(table.pairs[table.interval.notna()]))
+        range_ = " to ".join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))
+        about = f"{table.interval.notna().sum()} comparison(s) over {range_} seeds"
+    return f"{about}, {config.epochs} epochs, {images} of {config.dataset}, {pixels}"
 
 
 def _free(runs: Sequence[Run]) -> dict[str, list[Run]]:
