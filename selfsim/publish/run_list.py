@@ -102,7 +102,10 @@ def read_run_list(
         shared = chosen.get("parameters", {}) | dict(overrides or {})
         own = {name: content["chapters"][name] for name in names}
         _check_shared(path.parent, content["chapters"].values(), shared)
-        chapters = (_chapter(path.parent, name, own, chosen, shared, overrides or {}, defaults or {}) for name in names)
+        chapters = (
+            _chapter(path.parent, name, own, content["chapters"], chosen, shared, overrides or {}, defaults or {})
+            for name in names
+        )
         return RunList(
             path=path,
             preset=preset,
@@ -157,7 +160,9 @@ def _check_shared(folder: Path, chapters: Iterable[dict], shared: Mapping[str, A
         check_known(name, sorted(known), name="parameter for all chapters")
 
 
-def _chapter(folder: Path, name: str, own: dict, preset: dict, shared: dict, overrides, defaults) -> Chapter:
+def _chapter(
+    folder: Path, name: str, own: dict, every: dict, preset: dict, shared: dict, overrides, defaults
+) -> Chapter:
     chapter = own[name]
     notebook = folder / chapter["notebook"]
     if not notebook.is_file():
@@ -168,18 +173,18 @@ def _chapter(folder: Path, name: str, own: dict, preset: dict, shared: dict, ove
         values = lowest | chapter.get("parameters", {}) | fitting | preset.get("chapters", {}).get(name, {})
         values |= {key: value for key, value in overrides.items() if key in known}
         parameters = check_parameters(notebook, values)
-        title = chapter.get("title") or _title(name, own, parameters)
+        title = chapter.get("title") or _title(name, every, parameters)
     except ValueError as error:
         raise ValueError(f"chapter {name!r}: {error}") from error
     after = tuple(other for other in chapter.get("after", ()) if other in own)
     return Chapter(name, title, notebook, parameters, chapter.get("intro", "").strip(), after)
 
 
-def _title(name: str, own: dict, parameters: Mapping[str, Any]) -> str | None:
+def _title(name: str, every: dict, parameters: Mapping[str, Any]) -> str | None:
     """None, for the notebook's own title; where several chapters share a notebook, name and own parameters."""
-    if sum(other["notebook"] == own[name]["notebook"] for other in own.values()) < 2:
+    if sum(other.get("notebook") == every[name]["notebook"] for other in every.values()) < 2:
         return None
-    told = ", ".join(f"{key} {parameters[key]}" for key in own[name].get("parameters", ()))
+    told = ", ".join(f"{key} {parameters[key]}" for key in every[name].get("parameters", ()))
     return name.replace("-", " ").replace("_", " ").capitalize() + (f": {told}" if told else "")
 
 

@@ -44,7 +44,12 @@ def test_all_of_a_preset_is_read(written):
     assert (run_list.minutes, run_list.disk) == (4, "100 MB")
     first, second = run_list.chapters
     assert (first.name, first.title, first.intro) == ("first", "The first", "Hello.")
-    assert (second.title, second.intro) == (None, "")
+    # It shares its notebook, has no title, and no parameters of its own; it is called the same without the other.
+    assert (second.title, second.intro) == ("Second", "")
+    assert [c.title for c in read_run_list(written(), "one").chapters] == ["Second"]
+    alone = GOOD.replace("{notebook: sub/tiny.ipynb}", "{notebook: sub/other.ipynb}")
+    write_notebook(first.notebook.with_name("other.ipynb"))
+    assert read_run_list(written(alone), "quick").chapters[1].title is None
     assert first.notebook.is_file()
 
 
