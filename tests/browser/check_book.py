@@ -92,7 +92,15 @@ def served(html: Path) -> Iterator[str]:
         def log_message(self, *_):
             pass
 
+        def do_GET(self):
+            if self.path == "/favicon.ico":  # asked for by the browser, not by the page
+                self.send_response(204)
+                self.end_headers()
+            else:
+                super().do_GET()
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(html)))
+    server.handle_error = lambda *_: None  # a browser hangs up when it likes
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -117,8 +125,7 @@ def _page_faults(context, address: str, name: str, window: str) -> list[str]:
             route.abort()
 
     page.route("**/*", judge)
-    page.goto(address + name)
-    page.wait_for_function("() => !document.querySelector('meta[http-equiv=refresh i]')")  # the first page leads on
+    _arrive(page, address + name)
     # Figures below the window are loaded when they are needed; here all are.
     page.evaluate("() => document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
     page.wait_for_function("() => [...document.images].every((image) => image.complete)")
@@ -129,6 +136,13 @@ def _page_faults(context, address: str, name: str, window: str) -> list[str]:
     faults += _animation_faults(page)
     page.close()
     return faults
+
+
+def _arrive(page, address: str) -> None:
+    """Open a page, and wait for the one that it leads on to, as the first does."""
+    page.goto(address)
+    page.wait_for_function("() => !document.querySelector('meta[http-equiv=refresh i]')")
+    page.wait_for_load_state()
 
 
 def _axe_faults(page, *, contrast: bool, all_else: bool) -> list[str]:
@@ -172,13 +186,12 @@ def _animation_faults(page) -> list[str]:
 def _search_faults(browser, address: str) -> list[str]:
     """What the reader gets who writes into the field at the page's side."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(address)
-    page.wait_for_load_state()
+    _arrive(page, address)
     page.keyboard.press("Control+k")
     page.keyboard.type(SEARCHED)
     page.keyboard.press("Enter")
     try:
-        page.wait_for_selector("#search-results li a", timeout=15_000)
+        page.wait_for_selector("#search-results li a", timeout=60_000)
     except Exception as error:
         return [f"search.html: {SEARCHED!r} is not found: {type(error).__name__}"]
     finally:
