@@ -88,9 +88,16 @@ def half_size(app, doctree):
             image["width"] = f"{width // 2}px"
 
 
+def plain_citations(app, pagename, templatename, context, doctree):
+    """Call no list what holds no items of a list: docutils gives the entries of a bibliography another role."""
+    if "body" in context:
+        context["body"] = context["body"].replace('role="list" class="citation-list"', 'class="citation-list"')
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     app.connect("autodoc-process-docstring", plain_references, priority=400)
     app.connect("config-inited", without_thebe)
     app.connect("doctree-read", half_size)
+    app.connect("html-page-context", plain_citations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
