@@ -17,7 +17,7 @@ FOUNDATION = ["validation", "uncertainty"]
 FIGURES = {"matplotlib", "seaborn", "pandas"}
 HEAVY = {*FIGURES, "timm", "torchvision", "papermill", "jupyter_book", "nbformat", "yaml"}
 # What makes figures and tables out of results; nothing but notebooks imports it.
-RESULTS_SHOWN = {*(PACKAGE / "publish").glob("*plots.py"), *(PACKAGE / "publish").glob("*tables.py")}
+RESULTS_SHOWN = {path for name in ("*plots", "*tables", "study*") for path in (PACKAGE / "publish").glob(f"{name}.py")}
 
 
 def by_path(path: Path) -> str:
