@@ -239,7 +239,8 @@ runner.execute(read_run_list(folder / "runs.yml", "quick"), folder / "out", jobs
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_after_a_kill_no_process_is_left_and_finished_chapters_are_kept(tmp_path, how):
     pids = tmp_path / "pids"
     # Busy without a break for other threads: what ends it must not need its help.

@@ -75,6 +75,7 @@ def finish(folder, *, seconds=6.0, size=1000, value="0.5"):
     (folder / "SHA256SUMS").write_text("")
 
 
+@pytest.mark.long
 def test_a_sweep_survives_deaths_tells_failures_and_keeps_what_is_done(written, tmp_path, capfd):
     grid = written("notebook: mortal.ipynb\ngrid: {name: [kernel, worker, wrong]}")
     kernel, worker, wrong = (cell.name for cell in grid.cells)

@@ -41,6 +41,7 @@ def check(report: dict, *, random: int, stages: int) -> None:
         assert all(name.startswith("checkpoint-") for name in more) and (not more or kill["lost"] == 0)
 
 
+@pytest.mark.long
 def test_some_kills(tmp_path):
     check(killed(tmp_path, random=1, stage_step=30), random=1, stages=4)
 
