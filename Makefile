@@ -28,7 +28,7 @@ help: ## list these targets
 	@echo "The first of them sets up .venv: 1 to 4 minutes, 6 GB of disk with the CUDA builds of PyTorch."
 	@echo "Settings: PYTHON=python3.12, PRESET=quick; UV_TORCH_BACKEND=cpu in the environment leaves CUDA out."
 
-book: say-book $(STAMP) ## execute the notebooks and render the book: 12 minutes, 300 MB
+book: say-book $(STAMP) ## execute the notebooks and render the book: 14 minutes, 300 MB
 	@$(BIN)/selfsim book --preset $(PRESET)
 
 publish: say-publish $(STAMP) ## execute PRESET and copy the checked chapters into book/chapters/
@@ -76,10 +76,10 @@ say-setup:
 	fi
 
 say-book: say-setup
-	@echo "make book ($(PRESET)): the quick preset takes about 12 minutes on 2 cores and 300 MB of disk."
+	@echo "make book ($(PRESET)): the quick preset takes about 14 minutes on 2 cores and 300 MB of disk."
 
 say-publish: say-setup
-	@echo "make publish ($(PRESET)): the quick preset takes about 12 minutes on 2 cores and 300 MB of disk."
+	@echo "make publish ($(PRESET)): the quick preset takes about 14 minutes on 2 cores and 300 MB of disk."
 	@echo "It replaces the chapters in book/chapters/."
 
 say-test: say-setup
