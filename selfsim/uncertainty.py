@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from .validation import check_activations, check_choice
+from .validation import check_activations, check_choice, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,9 +321,3 @@ def check_level(level: float) -> None:
     """Raise ``ValueError`` unless `level` is a share between 0 and 1, neither included."""
     if not isinstance(level, Real) or not 0 < level < 1:
         raise ValueError(f"level: got {level!r}, need a share between 0 and 1, such as 0.95")
-
-
-def check_whole(value: int, *, name: str, least: int) -> None:
-    """Raise ``ValueError`` unless `value` is a whole number, of Python or NumPy, of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}: got {value!r}, need a whole number of at least {least}")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..uncertainty import check_level, check_whole
-from ..validation import check_activations, check_choice
+from ..uncertainty import check_level
+from ..validation import check_activations, check_choice, check_whole
 from .magnitude import in_unit
 
 NULLS = ("gauss", "gauss-covariance", "shuffled")

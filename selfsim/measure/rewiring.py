@@ -11,8 +11,7 @@ from scipy import sparse
 
 from ..boxes.compiled import compiled
 from ..boxes.inputs import as_distances
-from ..uncertainty import check_whole
-from ..validation import check_choice
+from ..validation import check_choice, check_whole
 
 
 def rewired(

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import sparse
 
 from ..boxes.hops import all_pairs_hops
-from ..uncertainty import Estimate, Interval, check_whole, mean_interval
+from ..uncertainty import Estimate, Interval, mean_interval
+from ..validation import check_whole
 from .rewiring import rewired_adjacency, undirected
 
 _STEPS = 24
