@@ -108,8 +108,11 @@ def _book(arguments: argparse.Namespace) -> int:
             # The project's own pages have no faults; those of others are theirs to judge.
             _say(render(folder / "source", folder / "html", strict=own and not left_out))
         if arguments.publish:
-            for path in publish(executed, root):
+            kept = {c.name: c.published for c in run_list.chapters if c.published not in ("", run_list.preset)}
+            for path in publish([path for path in executed if path.stem not in kept], root):
                 _say(f"published {path.relative_to(root)}")
+            for name, preset in kept.items():
+                _say(f"not published: {name}, whose page is made by --preset {preset}")
     except (ChapterError, RenderError, ValueError, RuntimeError, OSError) as error:
         _say(f"selfsim book: {error}")
         return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,9 +32,15 @@ MEASURES = {
 TRAINING = ("untrained", "unconstrained", "constrained")
 
 
-def comparable_runs(folder: str) -> list[Run]:
-    """The finished runs of a folder; ``ValueError`` if there are none, or they are not of one data set and size."""
+def comparable_runs(folder: str, *, constraint: Mapping | None = None) -> list[Run]:
+    """The finished runs of a folder, by family.
+
+    With `constraint` (its options, as in `TrainConfig`), only those without any and those with this one. ``ValueError``
+    if there are none, or they are not of one data set and size.
+    """
     runs = load_runs(folder) if folder else []
+    if constraint is not None:
+        runs = [run for run in runs if run.config.constraint in (None, constraint)]
     if not runs:
         raise ValueError(
             f"runs: got {folder!r}, which holds no finished runs; need the folder of the chapters on architectures, "

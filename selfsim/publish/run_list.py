@@ -19,7 +19,7 @@ from selfsim.publish.plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LIST_KEYS = {"chapters": dict, "presets": dict}
-_CHAPTER_KEYS = {"title": str, "notebook": str, "parameters": dict, "intro": str, "after": list}
+_CHAPTER_KEYS = {"title": str, "notebook": str, "parameters": dict, "intro": str, "after": list, "published": str}
 _PRESET_KEYS = {
     "description": str,
     "jobs": int,
@@ -42,6 +42,7 @@ class Chapter:
     parameters: dict[str, Any]  # checked; those left out keep the notebook's default
     intro: str = ""  # Markdown that is put below the title
     after: tuple[str, ...] = ()  # chapters of the list whose results it reads
+    published: str = ""  # the preset that its published page is made by; empty for any
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dic
         above = list(chapters)[: list(chapters).index(name)]
         for other in chapter.get("after", ()):
             check_known(other, above, name=f"chapter {name!r}: after (chapters above it)")
+        if "published" in chapter:
+            check_known(chapter["published"], presets, name=f"chapter {name!r}: published (a preset)")
     for name, table in presets.items():
         where = f"preset {name!r}"
         check_table(table, _PRESET_KEYS, where)
@@ -177,7 +180,8 @@ def _chapter(
     except ValueError as error:
         raise ValueError(f"chapter {name!r}: {error}") from error
     after = tuple(other for other in chapter.get("after", ()) if other in own)
-    return Chapter(name, title, notebook, parameters, chapter.get("intro", "").strip(), after)
+    intro, published = chapter.get("intro", "").strip(), chapter.get("published", "")
+    return Chapter(name, title, notebook, parameters, intro, after, published)
 
 
 def _title(name: str, every: dict, parameters: Mapping[str, Any]) -> str | None:

@@ -55,6 +55,18 @@ def test_a_book_is_made_checked_and_published(project, capsys):
     assert "book/intro.html: the table of contents names it" in capsys.readouterr().out
 
 
+def test_a_page_is_published_from_its_own_preset_alone(project, capsys):
+    runs = ANNOUNCED.replace("title: Two}", "title: Two, published: large}") + "  large: {only: [two]}\n"
+    (project / "notebooks" / "runs.yml").write_text(runs)
+    published = project / "book" / "chapters"
+    assert main(["book", "--no-render", "--publish"]) == 0
+    assert "not published: two, whose page is made by --preset large" in capsys.readouterr().err
+    assert [path.name for path in published.iterdir()] == ["one.ipynb"]
+    assert main(["book", "--no-render", "--publish", "--preset", "large"]) == 0
+    assert "not published" not in capsys.readouterr().err
+    assert sorted(path.name for path in published.iterdir()) == ["one.ipynb", "two.ipynb"]
+
+
 def test_a_failing_cell_is_told_and_gives_no_page(project, capsys):
     notebook = nbformat.read("notebooks/tiny.ipynb", as_version=4)
     notebook.cells[-1].source = "1 / weight"

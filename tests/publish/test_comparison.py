@@ -141,6 +141,9 @@ def test_where_the_constraint_takes_an_architecture():
 
 def test_runs_that_cannot_be_compared(folder, tmp_path):
     assert len(comparison_tables.comparable_runs(str(folder))) == 8
+    assert len(comparison_tables.comparable_runs(str(folder), constraint={"target": 0.1})) == 8
+    others = comparison_tables.comparable_runs(str(folder), constraint={"target": 0.2})
+    assert [run.config.constraint for run in others] == [None] * 4
     for nothing in ("", str(tmp_path)):
         with pytest.raises(ValueError, match="runs: got .* no finished runs; need the folder"):
             comparison_tables.comparable_runs(nothing)

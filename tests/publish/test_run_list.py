@@ -94,6 +94,13 @@ def test_every_mistake_is_named_with_its_file(written, old, new, message):
     assert "runs.yml" in str(caught.value)
 
 
+def test_a_chapter_may_name_the_preset_of_its_published_page(written):
+    good = GOOD.replace("second: {notebook: sub/tiny.ipynb}", "second: {notebook: sub/tiny.ipynb, published: one}")
+    assert [chapter.published for chapter in read_run_list(written(good), "quick").chapters] == ["", "one"]
+    with pytest.raises(ValueError, match=r"chapter 'second': published \(a preset\): got 'larg', need one of 'quick'"):
+        read_run_list(written(good.replace("published: one", "published: larg")), "quick")
+
+
 def test_unknown_preset_chapter_override_and_missing_file(written, tmp_path):
     path = written()
     with pytest.raises(ValueError, match="preset: got 'quik', need one of 'quick', 'one'; did you mean 'quick'"):
