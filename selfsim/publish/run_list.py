@@ -2,8 +2,8 @@
 
 A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its own, then
 the preset's for all chapters (those that its notebook has), then the preset's for this chapter, then what the caller
-gives; later ones win. A chapter that reads the results of chapters above it names them in ``after``. All is checked
-against the notebooks here, so that nothing starts with a mistake in it.
+gives; later ones win. A chapter that reads the results of chapters above it names them in ``after``, and folders whose
+files it shows in ``reads``. All is checked against the notebooks here, so that nothing starts with a mistake in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from selfsim.publish.plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LIST_KEYS = {"chapters": dict, "presets": dict}
-_CHAPTER_KEYS = {"title": str, "notebook": str, "parameters": dict, "intro": str, "after": list, "published": str}
+_CHAPTER_KEYS = {
+    "title": str,
+    "notebook": str,
+    "parameters": dict,
+    "intro": str,
+    "after": list,
+    "reads": list,
+    "published": str,
+}
 _PRESET_KEYS = {
     "description": str,
     "jobs": int,
@@ -42,6 +50,7 @@ class Chapter:
     parameters: dict[str, Any]  # checked; those left out keep the notebook's default
     intro: str = ""  # Markdown that is put below the title
     after: tuple[str, ...] = ()  # chapters of the list whose results it reads
+    reads: tuple[Path, ...] = ()  # folders whose files it shows; it is made anew when one of them changes
     published: str = ""  # the preset that its published page is made by; empty for any
 
 
@@ -180,8 +189,12 @@ def _chapter(
     except ValueError as error:
         raise ValueError(f"chapter {name!r}: {error}") from error
     after = tuple(other for other in chapter.get("after", ()) if other in own)
+    reads = tuple(folder / place for place in chapter.get("reads", ()))
+    for place in reads:
+        if not place.is_dir():
+            raise FileNotFoundError(f"chapter {name!r}: reads: there is no folder {place}")
     intro, published = chapter.get("intro", "").strip(), chapter.get("published", "")
-    return Chapter(name, title, notebook, parameters, intro, after, published)
+    return Chapter(name, title, notebook, parameters, intro, after, reads, published)
 
 
 def _title(name: str, every: dict, parameters: Mapping[str, Any]) -> str | None:

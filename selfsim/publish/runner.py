@@ -49,8 +49,8 @@ class ChapterError(RuntimeError):
 def execute(run_list: RunList, directory: str | Path, *, jobs: int | None = None, progress: bool = True) -> list[Path]:
     """Execute every chapter of a run list that is not already there.
 
-    A chapter is kept when its notebook, parameters, title, introduction, the chapters that it reads from and the
-    package's own source are the ones it was made from. It waits for the chapters that it reads from. Each chapter
+    A chapter is kept when its notebook, parameters, title, introduction, the chapters and files that it reads from and
+    the package's own source are the ones it was made from. It waits for the chapters that it reads from. Each chapter
     is written under another name and renamed when it is done, so a file of its final name is always whole.
 
     Parameters
@@ -109,15 +109,16 @@ def execute_chapter(chapter: Chapter, page: Path, *, fingerprint: str) -> None:
 def _task(chapter: Chapter, page: Path, fingerprint: str) -> dict[str, Any]:
     # A page from other parameters must not pass for this one if the run ends early.
     page.unlink(missing_ok=True)
-    paths = {"notebook": str(chapter.notebook.absolute()), "page": str(page)}
+    paths = {"notebook": str(chapter.notebook.absolute()), "page": str(page), "reads": [*map(str, chapter.reads)]}
     return asdict(chapter) | paths | {"fingerprint": fingerprint}
 
 
 def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
-    """Return the sha256 of all that decides what a chapter shows: cells, parameters, title, package, others' prints."""
+    """Return the sha256 of all that decides what a chapter shows: cells, parameters, package, files, others' prints."""
     cells = read_notebook(chapter.notebook).cells
     shown = [[cell.cell_type, cell.source, *map(cell.metadata.get, ("tags", "mystnb"))] for cell in cells]
-    parts = [shown, chapter.parameters, chapter.title, chapter.intro, package_digest(), *after]
+    files = [_digest(folder, "*") for folder in chapter.reads]
+    parts = [shown, chapter.parameters, chapter.title, chapter.intro, package_digest(), *files, *after]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -137,10 +138,13 @@ def own_runs(folder: str | Path) -> Path:
 
 def package_digest(package: Path | None = None) -> str:
     """Return the sha256 of the names and texts of a package's ``.py`` files; by default of this package."""
-    package = package or Path(__file__).parents[1]
+    return _digest(package or Path(__file__).parents[1], "*.py")
+
+
+def _digest(folder: Path, names: str) -> str:
     digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in sorted(place for place in folder.rglob(names) if place.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -94,6 +94,13 @@ def test_every_mistake_is_named_with_its_file(written, old, new, message):
     assert "runs.yml" in str(caught.value)
 
 
+def test_a_chapter_may_name_folders_that_it_reads(written, tmp_path):
+    good = GOOD.replace("second: {notebook: sub/tiny.ipynb}", "second: {notebook: sub/tiny.ipynb, reads: [sub]}")
+    assert [chapter.reads for chapter in read_run_list(written(good), "quick").chapters] == [(), (tmp_path / "sub",)]
+    with pytest.raises(FileNotFoundError, match="chapter 'second': reads: there is no folder .*none"):
+        read_run_list(written(good.replace("reads: [sub]", "reads: [none]")), "quick")
+
+
 def test_a_chapter_may_name_the_preset_of_its_published_page(written):
     good = GOOD.replace("second: {notebook: sub/tiny.ipynb}", "second: {notebook: sub/tiny.ipynb, published: one}")
     assert [chapter.published for chapter in read_run_list(written(good), "quick").chapters] == ["", "one"]

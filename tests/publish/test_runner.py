@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import nbformat
 import psutil
@@ -159,6 +160,17 @@ def test_the_fingerprint_changes_with_everything_that_a_page_shows(executed, tmp
     changed.add(fingerprint())
     notebook.cells[-1].source += "\n1"
     assert len(changed | {fingerprint()}) == 6
+
+
+def test_the_fingerprint_changes_with_the_files_that_a_chapter_reads(executed, tmp_path):
+    run_list, *_ = executed
+    (tmp_path / "figures").mkdir()
+    chapter = replace(run_list.chapters[0], reads=(tmp_path / "figures",))
+    found = {chapter_fingerprint(run_list.chapters[0]), chapter_fingerprint(chapter)}
+    for name, text in (("a.csv", "1"), ("a.csv", "2"), ("b.csv", "2")):
+        (tmp_path / "figures" / name).write_text(text)
+        found.add(chapter_fingerprint(chapter))
+    assert len(found) == 5
 
 
 def test_the_fingerprint_changes_with_the_package(executed, tmp_path, monkeypatch):
