@@ -114,13 +114,27 @@ def test_published_chapters_begin_with_three_sentences_and_end_with_their_own_co
         assert given == parameters
 
 
+REFERENCE = sorted((ROOT / "book").glob("api-*.md"))
+
+
+def documented_names(path: Path) -> list[str]:
+    return re.findall(r"^\.\. auto(?:function|class):: selfsim\.([\w.]+)$", path.read_text(), re.MULTILINE)
+
+
 def test_every_public_name_is_in_the_reference():
     import selfsim
 
-    documented = re.findall(
-        r"^\.\. auto(?:function|class):: selfsim\.(\w+)$", (ROOT / "book" / "api.md").read_text(), re.M
-    )
-    assert sorted(documented) == sorted(selfsim.__all__)
+    documented = {path.stem.removeprefix("api-"): documented_names(path) for path in REFERENCE}
+    short = sorted(name for names in documented.values() for name in names if "." not in name)
+    assert short == sorted(selfsim.__all__)
+    for room, names in documented.items():
+        assert {selfsim._ROOMS.get(name, name).partition(".")[0] for name in names} == {room}
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=by_name)
+def test_a_page_of_the_reference_begins_with_links_to_all_that_it_documents(path):
+    before, _, _ = path.read_text().partition("\n## ")
+    assert set(re.findall(r"\{(?:func|class)\}`~selfsim\.([\w.]+)`", before)) == set(documented_names(path))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
