@@ -170,7 +170,7 @@ def plot_rates(
     free: Sequence[Run],
     held: Sequence[Run],
     *,
-    bands: Mapping[str, Sequence[NullBand]],
+    bands: Sequence[Mapping[str, Sequence[NullBand]]],
     target: float | None = None,
 ) -> Figure:
     """SS rate of every layer over the epochs, with and without constraint, beside its null bands.
@@ -179,8 +179,9 @@ def plot_rates(
     ----------
     free, held : sequence of Run
         Runs with the same seeds, without and with the constraint. Drawn: each run, thin, and their mean.
-    bands : mapping of layers to NullBand
-        What activations without structure give at the same numbers of neurons and samples.
+    bands : sequence of mapping of layers to NullBand
+        Of each run of `free`, what activations without structure give at the same numbers of neurons and samples.
+        Drawn: from the mean of their lower ends to that of their upper ones.
     target : float, optional
         The constraint's.
 
@@ -191,9 +192,10 @@ def plot_rates(
     figure, panels = _panels(len(free[0].layers))
     top = 0.0
     for axes, layer in zip(panels, free[0].layers, strict=True):
-        for band in bands.get(layer, ()):
-            axes.axhspan(band.low, band.high, **BANDS[band.null], linewidth=0)
-            top = max(top, band.high)
+        for own in zip(*(run[layer] for run in bands), strict=True):
+            low, high = (np.mean([getattr(band, end) for band in own]) for end in ("low", "high"))
+            axes.axhspan(low, high, **BANDS[own[0].null], linewidth=0)
+            top = max(top, high)
         for runs, style in ((free, FREE), (held, HELD)):
             top = max(top, _plot_seeds(axes, [run.series("ss_rate", layer=layer) for run in runs], style))
         if target is not None:

@@ -20,7 +20,7 @@ def over_layers(run: Run, metric: str, split: str = "validation") -> np.ndarray:
 
 
 def plot_targets(
-    free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, bands: Mapping[str, NullBand]
+    free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, bands: Sequence[Mapping[str, Sequence[NullBand]]]
 ) -> Figure:
     """For each setting, its target and the rate over the epochs, beside the rate without constraint and the null band.
 
@@ -29,15 +29,17 @@ def plot_targets(
     free : sequence of Run
         Without constraint.
     settings : mapping of titles to sequence of Run
-    bands : mapping of layers to NullBand
+    bands : sequence of mapping of layers to NullBand
+        One mapping for each run of `free`; the first band of each layer is drawn.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Rates, targets and the ends of the band are means over the layers.
+        Rates and targets are means over the layers, the ends of the band over layers and runs.
     """
     figure, panels = _panels(len(settings))
-    low, high = (np.mean([getattr(band, end) for band in bands.values()]) for end in ("low", "high"))
+    gauss = [band for run in bands for (band, *_) in run.values()]
+    low, high = (np.mean([getattr(band, end) for band in gauss]) for end in ("low", "high"))
     for axes, (title, held) in zip(panels, settings.items(), strict=True):
         axes.axhspan(low, high, **BANDS["gauss"], linewidth=0)
         for runs, style in ((free, FREE), (held, HELD)):

@@ -13,6 +13,9 @@ from ..training.runs import Run
 from ..uncertainty import mean_interval, paired_difference
 from .plots import PAIRED
 
+Bands = Sequence[Mapping[str, Sequence[NullBand]]]  # of each run, of each layer: one a null model
+_NARROW = 0.005  # a band of less is nearly a point, and a distance in its standard deviations says little
+
 
 def pair_table(free: Sequence[Run], held: Sequence[Run]) -> pd.DataFrame:
     """What the constraint changed: means over seeds and the paired difference with its 95 % interval.
@@ -61,46 +64,59 @@ def network_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame({"value": rows}).rename_axis(f"seed {run.config.seed}")
 
 
-def rate_table(
-    free: Sequence[Run], held: Sequence[Run] = (), *, bands: Mapping[str, Sequence[NullBand]]
-) -> pd.DataFrame:
+def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -> pd.DataFrame:
     """SS rate of each layer before and after training, beside its null bands.
 
     Parameters
     ----------
     free, held : sequence of Run
         Runs with the same seeds, without and (if there are any) with the constraint.
-    bands : mapping of layers to NullBand
+    bands : sequence of mapping of layers to NullBand
+        One mapping for each run of `free`: its own layers' bands.
 
     Returns
     -------
     pandas.DataFrame
-        One row a layer: means over seeds, each null band, and the z-score of the unconstrained rate in it.
+        One row a layer, all means over seeds: rates, the ends of each null band, and, without `held`, the z-score of
+        each run's rate in its own band ("narrow" where such a band is nearly a point).
     """
     rows = []
     for layer in free[0].layers:
-        after = _mean_rate(free, layer, -1)
-        row = {"layer": layer, "untrained": f"{_mean_rate(free, layer, 0):.3f}", "trained": f"{after:.3f}"}
+        row = {"layer": layer, "untrained": _mean_rate(free, layer, 0), "trained": _mean_rate(free, layer, -1)}
         if held:
-            row["constrained"] = f"{_mean_rate(held, layer, -1):.3f}"
-        for band in bands[layer]:
-            row[f"null: {band.null}"] = f"{band.low:.3f} to {band.high:.3f}"
-            row[f"z ({band.null})"] = f"{band.z_score(after):+.1f}"
+            row["constrained"] = _mean_rate(held, layer, -1)
+        for own in zip(*(run[layer] for run in bands), strict=True):
+            ends = (np.mean([getattr(band, end) for band in own]) for end in ("low", "high"))
+            row[f"null: {own[0].null}"] = " to ".join(f"{end:.3f}" for end in ends)
+            if not held:
+                row[f"z ({own[0].null})"] = _mean_z(free, layer, own)
         rows.append(row)
     return pd.DataFrame(rows).set_index("layer")
 
 
-def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Mapping[str, Sequence[NullBand]], target: float) -> str:
+def _mean_z(runs: Sequence[Run], layer: str, bands: Sequence[NullBand]) -> str:
+    if any(band.high - band.low < _NARROW for band in bands):
+        return "narrow"
+    scores = [band.z_score(_rate(run, layer)) for run, band in zip(runs, bands, strict=True)]
+    return f"{np.mean(scores):+.1f}"
+
+
+def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
     """Three sentences, in Markdown, made from the numbers of one chapter."""
     layers = free[0].layers
-    inside = [layer for layer in layers if any(b.low <= _mean_rate(free, layer, -1) <= b.high for b in bands[layer])]
+    inside = sum(
+        any(band.low <= _rate(run, layer) <= band.high for band in own[layer])
+        for run, own in zip(free, bands, strict=True)
+        for layer in layers
+    )
     rate, rest, accuracy = (
         [[PAIRED[name](run) for run in runs] for runs in (free, held)]
         for name in ("SS rate", "SS rate without\n3 most distant", "test accuracy")
     )
     first = (
-        f"After training without constraint, the SS rate of {len(inside)} of {len(layers)} layers lies inside a null "
-        "band: there it cannot be told from noise by this number."
+        f"After training without constraint, the SS rate lies inside a null band in {inside} of "
+        f"{len(layers) * len(free)} cases (layers: {len(layers)}, seeds: {len(free)}): there it cannot be told from "
+        "noise by this number."
     )
     before, after, before_rest, after_rest = (f"{np.mean(values):.3f}" for values in [*rate, *rest])
     moved = f"by {paired_difference(rate[1], rate[0]):+.3f}, " if len(free) > 1 else ""
@@ -121,5 +137,9 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Mapping[str, Seq
     return f"{first} {second} {third}"
 
 
-def _mean_rate(runs: Sequence[Run], layer: str, epoch: int) -> float:
-    return mean_interval([run.series("ss_rate", layer=layer)[epoch] for run in runs]).estimate
+def _rate(run: Run, layer: str, epoch: int = -1) -> float:
+    return run.series("ss_rate", layer=layer)[epoch]
+
+
+def _mean_rate(runs: Sequence[Run], layer: str, epoch: int) -> str:
+    return f"{np.mean([_rate(run, layer, epoch) for run in runs]):.3f}"
