@@ -238,7 +238,7 @@ def plot_differences(panels: Mapping[str, pd.DataFrame], *, factor: float = 1, m
     names = list(dict.fromkeys(name for table in panels.values() for name, _ in table.index))
     arms = list(dict.fromkeys(what for table in panels.values() for _, what in table.index))
     height = 0.32 * len(names) * max(len(arms), 2) + 1.5
-    size = min(3.4 * len(panels) + 2, 11), height
+    size = WIDTH, height
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axes, (label, table) in zip(grid.flat, panels.items(), strict=True):
         axes.axvline(0, color=GREY, linewidth=2, zorder=0)
