@@ -86,7 +86,7 @@ class Animation:
 def animate_boxes(
     network: FeatureNetwork, sizes: Sequence[float], *, neighbours: int = 3, seed: int = 0, name: str = "growing-boxes"
 ) -> Animation:
-    """Boxes of a feature network that grow with l_B, by agglomeration: at each step boxes only merge.
+    """Boxes of a feature network that grow with l_B, by complete linkage: at each step boxes only merge.
 
     Parameters
     ----------
