@@ -18,10 +18,21 @@ from ..measure.known_sets import KNOWN_DIMENSIONS
 from ..measure.null_models import NullBand
 from .plots import BANDS, BOXES, FREE, THEORY, WIDTH, _closed, _labelled, _panels
 
+# What a set of `selfsim.known_activations` is called in figures, tables and sentences.
+SET_TITLES = {
+    "line": "line",
+    "square": "square",
+    "cantor": "Cantor dust",
+    "sierpinski": "Sierpinski triangle",
+    "ultrametric tree": "binary tree (ultrametric)",
+    "clusters": "clusters",
+    "gauss": "Gaussian noise",
+}
+# How a count is drawn, by what it is called in figures and tables.
 COUNTS = {
     "surrogate": {"color": BOXES[0], "marker": "o"},
-    "complete-linkage": {"color": BOXES[1], "marker": "s"},
-    "greedy-coloring": {"color": BOXES[2], "marker": "^"},
+    "complete linkage": {"color": BOXES[1], "marker": "s"},
+    "greedy colouring": {"color": BOXES[2], "marker": "^"},
 }
 # Lines differ in colour, dashes and marker.
 _COLORS = (FREE["color"], *BOXES[:5], "#882255", "#000000")
@@ -33,10 +44,10 @@ def plot_known_sets(sets: Mapping[str, Tensor], *, rates: Mapping[str, float], b
 
     Parameters
     ----------
-    sets : mapping of str to Tensor (samples, neurons)
-        Drawn from the lowest rate to the highest.
-    rates : mapping of str to float
-    bands : mapping of str to NullBand
+    sets : mapping of titles to Tensor (samples, neurons)
+        Drawn from the lowest rate to the highest. Those with a title of `SET_TITLES` get their dimension beside it.
+    rates : mapping of titles to float
+    bands : mapping of titles to NullBand
 
     Returns
     -------
@@ -50,12 +61,12 @@ def plot_known_sets(sets: Mapping[str, Tensor], *, rates: Mapping[str, float], b
     panels, empty = pairs[: len(sets)], pairs[len(sets) :]
     for axes in empty.flat:
         axes.set_visible(False)
-    for (above, below), name in zip(panels, sorted(sets, key=rates.__getitem__), strict=True):
-        _draw_set(above, name, sets[name])
-        _draw_area(below, rate_curve(sets[name]))
-        band = bands[name]
-        place = "below" if rates[name] < band.low else "above" if rates[name] > band.high else "inside"
-        verdict = f"SS rate {rates[name]:.2f}: {place} noise\n({band.low:.2f} to {band.high:.2f})"
+    for (above, below), title in zip(panels, sorted(sets, key=rates.__getitem__), strict=True):
+        _draw_set(above, title, sets[title])
+        _draw_area(below, rate_curve(sets[title]))
+        band = bands[title]
+        place = "below" if rates[title] < band.low else "above" if rates[title] > band.high else "inside"
+        verdict = f"SS rate {rates[title]:.2f}: {place} noise\n({band.low:.2f} to {band.high:.2f})"
         below.set_title(verdict, loc="left", fontsize=10)
         below.set(xticks=[0, 1], yticks=[0, 1])
     figure.supxlabel("box size: logarithmic, from the shortest distance to the longest", fontsize=11)
@@ -64,10 +75,10 @@ def plot_known_sets(sets: Mapping[str, Tensor], *, rates: Mapping[str, float], b
     return _closed(figure)
 
 
-def _draw_set(axes: Axes, name: str, activations: Tensor) -> None:
+def _draw_set(axes: Axes, title: str, activations: Tensor) -> None:
     """The points where they have one or two coordinates, a tree for an ultrametric set, else a projection."""
     x = activations.numpy()
-    if name == "ultrametric tree":
+    if title == SET_TITLES["ultrametric tree"]:
         tree = linkage(pair_distances(activations).numpy(), "complete")
         dendrogram(tree, ax=axes, no_labels=True, color_threshold=0, above_threshold_color=BOXES[0])
     elif len(x) == 1:
@@ -78,9 +89,9 @@ def _draw_set(axes: Axes, name: str, activations: Tensor) -> None:
         place = centred if len(x) == 2 else (np.linalg.svd(centred, full_matrices=False)[2] * 10)[:2]
         axes.scatter(*place, s=3, color=BOXES[0])
         axes.set_aspect("equal", adjustable="datalim")
-    dimension = KNOWN_DIMENSIONS.get(name)
-    title = name if dimension is None else f"{name}: dimension {dimension:.3g}"
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=9)
+    dimension = {SET_TITLES[name]: known for name, known in KNOWN_DIMENSIONS.items()}.get(title)
+    label = title if dimension is None else f"{title}\ndimension {dimension:.3g}"
+    axes.set_title(label, loc="left", fontweight="bold", fontsize=9)
     axes.set_axis_off()
 
 
