@@ -97,6 +97,10 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "me
     of : str
         What the mean is an interval for, to be kept beside it.
 
+    Returns
+    -------
+    Interval
+
     Examples
     --------
     >>> f"{mean_interval([1.0, 2.0, 3.0]):.2f}"
@@ -120,6 +124,12 @@ def paired_difference(treated: Sequence[float], control: Sequence[float], *, lev
     ----------
     treated, control : sequence of float, same length
         Pair k shares its seed.
+    level : float
+
+    Returns
+    -------
+    Interval
+        Of the mean of ``treated[k] - control[k]``.
 
     Raises
     ------

@@ -139,14 +139,14 @@ def optional_package(name: str, *, extra: str) -> ModuleType:
     >>> optional_package("no_such_package", extra="models")
     Traceback (most recent call last):
         ...
-    ModuleNotFoundError: no_such_package is not installed; need it for this: pip install "selfsim[models]"
+    ModuleNotFoundError: no_such_package is not installed; need it for this: pip install ".[models]"
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name.partition(".")[0]:
             raise
-        message = f'{error.name} is not installed; need it for this: pip install "selfsim[{extra}]"'
+        message = f'{error.name} is not installed; need it for this: pip install ".[{extra}]"'
         raise ModuleNotFoundError(message, name=error.name) from error
 
 

@@ -1,7 +1,7 @@
 """Loops that numba compiles when they are first called.
 
-numba is an extra (``pip install "selfsim[boxes]"``) and is imported at the first call of a compiled loop, not before.
-Without it the same functions run as plain Python: right, and some hundred times slower.
+numba is an extra (``pip install ".[boxes]"`` in the clone) and is imported at the first call of a compiled loop, not
+before. Without it the same functions run as plain Python: right, and some hundred times slower.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _numba():
         import numba
     except ImportError:
         warnings.warn(
-            'numba is not installed, box covering runs as plain Python: pip install "selfsim[boxes]"', stacklevel=4
+            'numba is not installed, box covering runs as plain Python: pip install ".[boxes]" in the clone',
+            stacklevel=4,
         )
         return None
     return numba

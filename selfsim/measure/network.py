@@ -156,6 +156,20 @@ class FeatureNetwork:
 def feature_networks(activations: dict[str, Tensor]) -> dict[str, FeatureNetwork]:
     """The feature network of every layer in a mapping such as `Probe.activations`.
 
+    Parameters
+    ----------
+    activations : dict of str to Tensor (samples, neurons)
+
+    Returns
+    -------
+    dict of str to FeatureNetwork
+        In the same order.
+
+    Raises
+    ------
+    ValueError
+        As `FeatureNetwork`.
+
     Examples
     --------
     >>> import torch

@@ -81,6 +81,9 @@ class NullBand:
     null: str
     level: float = 0.95
 
+    def __repr__(self) -> str:
+        return f"NullBand({self.low:.4g} to {self.high:.4g}, {self.draws} draws of {self.null}, level={self.level:g})"
+
     @property
     def low(self) -> float:
         """Lower end of the band, a quantile of the draws."""
@@ -110,7 +113,7 @@ class NullBand:
 
     @property
     def draws(self) -> int:
-        """Number of null draws: no p-value is below ``1 / (1 + draws)``, and without ties none below twice that."""
+        """Number of null draws. No p-value is below ``1 / (1 + draws)``, and without ties none below twice that."""
         return len(self.values)
 
     def p_value(self, value: float) -> float:

@@ -67,7 +67,7 @@ class PowerLaw(Estimate):
 
     @functools.cached_property
     def log_normal_p(self) -> float:
-        """p-value of the power law against a log-normal on the same tail: small where the log-normal fits better.
+        """p-value of the power law against a log-normal on the same tail, small where the log-normal fits better.
 
         The logarithms of a power law's tail are exponential, those of a log-normal's vary less in relation to their
         mean. The p-value is the share of 999 exponential samples, as large as the tail, that vary as little: the

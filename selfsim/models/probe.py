@@ -119,7 +119,7 @@ class Probe:
 
     @property
     def activations(self) -> dict[str, Tensor]:
-        """What the last ``with`` block read: layer to Tensor, shape (samples, neurons), in the order of the pass.
+        """The last ``with`` block's activations, layer to Tensor of shape (samples, neurons), in the order of the pass.
 
         Of several forward passes or calls of a layer, as where weights are shared, the last counts. Empty before the
         first forward pass.

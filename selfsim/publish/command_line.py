@@ -216,7 +216,7 @@ def _tell(plan: Any, description: str, folder: Path) -> None:
 def _check_extras(*names: str, extra: str = "book") -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f'there is no {", ".join(missing)}; install with: pip install "selfsim[{extra}]"')
+        raise UsageError(f'there is no {", ".join(missing)}; install with: pip install ".[{extra}]" in the clone')
 
 
 def _say(line: str) -> None:

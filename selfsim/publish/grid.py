@@ -43,13 +43,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a grid file asks for."""
+    """What a grid file asks for.
+
+    Attributes
+    ----------
+    path : Path
+    description : str
+    cells : tuple of Cell
+    minutes, megabytes : float or None
+        About how long one cell takes, and how much disk it needs.
+    """
 
     path: Path
     description: str
     cells: tuple[Cell, ...]
-    minutes: float | None = None  # about how long one cell takes
-    megabytes: float | None = None  # about how much disk one cell needs
+    minutes: float | None = None
+    megabytes: float | None = None
 
 
 def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Grid:

@@ -67,7 +67,7 @@ def provenance(
     rows = {
         "Package": f"selfsim {facts['version']}{commit}" + (" (modified)" if facts["modified"] else ""),
         "Parameters": ", ".join(f"{name}={value!r}" for name, value in parameters.items()) or "none",
-        "Seeds": str(seeds) if isinstance(seeds, int) else ", ".join(map(str, seeds)),
+        "Seeds": str(seeds) if isinstance(seeds, int) else ", ".join(map(str, seeds)) or "none",
         "Device": f"{facts['device']}, {facts['cores']} CPU cores, {facts['platform']}",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -14,7 +14,7 @@ from ..models.small_builds import PIXELS
 from ..training.runs import Run
 from ..uncertainty import Interval
 from . import study
-from .plots import FREE, GREY, HELD, _closed
+from .plots import FREE, GREY, HELD, WIDTH, _closed
 
 FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
 _KINDS = {entry.family for entry in ARCHITECTURES}

@@ -31,14 +31,28 @@ class SweepError(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do, and what that should take."""
+    """What a sweep would do, and what that should take.
 
-    states: dict[str, str]  # "done", "begun" or "missing", by cell
-    left: int  # cells that are not done
-    workers: int | None  # how many would be started here; None if a scheduler has its own
-    seconds: float | None  # of one cell; None if nothing is known about it
-    megabytes: float | None  # of one cell
-    source: str  # where these two are from
+    Attributes
+    ----------
+    states : dict of str to str
+        "done", "begun" or "missing", by cell.
+    left : int
+        Cells that are not done.
+    workers : int or None
+        How many would be started here; None if a scheduler has its own.
+    seconds, megabytes : float or None
+        Of one cell; None if nothing is known about it.
+    source : str
+        Where these two are from.
+    """
+
+    states: dict[str, str]
+    left: int
+    workers: int | None
+    seconds: float | None
+    megabytes: float | None
+    source: str
 
 
 def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, workers: int | None = None) -> Plan:

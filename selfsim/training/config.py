@@ -266,7 +266,7 @@ class TrainConfig:
 
     @property
     def name(self) -> str:
-        """What a run's directory is called: the architecture, and a hash of the whole configuration."""
+        """What a run's directory is called, by the architecture and a hash of the whole configuration."""
         return f"{self.architecture}-{hashlib.sha256(self.as_json().encode()).hexdigest()[:12]}"
 
     def make_constraint(self) -> SelfSimilarityConstraint | None:
@@ -288,7 +288,7 @@ class TrainConfig:
 
     @property
     def images(self) -> dict:
-        """What `load_images` is asked for: runs that agree in it can share the images."""
+        """What `load_images` is asked for. Runs that agree in it can share the images."""
         fields = ("dataset", "data_dir", *_SUBSETS, "download")
         return {name: getattr(self, name) for name in fields} | {"pixels": PIXELS[self.size]}
 

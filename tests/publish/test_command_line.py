@@ -155,7 +155,7 @@ def test_missing_extras_name_the_remedy(project, monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "papermill" else find(name))
     assert main(["book"]) == 2
-    assert 'there is no papermill; install with: pip install "selfsim[book]"' in capsys.readouterr().err
+    assert 'there is no papermill; install with: pip install ".[book]" in the clone' in capsys.readouterr().err
 
 
 def test_the_module_is_a_command_that_imports_nothing_heavy():
