@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -158,8 +158,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
         text = "none" if np.isnan(value) else f"{value:+.1f}"
         color = "white" if abs(value) > 7 else "black"
         axes.annotate(text, (column, row), ha="center", va="center", fontsize=10, color=color)
-    broken = [re.sub(r"[ -]", lambda m: m[0].strip() + "\n", name, count=1) for name in grid]
-    axes.set_xticks(range(grid.shape[1]), broken, fontsize=10)
+    axes.set_xticks(range(grid.shape[1]), [textwrap.fill(name, 12) for name in grid], fontsize=10)
     _name_rows(axes, chosen)
     axes.grid(False)
     axes.set_title("(rate − null) / spread of the null, mean over layers; below 0: closer to a power law", loc="left")

@@ -22,11 +22,11 @@ from .plots import PAIRED
 # Name in the book -> options of ss_rate: the three counts, then the robust variants.
 MEASURES = {
     "surrogate": {},
-    "complete-linkage": {"count": "complete-linkage"},
-    "greedy-coloring": {"count": "greedy-coloring"},
+    "complete linkage": {"count": "complete-linkage"},
+    "greedy colouring": {"count": "greedy-coloring"},
     "without 3 most distant": {"leave_out": 3},
     "between quantiles": {"quantiles": (0.01, 0.99)},
-    "scale-free": {"unit": "median"},
+    "in median units": {"unit": "median"},
     "standardised": {"standardize": True},
 }
 TRAINING = ("untrained", "unconstrained", "constrained")
@@ -263,7 +263,7 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
     per = trained.groupby("architecture").excess.mean()
     seeds = [group.excess.to_numpy() for _, group in trained.groupby("architecture")]
     several = len(seeds) > 1 and min(map(len, seeds)) > 1
-    test = f" (Kruskal–Wallis over the seeds: p = {stats.kruskal(*seeds).pvalue:.2g})" if several else ""
+    test = _differing(stats.kruskal(*seeds).pvalue) if several else ""
     before = means.query("training == 'untrained'").set_index(["architecture", "seed"]).value
     change = (trained.set_index(["architecture", "seed"]).value - before).dropna().groupby("architecture").mean()
     interval = mean_interval(change.tolist())
@@ -275,7 +275,7 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
         f"{(change < 0).sum()} of {len(change)} architectures; the mean change is {interval:+.3f}, and as a higher "
         f"rate means less self-similar, degradation is {said} here.",
     }
-    for measure in ("surrogate", "complete-linkage", "greedy-coloring"):
+    for measure in ("surrogate", "complete linkage", "greedy colouring"):
         found[f"C10, are convolutions less self-similar, by {measure}?"] = group_sentence(table, measure)
     return found
 
@@ -285,13 +285,20 @@ def group_sentence(table: pd.DataFrame, measure: str) -> str:
     try:
         interval = group_difference(table, measure)
     except ValueError:
-        return f"There are too few architectures to compare convolutions with the rest by {measure}."
+        return f"There are too few architectures to compare convolutions with the rest (measure: {measure})."
     more = "convolutions are more self-similar"
     said = _said(interval, "two groups are not shown", "convolutions are less self-similar", more)
     return (
         "What convolutional architectures have beyond the rate of noise, minus what the others have, is "
-        f"{interval:+.3f} over {interval.n} architectures by {measure}, so {said}."
+        f"{interval:+.3f} over {interval.n} architectures (measure: {measure}), so {said}."
     )
+
+
+def _differing(p: float) -> str:
+    """What the p-value of a Kruskal–Wallis test over the seeds says, as the end of a sentence."""
+    so = "they differ here" if p < 0.05 else "a difference is not shown"
+    test = "a rank test of whether the architectures share one distribution"
+    return f"; Kruskal–Wallis over the seeds, {test}, gives p = {p:.2g}, so {so}"
 
 
 def _said(interval: Interval, none: str, above: str, below: str) -> str:

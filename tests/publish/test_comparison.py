@@ -112,9 +112,20 @@ def test_verdicts_say_what_is_there_and_no_more(effect, said):
     assert all(len(re.findall(r"\.(?!\S)", sentence)) == 1 for sentence in found.values())
 
 
+@pytest.mark.parametrize(
+    ("effect", "said"), [({"seeds": 5}, "a difference is not shown"), ({"shift": 0.2}, "they differ here")]
+)
+def test_whether_architectures_differ_is_answered_by_a_rank_test(effect, said):
+    table = made_up(**effect)
+    trained = table.query("measure == 'surrogate' and training == 'unconstrained'")
+    p = stats.kruskal(*(group.value for _, group in trained.groupby("architecture"))).pvalue
+    assert f"p = {p:.2g}, so {said}." in comparison_tables.verdicts(table)["C3, do architectures differ?"]
+
+
 def test_few_architectures_are_said_to_be_few():
     found = comparison_tables.verdicts(made_up().query("architecture == 'MLP 0'"))
     assert "degradation is not shown" in " ".join(found.values())
+    assert "Kruskal" not in " ".join(found.values())
     assert sum("too few architectures" in sentence for sentence in found.values()) == 3
 
 
@@ -161,7 +172,9 @@ def test_figures_show_every_architecture(measured, folder):
     epochs = comparison_plots.plot_epochs(runs)
     assert [axes.get_title("left") for axes in epochs.axes if axes.get_visible()] == ["Plain MLP", "VGG-11"]
     assert len(comparison_plots.plot_depth(measured).axes) == 3
-    cells = comparison_plots.plot_measures(measured).axes[0].texts
-    assert len(cells) == 2 * len(comparison_tables.MEASURES)
+    measures = comparison_plots.plot_measures(measured).axes[0]
+    assert len(measures.texts) == 2 * len(comparison_tables.MEASURES)
+    named = [label.get_text().replace("\n", " ") for label in measures.get_xticklabels()]
+    assert named == list(comparison_tables.MEASURES)
     with pytest.raises(KeyError, match="no metric 'nonsense'"):
         comparison_plots.plot_epochs(runs, "nonsense")
