@@ -88,7 +88,7 @@ class _Rate:
         return value, unsorted(by_knot, order)
 
     def by_linkage(self, need_slope: bool) -> tuple[Array, Array | None]:
-        """The rate of agglomerative boxes: a staircase with n - 1 steps, at the heights of the merges."""
+        """The rate of boxes by complete linkage: a staircase with n - 1 steps, at the heights of the merges."""
         axis = self.axis(*self.at_places())
         pairs = merge_pairs(self.raw) if need_slope else None
         heights = self.raw[pairs] if need_slope else merge_heights(self.raw).astype(self.raw.dtype)

@@ -222,7 +222,7 @@ def gains(runs: Sequence[Run]) -> dict[str, float]:
 def _pairs(runs: Sequence[Run]) -> dict[str, tuple[list[Run], list[Run]]]:
     """Of each architecture, the runs without and those with the constraint that have the same seeds, in their order."""
     found = {}
-    for name in dict.fromkeys(run.config.architecture for run in runs):
+    for name in (entry.name for entry in ARCHITECTURES):  # by family
         own = [run for run in runs if run.config.architecture == name]
         free, held = (
             {run.config.seed: run for run in own if (run.config.constraint is not None) == with_it}
