@@ -119,7 +119,8 @@ def box_counts(
     array([8., 1.])
     >>> box_counts(nx.path_graph(9), method="memb").r_B
     array([1., 2., 3., 4.])
-    >>> box_counts(np.array([1.0, 3.0, 2.0]), method="complete-linkage", l_B=[1.0, 1.5, 4.0]).counts
+    >>> distances = np.array([1.0, 3.0, 2.0])
+    >>> box_counts(distances, method="complete-linkage", l_B=[1.0, 1.5, 4.0]).counts
     array([3., 2., 1.])
     """
     if l_B is not None and r_B is not None:

@@ -70,7 +70,8 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     Examples
     --------
     >>> import torch
-    >>> curve = rate_curve(torch.randn(64, 100, generator=torch.Generator().manual_seed(0)))
+    >>> random = torch.Generator().manual_seed(0)
+    >>> curve = rate_curve(torch.randn(64, 100, generator=random))
     >>> bool(curve.slope < 0), round(float(curve.counts[0]))
     (True, 100)
     """

@@ -101,7 +101,8 @@ def ss_rate(
     Examples
     --------
     >>> import torch
-    >>> x = torch.randn(64, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> random = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(64, 128, generator=random, dtype=torch.float64)
     >>> round(ss_rate(x).item(), 4), round(ss_rate(x, scales=256).item(), 4)
     (0.2242, 0.2233)
     >>> sorted(ss_rate({"block 1": x, "block 2": x.abs()}))

@@ -88,7 +88,8 @@ def small_world_sigma(graph: nx.Graph, *, swaps: int = 100, draws: int = 10, see
 
     Examples
     --------
-    >>> float(small_world_sigma(nx.connected_watts_strogatz_graph(100, 8, 0.1, seed=0))) > 3
+    >>> graph = nx.connected_watts_strogatz_graph(100, 8, 0.1, seed=0)
+    >>> float(small_world_sigma(graph)) > 3
     True
     """
     adjacency, missing = _checked(graph, swaps, draws, seed)
@@ -145,7 +146,8 @@ def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed:
 
     Examples
     --------
-    >>> float(small_world_omega(nx.connected_watts_strogatz_graph(100, 8, 0.0, seed=0))) < -0.5
+    >>> graph = nx.connected_watts_strogatz_graph(100, 8, 0.0, seed=0)
+    >>> float(small_world_omega(graph)) < -0.5
     True
     """
     adjacency, missing = _checked(graph, swaps, draws, seed)

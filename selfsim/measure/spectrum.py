@@ -267,7 +267,8 @@ def weight_exponents(weights: Mapping[str, Tensor]) -> dict[str, PowerLaw]:
     Examples
     --------
     >>> layer = torch.nn.Linear(8, 4)
-    >>> {name: fit.verdict for name, fit in weight_exponents(dict(layer.named_parameters())).items()}
+    >>> fits = weight_exponents(dict(layer.named_parameters()))
+    >>> {name: fit.verdict for name, fit in fits.items()}
     {'weight': 'not estimable'}
     """
     if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):

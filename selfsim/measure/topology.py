@@ -96,7 +96,8 @@ def topology(graph: nx.Graph | FeatureNetwork, *, seed: int = 0, **threshold) ->
     Examples
     --------
     >>> found = topology(nx.karate_club_graph())
-    >>> found.components, round(found.clustering, 3), round(found.path_length, 3), round(found.assortativity, 3)
+    >>> shown = found.clustering, found.path_length, found.assortativity
+    >>> found.components, *(round(value, 3) for value in shown)
     (1, 0.571, 2.408, -0.476)
     >>> topology(nx.empty_graph(5)).reasons["path_length"]
     'no edges'

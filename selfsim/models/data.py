@@ -65,7 +65,8 @@ def load_images(
     Examples
     --------
     >>> digits = load_images("digits")
-    >>> len(digits.train), len(digits.validation), len(digits.test), digits.channels, digits.pixels
+    >>> sizes = len(digits.train), len(digits.validation), len(digits.test)
+    >>> *sizes, digits.channels, digits.pixels
     (1122, 225, 450, 1, 8)
     """
     check_choice(dataset, DATASETS, name="dataset")

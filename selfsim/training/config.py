@@ -226,7 +226,8 @@ class TrainConfig:
 
         Examples
         --------
-        >>> TrainConfig.paper("vit_small", dataset="imagenette", data_dir="data").learning_rate
+        >>> config = TrainConfig.paper("vit_small", dataset="imagenette", data_dir="data")
+        >>> config.learning_rate
         0.00025
         """
         name = architecture(architecture_name).name

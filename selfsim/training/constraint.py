@@ -95,7 +95,8 @@ class SelfSimilarityConstraint:
     >>> loss.backward()
     >>> bool(x.grad.abs().sum() > 0)
     True
-    >>> falling = SelfSimilarityConstraint({"schedule": "linear", "start": 0.2, "end": 0.1})
+    >>> line = {"schedule": "linear", "start": 0.2, "end": 0.1}
+    >>> falling = SelfSimilarityConstraint(line)
     >>> for epoch in (1, 2):
     ...     _ = falling({"block 1": x})
     ...     falling.step(epoch=epoch, epochs=3)

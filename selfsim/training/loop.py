@@ -121,7 +121,8 @@ def train(
 
     Examples
     --------
-    >>> run = train(TrainConfig("mlp", epochs=1, constraint={"target": 0.1}), device="cpu")
+    >>> config = TrainConfig("mlp", epochs=1, constraint={"target": 0.1})
+    >>> run = train(config, device="cpu")
     >>> run.series("accuracy", split="test")[0] > 0.2
     True
     """
