@@ -57,7 +57,7 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
     def elsewhere(key: str, claim: str, question: str, verdict: str, where: str) -> None:
         found[key] = Finding(claim, question, verdict, where)
 
-    read = f"`Probe` reads the hidden neurons of {len(ARCHITECTURES)} architectures of {len(_KINDS)} kinds"
+    read = f"one probe reads the hidden neurons of {len(ARCHITECTURES)} architectures of {len(_KINDS)} kinds"
     elsewhere("construction", "C1", "Does one construction describe all architectures?", "built", read)
     chapter = "What the rate measures, and what it does not"
     elsewhere("measure", "C2", "Does box covering quantify self-similarity?", "see chapter", chapter)
@@ -136,7 +136,8 @@ def findings_table(found: Mapping[str, Finding]) -> pd.DataFrame:
 
 def shown(table: pd.DataFrame, *, factor: float = 1, digits: int = 3, unit: str = "") -> pd.DataFrame:
     """A table of comparisons as a reader wants it: titles, intervals and p-values as text."""
-    shown = pd.DataFrame(index=[_named(key) for key in table.index])
+    # Names break after their comma alone: a column of whole sentences would leave them a word wide.
+    shown = pd.DataFrame(index=[_named(key).replace(" ", "\u00a0").replace(",\u00a0", ", ", 1) for key in table.index])
     for column in table:
         values = table[column].tolist()
         if column == "interval":
@@ -148,6 +149,8 @@ def shown(table: pd.DataFrame, *, factor: float = 1, digits: int = 3, unit: str 
         elif column in ("moved", "did"):
             name = "rate moved" if column == "moved" else "did what it says"
             shown[name] = ["yes" if v is True else "no" for v in values]
+        elif column == "verdict":
+            shown[column] = [v.removesuffix(" at this scale") for v in values]
         else:
             shown[column] = [f"{v:.2f}" if isinstance(v, float) else v for v in values]
     return shown
@@ -238,7 +241,7 @@ def plot_differences(panels: Mapping[str, pd.DataFrame], *, factor: float = 1, m
     names = list(dict.fromkeys(name for table in panels.values() for name, _ in table.index))
     arms = list(dict.fromkeys(what for table in panels.values() for _, what in table.index))
     height = 0.32 * len(names) * max(len(arms), 2) + 1.5
-    size = WIDTH, height
+    size = min(3.4 * len(panels) + 4.1, WIDTH), height
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axes, (label, table) in zip(grid.flat, panels.items(), strict=True):
         axes.axvline(0, color=GREY, linewidth=2, zorder=0)
