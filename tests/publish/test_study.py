@@ -402,6 +402,27 @@ def test_the_pages_say_what_the_tables_say():
     assert abs(raised["resmlp"]) < 0.01 and abs(raised["resnet34"]) < 0.01
 
 
+def test_the_page_says_what_stage_b_found():
+    words = " ".join((ROOT / "book" / "constraint.md").read_text().split())
+    runs = study_tables.read_stages(RESULTS)["dose"]
+    pairs = study.pairs(runs)
+    table = study.compared(study.differences(pairs, "test accuracy")).interval
+    points = {
+        target: [100 * table[name, f"target {target}, weight 10"].estimate for name in ("resmlp", "vit_small")]
+        for target in ("0.5", "0.05", "0.2")
+    }
+    whole = {target: [f"{abs(value):.0f}" for value in values] for target, values in points.items()}
+    assert all(value < 0 for target in ("0.5", "0.05") for value in points[target])
+    assert "At a target of 0.5 they lose {} and {} points".format(*whole["0.5"]) in words
+    assert "towards 0.05 they lose {} and {}.".format(*whole["0.05"]) in words
+    assert "With a target of 0.2 they end {:.1f} and {:.1f} points higher".format(*points["0.2"]) in words
+    for name in ("resmlp", "vit_small"):
+        held = table[name, "target 0.2, weight 10"]
+        assert held.low < 0 < held.high and held.n == 3
+        free = [study.measured(run, "SS rate") for run, _ in pairs[name, "target 0.2, weight 10"]]
+        assert sum(free) / len(free) == pytest.approx(0.2, abs=0.02)
+
+
 def test_learning_rates_follow_the_rule():
     best = {}
     for run in study_tables.read_stages(RESULTS)["pilot"]:
