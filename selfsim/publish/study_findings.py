@@ -16,7 +16,7 @@ from ..uncertainty import Interval
 from . import study
 from .plots import FREE, GREY, HELD, WIDTH, _closed
 
-FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
+FIRST, DOSE, OTHERS, TARGETS, LARGE, CONFIRM = "families", "dose", "others", "targets", "large", "confirm"
 _KINDS = {entry.family for entry in ARCHITECTURES}
 _COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
 _OTHER_STYLES = tuple(zip(_COLORS, "^DvPX<>", strict=True))
@@ -103,6 +103,11 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
     if runs := stages.get(DOSE, []):
         table = study.compared(study.differences(study.pairs(runs), "test accuracy"))
         add("dose", "C10", "Does the dose change the accuracy?", _any(table), table, runs, **_POINTS)
+    if runs := stages.get(CONFIRM, []):
+        table = study.compared(study.differences(study.pairs(runs), "test accuracy"))
+        table["verdict"] = [study.trend_verdict(row.interval, row.corrected, direction=1) for row in table.itertuples()]
+        question = "Does the target that stage b suggests raise the accuracy (new seeds)?"
+        add("confirm", "C10", question, study.overall(table.verdict), table, runs, **_POINTS)
     table = study.compared(study.differences(study.pairs(first), "weight distance"))
     add("path", "C10", "Does it change the path of the weights?", _any(table), table, first, digits=2)
     return found

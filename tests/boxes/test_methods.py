@@ -325,6 +325,6 @@ def test_missing_numba_is_said_once_and_does_no_harm(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # what import then raises is an ImportError
     monkeypatch.setattr(compiled, "_numba", compiled._numba.__wrapped__)
     double = compiled.compiled(lambda x: 2 * x)
-    with pytest.warns(UserWarning, match=r"pip install .selfsim\[boxes\]"):
+    with pytest.warns(UserWarning, match=r'pip install "\.\[boxes\]"'):
         assert double(4) == 8
     assert double(5) == 10

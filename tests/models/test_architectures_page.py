@@ -19,7 +19,7 @@ def row(entry) -> str:
     for size in PIXELS:
         with torch.device("meta"):
             model = create(entry.name, size=size, num_classes=10)
-        cells += [f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}", str(len(Probe(model).layers))]
+        cells.append(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} / {len(Probe(model).layers)}")
     return f"| `{entry.name}` | {entry.title} | {entry.family} | " + " | ".join(cells) + " |"
 
 
@@ -30,7 +30,7 @@ def test_the_table_is_what_the_code_builds(entry):
 
 def test_the_table_has_no_other_rows():
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    assert len([line for line in lines if line.count("|") == 10]) == len(ARCHITECTURES)
+    assert len([line for line in lines if line.count("|") == 7]) == len(ARCHITECTURES)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ def test_the_design_names_the_power_that_it_has():
     page = " ".join((ROOT / "book" / "study.md").read_text().split())
     assert f"a test at 5 % finds a true gain of {study.minimal_effect(5):.1f} points in four of five cases" in page
     assert f"the strictest of them needs {study.minimal_effect(5, comparisons=8):.0f} points" in page
+    needed = study.minimal_effect(10, comparisons=2)
+    assert f"differences that spread by one point, a true gain of {needed:.1f} points is found in four of five" in page
 
 
 @pytest.mark.parametrize(
@@ -229,6 +231,19 @@ def test_with_two_seeds_nothing_is_tested():
     asked = {key: one.verdict for key, one in found.items() if one.verdict not in ("built", "see chapter")}
     assert set(asked.values()) == {"not tested"} and len(asked) > 8
     assert not any(found[key].effect for key in asked if key != "invariance")
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.02, "shown"), (-0.02, "shown the other way round"), (0, "not shown")])
+def test_a_target_found_by_looking_is_asked_for_again(gain, verdict):
+    runs, noise = [], np.random.default_rng(0)
+    for name in ("resmlp", "vit_small"):
+        for seed in range(5, 15):
+            for constraint, better in ((None, 0), ({"target": 0.2, "weight": 10}, gain)):
+                runs.append(made_run(name, constraint, seed, accuracy=0.5 + better + 0.003 * noise.standard_normal()))
+    found = study_findings.findings({"families": made_stage(), "confirm": runs})["confirm"]
+    assert found.verdict == verdict
+    assert found.table.pairs.tolist() == [10, 10]
+    assert "confirm" not in study_findings.findings({"families": made_stage()})
 
 
 def test_a_target_in_time_is_held_against_the_fixed_one_and_poolformer_against_all():
