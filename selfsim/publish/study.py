@@ -26,6 +26,7 @@ from .plots import PAIRED
 ALPHA = 0.05
 GAIN = 0.01  # the smallest change of the accuracy that matters, by the design
 LEAST_PAIRS = 3  # with fewer, nothing was tested
+FAMILIES = 10  # which a relation over families needs
 FACTOR = 3.0  # by which the median distance may change
 FREE, DEFAULT, PUBLISHED = "unconstrained", "target 0.1, weight 10", "as published"
 
@@ -202,15 +203,23 @@ def limit_verdict(intervals: Mapping[str, Interval | None], limited: str = "pool
     return "not reproduced at this scale" if own.low >= GAIN else "undecided"
 
 
-def relation_verdict(gains: Mapping[str, float], invariance: Mapping[str, float]) -> str:
-    """Of C5: do those architectures gain most that have the invariance (a high value) most?"""
-    if not gains:
-        return "not tested"
-    both = sorted(set(gains) & set(invariance))
-    if len(both) < 10:
+def relation(gains: Mapping[str, float], spreads: Mapping[str, float], *, comparisons: int = 1) -> Interval | None:
+    """Of C5: rank correlation of gain and invariance, which is a small spread; None for fewer than ten architectures.
+
+    The level of its interval is 95 % over all `comparisons` together, by Bonferroni's method.
+    """
+    both = [name for name in gains if math.isfinite(spreads.get(name, math.nan))]
+    if len(both) < FAMILIES:
+        return None
+    level = 1 - ALPHA / comparisons
+    return rank_correlation([gains[name] for name in both], [-spreads[name] for name in both], level=level)
+
+
+def relation_verdict(rho: Interval | None) -> str:
+    """Of C5: do those architectures gain most that have the invariance most?"""
+    if rho is None or rho.low <= 0 <= rho.high:
         return "undecided"
-    rho = rank_correlation([gains[name] for name in both], [invariance[name] for name in both])
-    return "reproduced" if rho.low > 0 else "not reproduced at this scale" if rho.high < 0 else "undecided"
+    return "reproduced" if rho.low > 0 else "not reproduced at this scale"
 
 
 def overall(verdicts: Sequence[str]) -> str:
@@ -259,7 +268,10 @@ def between(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> 
 
 
 def convolutions(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> list[float]:
-    """Mean of the convolutional architectures minus that of the others, without constraint, seed by seed."""
+    """Mean of the convolutional architectures minus that of the others, without constraint, seed by seed.
+
+    Seeds that not all of them have are left out: with other architectures, a group has another mean.
+    """
     table = pd.DataFrame(
         [
             (run.config.seed, architecture(run.config.architecture).family == "convolution", value(run))
@@ -268,6 +280,8 @@ def convolutions(runs: Sequence[Run], value: Callable[[Run], float] = mean_score
         ],
         columns=["seed", "convolution", "value"],
     )
+    of_seed = table.groupby("seed").value.transform("size")
+    table = table[of_seed == of_seed.max()]
     sides = table.groupby(["seed", "convolution"]).value.mean().unstack().reindex(columns=[True, False])
     return (sides[True] - sides[False]).dropna().tolist()
 

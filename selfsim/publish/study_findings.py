@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,7 +13,7 @@ from ..models.architectures import ARCHITECTURES, architecture
 from ..models.small_builds import PIXELS
 from ..training.runs import Run
 from ..uncertainty import Interval
-from . import study
+from . import study, study_invariance
 from .plots import FREE, GREY, HELD, WIDTH, _closed
 
 FIRST, DOSE, OTHERS, TARGETS, LARGE, CONFIRM = "families", "dose", "others", "targets", "large", "confirm"
@@ -34,13 +34,15 @@ class Finding:
     table: pd.DataFrame | None = None  # its comparisons, one a row
 
 
-def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
+def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | None = None) -> dict[str, Finding]:
     """Answer every question of the design from the runs that there are.
 
     Parameters
     ----------
     stages : mapping of str to sequence of Run
         What `study_tables.read_stages` gives; a stage without runs leaves its questions "not tested".
+    invariance : DataFrame, optional
+        What `study_invariance.read_invariance` gives; without it, C5 is undecided.
 
     Returns
     -------
@@ -64,28 +66,20 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
     table = study.compared(study.between(first))
     unit = {"unit": " spreads of noise"}
     add("differ", "C3", "Do architectures differ?", _any(table), table, first, **unit)
-    table = study.compared(
-        {
-            (name, study.FREE): [study.measured(run, "change of the rate") for run in own]
-            for name, own in _free(first).items()
-        }
-    )
-    table["verdict"] = [study.trend_verdict(row.interval, row.corrected, direction=1) for row in table.itertuples()]
     degrade = "Does self-similarity degrade in training (does the rate rise)?"
-    add("degrade", "C3", degrade, study.overall(table.verdict), table, first, digits=3)
+    add("degrade", "C3", degrade, *_degraded(first), first, digits=3)
+    if others := stages.get(OTHERS, []):
+        question = degrade.replace(" (", ", other families (")
+        add("degrade, other families", "C3", question, *_degraded(others), others, digits=3)
     for stage, where in ((FIRST, ""), (OTHERS, ", other families"), (LARGE, ", 224 pixels")):
         if stage == FIRST or stages.get(stage):
             table = gains_table(stages.get(stage, []))
             question = f"Does the constraint raise the accuracy{where}?"
             add(f"gain{where}", "C4", question, study.overall(table.verdict), table, stages.get(stage, []), **_POINTS)
-    table = gains_table([*first, *stages.get(OTHERS, [])])
+    table = gains_table([*first, *others])
     default = {name: row.interval for (name, what), row in table.iterrows() if what == study.DEFAULT}
     gains = {name: interval.estimate for name, interval in default.items() if interval}
-    # The tables keep no weights, so that no invariance can be measured from them.
-    add("invariance", "C5", "Do models with invariant features gain most?", study.relation_verdict(gains, {}))
-    found["invariance"] = replace(
-        found["invariance"], effect=f"gains of {len(gains)} families; 10, with their invariances, are needed"
-    )
+    found["invariance"] = _relation(gains, invariance, [*first, *others])
     add("limit", "C6", "Does the constraint fail for PoolFormer, and not for others?", study.limit_verdict(default))
     runs = stages.get(TARGETS, [])
     table = gains_table(runs, against=study.DEFAULT, arms=("linear target",))
@@ -95,9 +89,12 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
     elsewhere("topology", "C8", "Do feature networks have other topological properties?", "see chapter", chapter)
     chapter = "Invariance across layers"
     elsewhere("weights", "C9", "Are the weights power laws, and does it matter?", "see chapter", chapter)
-    table = study.compared({"convolutions − others": study.convolutions(first)})
-    verdict = study.trend_verdict(table.interval.iloc[0], table.corrected.iloc[0], direction=1)
-    add("groups", "C10", "Are convolutions less self-similar?", verdict, table, first, **unit)
+    for runs, which in ((first, ""), ([*first, *others], ", all families")):
+        if which and not others:
+            continue
+        table = study.compared({"convolutions − others": study.convolutions(runs)})
+        verdict = study.trend_verdict(table.interval.iloc[0], table.corrected.iloc[0], direction=1)
+        add(f"groups{which}", "C10", f"Are convolutions less self-similar{which}?", verdict, table, runs, **unit)
     table = study.compared(study.differences(study.pairs(first), "test accuracy"))
     add("performance", "C10", "Does the constraint change the accuracy?", _any(table), table, first, **_POINTS)
     if runs := stages.get(DOSE, []):
@@ -114,6 +111,33 @@ def findings(stages: Mapping[str, Sequence[Run]]) -> dict[str, Finding]:
 
 
 _POINTS = {"factor": 100, "digits": 1, "unit": " points"}
+
+
+def _degraded(runs: Sequence[Run]) -> tuple[str, pd.DataFrame]:
+    changes = {
+        (name, study.FREE): [study.measured(run, "change of the rate") for run in own]
+        for name, own in _free(runs).items()
+    }
+    table = study.compared(changes)
+    table["verdict"] = [study.trend_verdict(row.interval, row.corrected, direction=1) for row in table.itertuples()]
+    return study.overall(table.verdict), table
+
+
+def _relation(gains: Mapping[str, float], invariance: pd.DataFrame | None, runs: Sequence[Run]) -> Finding:
+    """C5: each kind of invariance against the gains of the architectures."""
+    asked = "C5", "Do models with invariant features gain most?"
+    if not gains:
+        return Finding(*asked, "not tested")
+    by_kind = {} if invariance is None else study_invariance.spreads(invariance).to_dict()
+    rows = {kind: study.relation(gains, of_family, comparisons=len(by_kind)) for kind, of_family in by_kind.items()}
+    if not any(rows.values()):
+        needed = f"gains of {len(gains)} families; {study.FAMILIES}, with their invariances, are needed"
+        return Finding(*asked, "undecided", needed)
+    table = pd.DataFrame({"families": {k: rho.n if rho else 0 for k, rho in rows.items()}, "interval": rows})
+    table["verdict"] = [study.relation_verdict(rho) for rho in rows.values()]
+    effect = "rank correlation " + _reach(table, digits=2)
+    tested = scale([run for run in runs if run.config.architecture in gains])
+    return Finding(*asked, study.overall(table.verdict), effect, tested, table)
 
 
 def gains_table(
@@ -139,14 +163,16 @@ def findings_table(found: Mapping[str, Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["claim", "question"])
 
 
-def shown(table: pd.DataFrame, *, factor: float = 1, digits: int = 3, unit: str = "") -> pd.DataFrame:
-    """A table of comparisons as a reader wants it: titles, intervals and p-values as text."""
+def shown(
+    table: pd.DataFrame, *, what: str = "difference", factor: float = 1, digits: int = 3, unit: str = ""
+) -> pd.DataFrame:
+    """A table of comparisons as a reader wants it: titles, intervals (of `what`) and p-values as text."""
     # Names break after their comma alone: a column of whole sentences would leave them a word wide.
     shown = pd.DataFrame(index=[_named(key).replace(" ", "\u00a0").replace(",\u00a0", ", ", 1) for key in table.index])
     for column in table:
         values = table[column].tolist()
         if column == "interval":
-            shown[f"difference{f' ({unit.strip()})' if unit else ''}"] = [text(v, factor, digits) for v in values]
+            shown[f"{what}{f' ({unit.strip()})' if unit else ''}"] = [text(v, factor, digits) for v in values]
         elif any(v is None or isinstance(v, Interval) for v in values):
             shown[column] = [text(v, 1, 3) for v in values]
         elif column in ("p", "corrected"):
@@ -188,15 +214,21 @@ def scale(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
     if not runs:
         return ""
     config = runs[0].config
-    families, seeds = {run.config.architecture for run in runs}, {run.config.seed for run in runs}
+    by_family: dict[str, set[int]] = {}
+    for run in runs:
+        by_family.setdefault(run.config.architecture, set()).add(run.config.seed)
+    seeds = sorted(map(len, by_family.values()))
     images = f"{config.train_images:,} images" if config.train_images else "all images"
     pixels = f"{PIXELS[config.size]} pixels"
-    about = f"{len(families)} families, {len(seeds)} seeds"
+    about = f"{len(by_family)} families, {_range(seeds)} seeds"
     if table is not None:
-        pairs = sorted(set(table.pairs[table.interval.notna()]))
-        range_ = " to ".join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))
-        about = f"{table.interval.notna().sum()} comparison(s) over {range_} seeds"
+        pairs = sorted(table.pairs[table.interval.notna()])
+        about = f"{len(pairs)} comparison(s) over {_range(pairs)} seeds"
     return f"{about}, {config.epochs} epochs, {images} of {config.dataset}, {pixels}"
+
+
+def _range(ascending: Sequence[int]) -> str:
+    return " to ".join(map(str, dict.fromkeys((ascending[0], ascending[-1]))))
 
 
 def _free(runs: Sequence[Run]) -> dict[str, list[Run]]:

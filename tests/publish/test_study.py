@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
-from selfsim import TrainConfig, load_images, load_run, load_runs, ss_rate, train
-from selfsim.publish import study, study_findings, study_tables
+from selfsim import (
+    TrainConfig,
+    activations,
+    correlation_dimension,
+    load_images,
+    load_run,
+    load_runs,
+    spectrum_exponent,
+    ss_rate,
+    train,
+)
+from selfsim.models.architectures import ARCHITECTURES
+from selfsim.publish import study, study_findings, study_invariance, study_tables
 from selfsim.publish.grid import read_grid
 from selfsim.training.evaluation import Row
 from selfsim.training.runs import Run
@@ -21,7 +34,8 @@ from selfsim.uncertainty import Interval, mean_interval
 ROOT = Path(__file__).parents[2]
 DEFAULT, PUBLISHED = {"target": 0.1, "weight": 10}, {"paper": True, "target": 0.3, "weight": 0.05}
 FAMILIES = ("mlp", "resmlp", "vit_small", "resnet34")
-LAYERS = {"mlp": "blocks.0", "resmlp": "blocks.0", "vit_small": "blocks.0", "resnet34": "layer1.0"}
+LAYERS = {"resnet34": "layer1.0", "resnet50": "layer1.0", "vgg11": "features.1"}
+LAYERS |= dict.fromkeys(("poolformer", "pvt"), "stages.0.blocks.0")
 
 
 def made_run(name, constraint=None, seed=0, *, accuracy=0.5, rates=(0.2, 0.2, 0.2), kin=None, median=2.0, travel=7.0):
@@ -120,12 +134,61 @@ def test_verdicts_on_the_limit():
 
 def test_verdicts_on_the_relation():
     gains = {str(k): float(k) for k in range(10)}
-    assert study.relation_verdict({}, {}) == "not tested"
-    assert study.relation_verdict(gains, {}) == "undecided"
-    assert study.relation_verdict(gains, gains) == "reproduced"
-    assert study.relation_verdict(gains, {key: -value for key, value in gains.items()}).startswith("not reproduced")
-    mixed = dict(zip(gains, (3, 8, 1, 6, 9, 0, 4, 7, 2, 5), strict=True))
-    assert study.relation_verdict(gains, mixed) == "undecided"
+    spread = {key: 9 - value for key, value in gains.items()}  # those that gain most differ least between layers
+
+    def verdict(spreads):
+        return study.relation_verdict(study.relation(gains, spreads, comparisons=3))
+
+    assert verdict(spread) == "reproduced"
+    assert verdict(gains).startswith("not reproduced")
+    assert verdict(dict(zip(gains, (3, 8, 1, 6, 9, 0, 4, 7, 2, 5), strict=True))) == "undecided"
+    for nine in (dict(list(spread.items())[:9]), spread | {"3": math.nan}):
+        assert study.relation(gains, nine) is None and verdict(nine) == "undecided"
+    one, three = (study.relation(gains, spread, comparisons=n) for n in (1, 3))
+    assert one.level == 0.95 and three.level == pytest.approx(1 - 0.05 / 3) and three.low < one.low
+
+
+TEN = tuple(entry.name for entry in ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(-1, "reproduced"), (1, "not reproduced at this scale")])
+def test_ten_families_decide_whether_the_invariant_ones_gain(sign, verdict):
+    runs, rows = [], []
+    for k, name in enumerate(TEN):
+        for seed in range(3):
+            runs += [made_run(name, seed=seed, rates=(0.2, 0.2, 0.2 + 0.001 * seed))]
+            runs += [made_run(name, DEFAULT, seed, accuracy=0.5 + 0.01 * k + 0.001 * seed)]
+            for layer, sides in (("a", -1), ("b", 1)):
+                spread = 0.1 * (10 + sign * k) + 0.01 * seed
+                values = {"exponent at most 3": 2 + sides * spread, "exponent": 4 + sides * spread}
+                values |= {"dimension": 10 + sides * spread}
+                rows.append({"run": f"{name}-{seed}", "architecture": name, "seed": seed, "layer": layer} | values)
+    first = [run for run in runs if run.config.architecture in FAMILIES]
+    stages = {"families": first, "others": [run for run in runs if run not in first]}
+    table = pd.DataFrame(rows)
+    found = study_findings.findings(stages, invariance=table)["invariance"]
+    assert found.verdict == verdict
+    assert found.table.families.tolist() == [10, 10, 10]
+    assert found.tested.startswith("10 families, 3 seeds")
+    assert found.effect.startswith(f"rank correlation {-sign:+.2f}")
+    assert study_findings.findings(stages)["invariance"].verdict == "undecided"
+    nine = table[table.architecture != "pvt"]
+    assert study_findings.findings(stages, invariance=nine)["invariance"].verdict == "undecided"
+
+
+def test_the_spread_between_layers_is_the_papers_and_a_mean_over_seeds():
+    rows = [("mlp", 0, 1.0, 4.0), ("mlp", 0, 2.0, 6.0), ("mlp", 1, 1.0, 5.0), ("mlp", 1, 1.0, 5.0)]
+    table = pd.DataFrame(
+        [
+            {"run": f"{n}-{s}", "architecture": n, "seed": s, "layer": str(i), "exponent": e, "dimension": d}
+            | {"exponent at most 3": e if i else math.nan}
+            for i, (n, s, e, d) in enumerate(rows)
+        ]
+    )
+    spread = study_invariance.spreads(table).loc["mlp"]
+    assert spread["exponent"] == pytest.approx((0.5 + 0) / 2)  # standard deviations over n
+    assert spread["dimension"] == pytest.approx((2 / 5 + 0) / 2)  # ranges over means
+    assert spread["exponent at most 3"] == 0  # of the first network, one layer alone has an estimate
 
 
 def test_one_line_for_several_verdicts():
@@ -286,7 +349,8 @@ def test_architectures_and_groups_are_compared_seed_by_seed():
         "ResMLP-12 − Plain MLP": [2.0],
         "ResMLP-12 − ResNet-34": [-4.0],
     }
-    assert study.convolutions(runs, value) == [3.0, 8.0 - (2.0 + 4.0) / 2]
+    # Seed 0 has no ResMLP: with it, the mean of the others would be that of other networks.
+    assert study.convolutions(runs, value) == [8.0 - (2.0 + 4.0) / 2]
 
 
 GRID = """\
@@ -370,6 +434,28 @@ def test_two_sweeps_of_a_grid_give_the_same_numbers(swept, tmp_path):
     study_tables.write_stage(grid, [tmp_path / "one"], tables, stage="tiny")
     again = study_tables.agreement(load_runs(tmp_path / "two"), study_tables.read_stages(tables)["tiny"])
     assert len(again) == 4 and again.equal.all() and (again.difference < 1e-8).all()
+
+
+def test_the_invariance_of_unconstrained_networks_is_kept(tmp_path):
+    images = load_images("digits", train_images=128, test_images=128)
+    config = TrainConfig("mlp", epochs=1, train_images=128, test_images=128)
+    runs = [train(config, images=images, device="cpu")]
+    runs += [train(replace(config, constraint=DEFAULT), images=images, device="cpu")]
+    table = study_invariance.write_invariance(runs, tmp_path)
+    assert table.run.unique().tolist() == [config.name]  # the constrained one has no place in it
+    assert table.layer.tolist() == runs[0].layers
+    x = activations(runs[0].model, images.batches("validation"), samples=None, device="cpu")
+    assert x["blocks.0"].shape[0] == len(images.validation) == 128
+    row = table.set_index("layer").loc["blocks.0"]
+    assert row["dimension"] == pytest.approx(float(correlation_dimension(x["blocks.0"])), rel=1e-6)
+    assert row["exponent"] == pytest.approx(float(spectrum_exponent(x["blocks.0"])), rel=1e-6)
+    assert row["exponent at most 3"] == pytest.approx(min(3, row["exponent"]), rel=0.2)
+    # What is there is not measured again: a row that was changed by hand stays changed.
+    read = study_invariance.read_invariance(tmp_path)
+    read.loc[0, "dimension"] = 7.5
+    read.to_csv(tmp_path / study_invariance.FILE, index=False)
+    assert study_invariance.write_invariance(runs, tmp_path).dimension.iloc[0] == 7.5
+    assert study_invariance.read_invariance(tmp_path / "elsewhere").empty
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):
