@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 BARE_ARGUMENT = re.compile(r"(<mo>&ApplyFunction;</mo>)(?!\s*(?:<mrow>\s*)?<mo[^>]*>[(\[{|])")
 # Bars count as operators: with blanks around them, and as tall as the whole formula.
 BAR = re.compile(r'<mo(?: class="mathopen")?>\|</mo>')
+# Where a name in code may go on in the next line: after its dots, colons, slashes and underscores, if it is long.
+CODE = re.compile(r'(?<=<span class="pre">)[^<]{16,}(?=</span>)')
+SEAM = re.compile(r"(?<=\w)([./_]|::)(?=\w)")
 REFERENCE = re.compile(r"^(\s*)\.\. \[(\d+)\] ?(.*)$")
 
 
@@ -94,10 +97,17 @@ def plain_citations(app, pagename, templatename, context, doctree):
         context["body"] = context["body"].replace('role="list" class="citation-list"', 'class="citation-list"')
 
 
+def breakable_names(app, pagename, templatename, context, doctree):
+    """Let long names in code break between their parts, and not within a word."""
+    if "body" in context:
+        context["body"] = CODE.sub(lambda name: SEAM.sub(r"\1<wbr>", name[0]), context["body"])
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     app.connect("autodoc-process-docstring", plain_references, priority=400)
     app.connect("config-inited", without_thebe)
     app.connect("doctree-read", half_size)
     app.connect("html-page-context", plain_citations)
+    app.connect("html-page-context", breakable_names)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

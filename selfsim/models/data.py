@@ -13,7 +13,14 @@ from .image_folder import FOLDER_NEED, folder_images
 from .images import Images, Split, as_split, in_memory
 from .subsets import divide, subset
 
-DATASETS = ("digits", "cifar10", "cifar100", "imagenette", "folder")
+# With the names that a reader knows; those of a folder are its own.
+DATASETS = {
+    "digits": "handwritten digits",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenette": "Imagenette",
+    "folder": "a folder of images",
+}
 
 
 def load_images(
@@ -103,12 +110,12 @@ def _digits(pixels: int | None, limits) -> Images:
     train, validation = (rest[part] for part in divide(labels.numpy()[rest], 225))
     indices = zip((train, validation, test), limits, strict=True)
     parts = (_limited(Split(images[i], labels[i]), limit) for i, limit in indices)
-    return in_memory("handwritten digits", parts, pixels, tuple(str(c) for c in range(10)))
+    return in_memory(DATASETS["digits"], parts, pixels, tuple(str(c) for c in range(10)))
 
 
 def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool) -> Images:
     if (root / "train").is_dir():
-        found = folder_images(root, pixels or 32, limits, title=f"{dataset.upper()[:5]}-{dataset[5:]}")
+        found = folder_images(root, pixels or 32, limits, title=DATASETS[dataset])
         if len(found.classes) != int(dataset[5:]):
             raise ValueError(
                 f"data_dir: {str(root)!r} has {len(found.classes)} classes, need the {dataset[5:]} of {dataset}"
@@ -132,7 +139,7 @@ def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool)
         _limited(as_split(part.data[i], np.asarray(part.targets)[i]), limit)
         for (part, i), limit in zip(pieces, limits, strict=True)
     )
-    return in_memory(f"{dataset.upper()[:5]}-{dataset[5:]}", parts, pixels, tuple(whole.classes))
+    return in_memory(DATASETS[dataset], parts, pixels, tuple(whole.classes))
 
 
 def _imagenette(root: Path, pixels: int, limits, download: bool) -> Images:
@@ -144,7 +151,7 @@ def _imagenette(root: Path, pixels: int, limits, download: bool) -> Images:
         datasets.Imagenette(root, split="train", size=size, download=True)
     if not place.is_dir():
         raise FileNotFoundError(f"data_dir: no directory {str(place)!r}; {_remedy('imagenette')}")
-    return folder_images(place, pixels, limits, title="Imagenette")
+    return folder_images(place, pixels, limits, title=DATASETS["imagenette"])
 
 
 def _limited(split: Split, limit: int | None) -> Split:

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..models.architectures import ARCHITECTURES, architecture
+from ..models.data import DATASETS
 from ..models.small_builds import PIXELS
 from ..training.runs import Run
 from ..uncertainty import Interval
@@ -224,7 +225,7 @@ def scale(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
     if table is not None:
         pairs = sorted(table.pairs[table.interval.notna()])
         about = f"{len(pairs)} comparison(s) over {_range(pairs)} seeds"
-    return f"{about}, {config.epochs} epochs, {images} of {config.dataset}, {pixels}"
+    return f"{about}, {config.epochs} epochs, {images} of {DATASETS[config.dataset]}, {pixels}"
 
 
 def _range(ascending: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..measure.null_models import NullBand
 from ..models.architectures import architecture
+from ..models.data import DATASETS
 from ..training.runs import Run
 from ..uncertainty import mean_interval, paired_difference
 from .plots import PAIRED
@@ -113,8 +114,10 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
         [[PAIRED[name](run) for run in runs] for runs in (free, held)]
         for name in ("SS rate", "SS rate without\n3 most distant", "test accuracy")
     )
+    config = free[0].config
+    shown = (f"{config.train_images:,} images of " if config.train_images else "") + DATASETS[config.dataset]
     first = (
-        f"After training without constraint, the SS rate lies inside a null band in {inside} of "
+        f"After training on {shown} without constraint, the SS rate lies inside a null band in {inside} of "
         f"{len(layers) * len(free)} cases (layers: {len(layers)}, seeds: {len(free)}): there it cannot be told from "
         "noise by this number."
     )

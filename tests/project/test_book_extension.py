@@ -8,9 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("chapters", ROOT / "book" / "_ext" / "chapters.py")
-chapters = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(chapters)
+
+
+def extension(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+chapters = extension("chapters")
 
 
 def foot(folder, *, address, installs_from, page="book/chapters/one"):
@@ -55,3 +62,13 @@ def test_what_a_chapter_says_of_its_making_is_read_back():
     notebook = {"cells": [{"outputs": [{"data": {"text/html": [made._repr_html_()]}}]}]}
     assert chapters.provenance(notebook) == made.rows
     assert chapters.provenance({"cells": []}) == {}
+
+
+def test_long_names_in_code_break_between_their_parts():
+    context = {
+        "body": '<code><span class="pre">tests/a_b.py::test_one</span> <span class="pre">ss_rate</span></code> a_b.c'
+    }
+    extension("selfsim_sphinx").breakable_names(None, "page", "page.html", context, None)
+    long, rest = context["body"].split("</span>", 1)
+    assert long.removeprefix('<code><span class="pre">') == "tests/<wbr>a_<wbr>b.<wbr>py::<wbr>test_<wbr>one"
+    assert rest == ' <span class="pre">ss_rate</span></code> a_b.c'

@@ -272,7 +272,7 @@ def test_a_study_with_an_effect_finds_it():
     assert table.verdict.xs(study.PUBLISHED, level=1).eq("not reproduced at this scale").all()
     assert found["gain"].verdict == "reproduced in 4 of 8, not reproduced at this scale in 4 of 8"
     assert found["performance"].verdict == "shown"
-    assert found["gain"].tested.startswith("8 comparison(s) over 5 seeds, 15 epochs, all images of digits")
+    assert found["gain"].tested.startswith("8 comparison(s) over 5 seeds, 15 epochs, all images of handwritten digits")
 
 
 def test_a_study_without_one_says_so():
