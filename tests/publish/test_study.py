@@ -528,11 +528,15 @@ def test_the_page_says_what_stage_b_found():
         assert sum(free) / len(free) == pytest.approx(0.2, abs=0.02)
 
 
-def test_learning_rates_follow_the_rule():
-    best = {}
-    for run in study_tables.read_stages(RESULTS)["pilot"]:
-        best.setdefault(run.config.architecture, []).append((run.series("accuracy")[-1], -run.config.learning_rate))
-    grid = read_grid(ROOT / "notebooks" / "study" / "families.yml", [("data_dir", "anywhere")])
-    assert {cell.work.architecture: cell.work.learning_rate for cell in grid.cells} == {
-        name: -max(found)[1] for name, found in best.items()
-    }
+@pytest.mark.parametrize(("pilot", "stage"), [("pilot", "families"), ("pilot-others", "others")])
+def test_learning_rates_follow_the_rule(pilot, stage):
+    seen = {}
+    for run in study_tables.read_stages(RESULTS)[pilot]:
+        seen.setdefault(run.config.architecture, []).append((run.series("accuracy")[-1], -run.config.learning_rate))
+    both = {name: -max(found)[1] for name, found in seen.items() if len(found) == 2}
+    grid = read_grid(ROOT / "notebooks" / "study" / f"{stage}.yml", [("data_dir", "anywhere")])
+    asked = {cell.work.architecture: cell.work.learning_rate for cell in grid.cells}
+    assert len(both) >= 4 and {name: asked[name] for name in both} == both
+    # No run of a family without both.
+    stored = study_tables.read_stages(RESULTS).get(stage, [])
+    assert {run.config.architecture for run in stored} <= set(both)
