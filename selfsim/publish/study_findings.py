@@ -90,12 +90,13 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     elsewhere("topology", "C8", "Do feature networks have other topological properties?", "see chapter", chapter)
     chapter = "Invariance across layers"
     elsewhere("weights", "C9", "Are the weights power laws, and does it matter?", "see chapter", chapter)
-    for runs, which in ((first, ""), ([*first, *others], ", all families")):
-        if which and not others:
+    for runs, key in ((first, "groups"), ([*first, *others], "groups, more families")):
+        if runs == first and key != "groups":
             continue
         table = study.compared({"convolutions − others": study.convolutions(runs)})
         verdict = study.trend_verdict(table.interval.iloc[0], table.corrected.iloc[0], direction=1)
-        add(f"groups{which}", "C10", f"Are convolutions less self-similar{which}?", verdict, table, runs, **unit)
+        which = f"Are convolutions less self-similar ({len(_free(runs))} families)?"
+        add(key, "C10", which, verdict, table, runs, **unit)
     table = study.compared(study.differences(study.pairs(first), "test accuracy"))
     add("performance", "C10", "Does the constraint change the accuracy?", _any(table), table, first, **_POINTS)
     if runs := stages.get(DOSE, []):
@@ -133,7 +134,9 @@ def _limit(gains: Mapping[str, Interval | None], runs: Sequence[Run]) -> Finding
         return Finding(*asked)
     most = max(others, key=lambda name: others[name].high)
     ends = [f"{text(gains[name], **_PERCENT)} points ({title(name)})" for name in ("poolformer", most)]
-    return Finding(*asked, " beside at most ".join(ends), scale(runs))
+    above = sum(interval.low > 0 for interval in others.values())
+    effect = f"{' beside at most '.join(ends)}; {above} of {len(others)} others have an interval above 0"
+    return Finding(*asked, effect, scale(runs))
 
 
 def _relation(gains: Mapping[str, float], invariance: pd.DataFrame | None, runs: Sequence[Run]) -> Finding:
