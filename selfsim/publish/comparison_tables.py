@@ -18,6 +18,7 @@ from ..models.seeding import seeded
 from ..training.runs import Run, load_runs
 from ..uncertainty import Interval, mean_interval, paired_difference
 from .plots import PAIRED
+from .study import differences, pairs
 
 # Name in the book -> options of ss_rate: the three counts, then the robust variants.
 MEASURES = {
@@ -199,15 +200,15 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
         seeds), the factor of the median distance, the paired difference of the test accuracy.
     """
     rows = []
-    for name, (free, held) in _pairs(runs).items():
+    for (name, _), both in pairs(runs).items():
         row = {"architecture": architecture(name).title}
+        of = {title: np.array([[value(run) for run in pair] for pair in both]).T for title, value in PAIRED.items()}
         for title in ("SS rate", "SS rate without\n3 most distant", "SS rate between\nquantiles"):
-            a, b = (np.array([PAIRED[title](run) for run in side]) for side in (free, held))
+            a, b = of[title]
             row[" ".join(title.split())] = f"{a.mean():.3f} → {b.mean():.3f}"
-        far = PAIRED["median distance"]
-        factors = [far(b) / far(a) for a, b in zip(free, held, strict=True)]
-        row["median distance, factor"] = f"{np.mean(factors):.2f}"
-        a, b = ([PAIRED["test accuracy"](run) for run in side] for side in (free, held))
+        a, b = of["median distance"]
+        row["median distance, factor"] = f"{np.mean(b / a):.2f}"
+        a, b = of["test accuracy"]
         row["test accuracy, change"] = f"{paired_difference(b, a):+.3f}" if len(a) > 1 else f"{b[0] - a[0]:+.3f}"
         rows.append(row)
     return pd.DataFrame(rows).set_index("architecture")
@@ -215,22 +216,7 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 def gains(runs: Sequence[Run]) -> dict[str, float]:
     """Change of the test accuracy under the constraint, mean over paired seeds, of each architecture that has pairs."""
-    score = PAIRED["test accuracy"]
-    return {name: float(np.mean([*map(score, b)]) - np.mean([*map(score, a)])) for name, (a, b) in _pairs(runs).items()}
-
-
-def _pairs(runs: Sequence[Run]) -> dict[str, tuple[list[Run], list[Run]]]:
-    """Of each architecture, the runs without and those with the constraint that have the same seeds, in their order."""
-    found = {}
-    for name in (entry.name for entry in ARCHITECTURES):  # by family
-        own = [run for run in runs if run.config.architecture == name]
-        free, held = (
-            {run.config.seed: run for run in own if (run.config.constraint is not None) == with_it}
-            for with_it in (False, True)
-        )
-        if seeds := sorted(set(free) & set(held)):
-            found[name] = [free[seed] for seed in seeds], [held[seed] for seed in seeds]
-    return found
+    return {name: float(np.mean(change)) for (name, _), change in differences(pairs(runs), "test accuracy").items()}
 
 
 def agreement_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -243,17 +243,18 @@ def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
     return _closed(figure)
 
 
-def _mean_over_layers(metric: str):
-    return lambda run: float(np.mean([run.series(metric, layer=layer)[-1] for layer in run.layers]))
+def over_layers(run: Run, metric: str, split: str = "validation") -> np.ndarray:
+    """Mean over the layers of one metric, for every epoch that has it."""
+    return np.mean([run.series(metric, split=split, layer=layer) for layer in run.layers], 0)
 
 
 # What a pair of runs is compared by: a title, and the number of one run.
 PAIRED = {
     "test accuracy": lambda run: run.series("accuracy", split="test")[-1],
-    "SS rate": _mean_over_layers("ss_rate"),
-    "SS rate without\n3 most distant": _mean_over_layers("ss_rate_left_out"),
-    "SS rate between\nquantiles": _mean_over_layers("ss_rate_quantiles"),
-    "median distance": _mean_over_layers("median_distance"),
+    "SS rate": lambda run: float(over_layers(run, "ss_rate")[-1]),
+    "SS rate without\n3 most distant": lambda run: float(over_layers(run, "ss_rate_left_out")[-1]),
+    "SS rate between\nquantiles": lambda run: float(over_layers(run, "ss_rate_quantiles")[-1]),
+    "median distance": lambda run: float(over_layers(run, "median_distance")[-1]),
 }
 
 

@@ -11,12 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..measure.null_models import NullBand
 from ..training.runs import Run
-from .plots import BANDS, FREE, GREY, HELD, PAIRED, TARGET, WIDTH, _closed, _labelled, _panels, _plot_seeds
-
-
-def over_layers(run: Run, metric: str, split: str = "validation") -> np.ndarray:
-    """Mean over the layers of one metric, for every epoch that has it."""
-    return np.mean([run.series(metric, split=split, layer=layer) for layer in run.layers], 0)
+from .plots import BANDS, FREE, GREY, HELD, PAIRED, TARGET, WIDTH, _closed, _labelled, _panels, _plot_seeds, over_layers
 
 
 def plot_targets(

@@ -21,7 +21,7 @@ from ..models.small_builds import PIXELS
 from ..training.config import TrainConfig
 from ..training.runs import Run
 from ..uncertainty import Interval, mean_interval, rank_correlation
-from .plots import PAIRED
+from .plots import PAIRED, over_layers
 
 ALPHA = 0.05
 GAIN = 0.01  # the smallest change of the accuracy that matters, by the design
@@ -71,8 +71,8 @@ def measured(run: Run, name: str) -> float:
     if name == "weight distance":
         return run.series("weight_distance", split="train")[-1]
     if name == "change of the rate":
-        rates = [run.series("ss_rate", layer=layer) for layer in run.layers]
-        return float(np.mean([rate[-1] - rate[1] for rate in rates]))  # the rate before training is at 0
+        rates = over_layers(run, "ss_rate")
+        return float(rates[-1] - rates[1])  # the rate before training is at 0
     return PAIRED[name](run)
 
 
