@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def _book(arguments: argparse.Namespace) -> int:
     _check_extras(*_NEEDED)
     from selfsim.publish.book import RenderError, assemble, check_toc, find_project, is_own_list, publish, render
+    from selfsim.publish.run_list import read_run_list
     from selfsim.publish.runner import ChapterError, execute, own_runs
 
     try:
@@ -87,7 +88,8 @@ def _book(arguments: argparse.Namespace) -> int:
         own = is_own_list(root, arguments.runs)
         # Another list may have a preset of the same name.
         folder = arguments.build_dir / (arguments.preset if own else f"{arguments.runs.stem}-{arguments.preset}")
-        run_list = _read(arguments, {"runs": str(folder / "runs")})
+        chosen = {"only": arguments.only, "defaults": {"runs": str(folder / "runs")}}
+        run_list = read_run_list(arguments.runs, arguments.preset, arguments.parameters, **chosen)
         if own:
             check_toc(root, run_list)
     except (ValueError, OSError) as error:
@@ -118,22 +120,6 @@ def _book(arguments: argparse.Namespace) -> int:
         return 1
     print(result)
     return 0
-
-
-def _read(arguments: argparse.Namespace, defaults: dict[str, Any]) -> Any:
-    from selfsim.publish.parameters import check_known, notebook_parameters, parse_value
-    from selfsim.publish.run_list import read_run_list
-
-    chosen = {"only": arguments.only, "defaults": defaults}
-    run_list = read_run_list(arguments.runs, arguments.preset, **chosen)
-    known: dict[str, str] = {}
-    for chapter in run_list.chapters if arguments.parameters else ():
-        known = notebook_parameters(chapter.notebook) | known
-    overrides = {}
-    for name, text in arguments.parameters:
-        check_known(name, known, name="-p")
-        overrides[name] = parse_value(name, text, known[name])
-    return read_run_list(arguments.runs, arguments.preset, overrides, **chosen) if overrides else run_list
 
 
 def _announce(root: Path, run_list: Any, jobs: int, result: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfsim.publish.parameters import check_known, check_parameters, notebook_parameters
+from selfsim.publish.parameters import check_known, check_parameters, notebook_parameters, parse_value
 from selfsim.publish.plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -60,8 +60,8 @@ class RunList:
 
     path: Path  # the file that it was read from
     preset: str
-    description: str
     chapters: tuple[Chapter, ...]
+    description: str = ""
     jobs: int = 1  # chapters at a time
     minutes: float | None = None  # about how long it takes on two cores
     disk: str = ""  # about how much it needs, in words
@@ -70,7 +70,7 @@ class RunList:
 def read_run_list(
     path: str | Path,
     preset: str,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Iterable[tuple[str, str]] = (),
     *,
     only: Iterable[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
@@ -83,8 +83,8 @@ def read_run_list(
         A YAML file; notebooks are named relative to its folder.
     preset : str
         One of the file's presets.
-    overrides : mapping of str to object, optional
-        Parameters for every chapter that win over the file's.
+    overrides : iterable of (str, str), optional
+        Names and values, as text, of parameters for every chapter whose notebook has them; they win over the file's.
     only : iterable of str, optional
         Names of the chapters to make, in place of the preset's own choice.
     defaults : mapping of str to object, optional
@@ -109,22 +109,23 @@ def read_run_list(
     content = read_yaml(path)
     try:
         chosen, names = _checked(content, preset, only)
-        shared = chosen.get("parameters", {}) | dict(overrides or {})
         own = {name: content["chapters"][name] for name in names}
-        _check_shared(path.parent, content["chapters"].values(), shared)
+        for name, chapter in own.items():
+            if not (notebook := path.parent / chapter["notebook"]).is_file():
+                raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
+        # One chapter at least must know a parameter that all are given; the others go without.
+        known = sorted(_types(path.parent, content["chapters"].values()))
+        for name in chosen.get("parameters", {}):
+            check_known(name, known, name="parameter for all chapters")
+        types, given = _types(path.parent, own.values()), {}
+        for name, text in overrides:
+            check_known(name, types, name="-p")
+            given[name] = parse_value(name, text, types[name])
         chapters = (
-            _chapter(path.parent, name, own, content["chapters"], chosen, shared, overrides or {}, defaults or {})
-            for name in names
+            _chapter(path.parent, name, own, content["chapters"], chosen, given, defaults or {}) for name in names
         )
-        return RunList(
-            path=path,
-            preset=preset,
-            description=chosen.get("description", ""),
-            chapters=tuple(chapters),
-            jobs=chosen.get("jobs", 1),
-            minutes=chosen.get("minutes"),
-            disk=chosen.get("disk", ""),
-        )
+        about = {key: chosen[key] for key in ("description", "jobs", "minutes", "disk") if key in chosen}
+        return RunList(path, preset, tuple(chapters), **about)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -164,26 +165,25 @@ def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dic
     return presets[preset], [name for name in chapters if name in wanted]
 
 
-def _check_shared(folder: Path, chapters: Iterable[dict], shared: Mapping[str, Any]) -> None:
-    """Parameters for all chapters must be known to one of the list at least; the others go without."""
-    notebooks = {folder / chapter["notebook"] for chapter in chapters}
-    known = {name for notebook in notebooks if notebook.is_file() for name in notebook_parameters(notebook)}
-    for name in shared:
-        check_known(name, sorted(known), name="parameter for all chapters")
+def _types(folder: Path, chapters: Iterable[dict]) -> dict[str, str]:
+    """Types of the parameters that these chapters' notebooks have, by name; the first notebook's where they differ."""
+    types: dict[str, str] = {}
+    for notebook in dict.fromkeys(folder / chapter["notebook"] for chapter in chapters):
+        if notebook.is_file():
+            types = notebook_parameters(notebook) | types
+    return types
 
 
-def _chapter(
-    folder: Path, name: str, own: dict, every: dict, preset: dict, shared: dict, overrides, defaults
-) -> Chapter:
+def _chapter(folder: Path, name: str, own: dict, every: dict, preset: dict, given: dict, defaults: Mapping) -> Chapter:
     chapter = own[name]
     notebook = folder / chapter["notebook"]
-    if not notebook.is_file():
-        raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
     try:
         known = notebook_parameters(notebook)
-        fitting, lowest = ({k: v for k, v in table.items() if k in known} for table in (shared, defaults))
-        values = lowest | chapter.get("parameters", {}) | fitting | preset.get("chapters", {}).get(name, {})
-        values |= {key: value for key, value in overrides.items() if key in known}
+        lowest, shared, highest = (
+            {k: v for k, v in table.items() if k in known} for table in (defaults, preset.get("parameters", {}), given)
+        )
+        own_of_preset = preset.get("chapters", {}).get(name, {})
+        values = lowest | chapter.get("parameters", {}) | shared | own_of_preset | highest
         parameters = check_parameters(notebook, values)
         title = chapter.get("title") or _title(name, every, parameters)
     except ValueError as error:

@@ -58,7 +58,7 @@ def test_later_parameters_win(written):
     first, second = read_run_list(path, "quick").chapters
     assert first.parameters == {"name": "a", "epochs": 3, "weight": 1e-3, "seeds": [5], "flag": True}
     assert second.parameters == {"epochs": 2, "seeds": [5]}
-    first, second = read_run_list(path, "quick", {"epochs": 9, "weight": 2}).chapters
+    first, second = read_run_list(path, "quick", [("epochs", "9"), ("weight", "2")]).chapters
     assert (first.parameters["epochs"], first.parameters["weight"]) == (9, 2.0)
     assert second.parameters == {"epochs": 9, "seeds": [5], "weight": 2.0}
 
@@ -114,8 +114,10 @@ def test_unknown_preset_chapter_override_and_missing_file(written, tmp_path):
         read_run_list(path, "quik")
     with pytest.raises(ValueError, match="chapter: got 'thrid'"):
         read_run_list(path, "quick", only=["thrid"])
-    with pytest.raises(ValueError, match="got 'epoch'"):
-        read_run_list(path, "quick", {"epoch": 1})
+    with pytest.raises(ValueError, match="runs.yml: -p: got 'epoch'.*did you mean 'epochs'"):
+        read_run_list(path, "quick", [("epoch", "1")])
+    with pytest.raises(ValueError, match="runs.yml: epochs: got 'many', need int"):
+        read_run_list(path, "quick", [("epochs", "many")])
     with pytest.raises(FileNotFoundError, match="no such run list"):
         read_run_list(tmp_path / "none.yml", "quick")
 
@@ -123,11 +125,16 @@ def test_unknown_preset_chapter_override_and_missing_file(written, tmp_path):
 def test_parameters_for_all_reach_the_chapters_that_have_them(written, tmp_path):
     path = written(GOOD.replace("second: {notebook: sub/tiny.ipynb}", "second: {notebook: sub/other.ipynb}"))
     write_notebook(tmp_path / "sub" / "other.ipynb", parameters="size: int = 3")
-    first, second = read_run_list(path, "quick", {"weight": 2, "size": 7}).chapters
+    first, second = read_run_list(path, "quick", [("weight", "2"), ("size", "7")]).chapters
     assert (first.parameters["seeds"], first.parameters["weight"]) == ([5], 2.0)
     assert second.parameters == {"size": 7}
-    with pytest.raises(ValueError, match="parameter for all chapters: got 'wieght'.*did you mean 'weight'"):
-        read_run_list(path, "quick", {"wieght": 2})
+    with pytest.raises(ValueError, match="-p: got 'wieght'.*did you mean 'weight'"):
+        read_run_list(path, "quick", [("wieght", "2")])
+    with pytest.raises(ValueError, match="-p: got 'weight', need one of 'size'"):
+        read_run_list(path, "quick", [("weight", "2")], only=["second"])  # of the chapters that are made
+    path.write_text(path.read_text().replace("parameters: {epochs: 2,", "parameters: {epoch: 2,"))
+    with pytest.raises(ValueError, match="parameter for all chapters: got 'epoch'.*did you mean 'epochs'"):
+        read_run_list(path, "quick")
 
 
 def test_a_chapter_may_read_from_chapters_above_it(written):

@@ -130,7 +130,7 @@ def test_finished_chapters_are_kept_and_changed_ones_made_anew(executed, capsys)
     assert tree(out) == {"first.ipynb", "second.ipynb", ".lock"}
     assert not (out / ".run-left").exists()
     assert capsys.readouterr().err == "first: kept from an earlier run\nsecond: kept from an earlier run\n"
-    other = read_run_list(run_list.path, "quick", {"epochs": 8}, only=["first"])
+    other = read_run_list(run_list.path, "quick", [("epochs", "8")], only=["first"])
     assert execute(other, out) == pages[:1]
     assert told(pages[0])[4] == 8
     assert pages[1].stat().st_mtime_ns == times[1]
