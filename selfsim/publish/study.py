@@ -257,14 +257,9 @@ def mean_score(run: Run) -> float:
 
 def between(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> dict[str, list[float]]:
     """Differences of every two architectures without constraint, seed by seed; keys say which minus which."""
-    by: dict[str, dict[int, float]] = {}
-    for run in runs:
-        if run.config.constraint is None:
-            by.setdefault(architecture(run.config.architecture).title, {})[run.config.seed] = value(run)
-    return {
-        f"{b} − {a}": [by[b][seed] - by[a][seed] for seed in sorted(set(by[a]) & set(by[b]))]
-        for a, b in itertools.combinations(by, 2)
-    }
+    table = _unconstrained(runs, value)
+    by = table.groupby(["seed", "title"]).value.last().unstack()
+    return {f"{b} − {a}": (by[b] - by[a]).dropna().tolist() for a, b in itertools.combinations(table.title.unique(), 2)}
 
 
 def convolutions(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> list[float]:
@@ -272,18 +267,18 @@ def convolutions(runs: Sequence[Run], value: Callable[[Run], float] = mean_score
 
     Seeds that not all of them have are left out: with other architectures, a group has another mean.
     """
-    table = pd.DataFrame(
-        [
-            (run.config.seed, architecture(run.config.architecture).family == "convolution", value(run))
-            for run in runs
-            if run.config.constraint is None
-        ],
-        columns=["seed", "convolution", "value"],
-    )
+    table = _unconstrained(runs, value)
     of_seed = table.groupby("seed").value.transform("size")
     table = table[of_seed == of_seed.max()]
-    sides = table.groupby(["seed", "convolution"]).value.mean().unstack().reindex(columns=[True, False])
+    sides = table.groupby(["seed", table.family == "convolution"]).value.mean().unstack().reindex(columns=[True, False])
     return (sides[True] - sides[False]).dropna().tolist()
+
+
+def _unconstrained(runs: Sequence[Run], value: Callable[[Run], float]) -> pd.DataFrame:
+    """A value of every run without constraint, beside its seed and what architecture it has."""
+    free = [(run, architecture(run.config.architecture)) for run in runs if run.config.constraint is None]
+    rows = [(run.config.seed, entry.title, entry.family, value(run)) for run, entry in free]
+    return pd.DataFrame(rows, columns=["seed", "title", "family", "value"])
 
 
 @lru_cache(maxsize=64)

@@ -50,33 +50,27 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     dict of str to Finding
         In the order of the claims.
     """
-    first = stages.get(FIRST, [])
+    first, others = stages.get(FIRST, []), stages.get(OTHERS, [])
     found = {}
 
-    def add(key: str, claim: str, question: str, verdict: str, table=None, runs=(), **form) -> None:
-        effect = _reach(table, **form) if table is not None else ""
-        found[key] = Finding(claim, question, verdict, effect, scale(runs, table) if effect else "", table)
-
-    def elsewhere(key: str, claim: str, question: str, verdict: str, where: str) -> None:
-        found[key] = Finding(claim, question, verdict, where)
+    def add(key: str, claim: str, question: str, table: pd.DataFrame, runs: Sequence[Run], **form) -> None:
+        effect = _reach(table, **form)
+        found[key] = Finding(claim, question, _verdict(table), effect, scale(runs, table) if effect else "", table)
 
     read = f"one probe reads the hidden neurons of {len(ARCHITECTURES)} architectures of {len(_KINDS)} kinds"
-    elsewhere("construction", "C1", "Does one construction describe all architectures?", "built", read)
+    found["construction"] = Finding("C1", "Does one construction describe all architectures?", "built", read)
     chapter = "What the rate measures, and what it does not"
-    elsewhere("measure", "C2", "Does box covering quantify self-similarity?", "see chapter", chapter)
-    table = study.compared(study.between(first))
+    found["measure"] = Finding("C2", "Does box covering quantify self-similarity?", "see chapter", chapter)
     unit = {"unit": " spreads of noise"}
-    add("differ", "C3", "Do architectures differ?", _any(table), table, first, **unit)
-    degrade = "Does self-similarity degrade in training (does the rate rise)?"
-    add("degrade", "C3", degrade, *_degraded(first), first, digits=3)
-    if others := stages.get(OTHERS, []):
-        question = degrade.replace(" (", ", other families (")
-        add("degrade, other families", "C3", question, *_degraded(others), others, digits=3)
-    for stage, where in ((FIRST, ""), (OTHERS, ", other families"), (LARGE, ", 224 pixels")):
-        if stage == FIRST or stages.get(stage):
-            table = gains_table(stages.get(stage, []))
+    add("differ", "C3", "Do architectures differ?", study.compared(study.between(first)), first, **unit)
+    for runs, where in ((first, ""), (others, ", other families")):
+        if runs or not where:
+            question = f"Does self-similarity degrade in training{where} (does the rate rise)?"
+            add(f"degrade{where}", "C3", question, _degraded(runs), runs, digits=3)
+    for runs, where in ((first, ""), (others, ", other families"), (stages.get(LARGE, []), ", 224 pixels")):
+        if runs or not where:
             question = f"Does the constraint raise the accuracy{where}?"
-            add(f"gain{where}", "C4", question, study.overall(table.verdict), table, stages.get(stage, []), **_POINTS)
+            add(f"gain{where}", "C4", question, gains_table(runs), runs, **_POINTS)
     table = gains_table([*first, *others])
     default = {name: row.interval for (name, what), row in table.iterrows() if what == study.DEFAULT}
     gains = {name: interval.estimate for name, interval in default.items() if interval}
@@ -84,31 +78,24 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     found["limit"] = _limit(default, [*first, *others])
     runs = stages.get(TARGETS, [])
     table = gains_table(runs, against=study.DEFAULT, arms=("linear target",))
-    question = "Is a target that changes in time better than a fixed one?"
-    add("time", "C7", question, study.overall(table.verdict), table, runs, **_POINTS)
-    chapter = "Feature networks as complex networks"
-    elsewhere("topology", "C8", "Do feature networks have other topological properties?", "see chapter", chapter)
-    chapter = "Invariance across layers"
-    elsewhere("weights", "C9", "Are the weights power laws, and does it matter?", "see chapter", chapter)
+    add("time", "C7", "Is a target that changes in time better than a fixed one?", table, runs, **_POINTS)
+    question, chapter = "Do feature networks have other topological properties?", "Feature networks as complex networks"
+    found["topology"] = Finding("C8", question, "see chapter", chapter)
+    question, chapter = "Are the weights power laws, and does it matter?", "Invariance across layers"
+    found["weights"] = Finding("C9", question, "see chapter", chapter)
     for runs, key in ((first, "groups"), ([*first, *others], "groups, more families")):
-        if runs == first and key != "groups":
-            continue
-        table = study.compared({"convolutions − others": study.convolutions(runs)})
-        verdict = study.trend_verdict(table.interval.iloc[0], table.corrected.iloc[0], direction=1)
-        which = f"Are convolutions less self-similar ({len(_free(runs))} families)?"
-        add(key, "C10", which, verdict, table, runs, **unit)
-    table = study.compared(study.differences(study.pairs(first), "test accuracy"))
-    add("performance", "C10", "Does the constraint change the accuracy?", _any(table), table, first, **_POINTS)
+        if others or key == "groups":
+            table = _trends(study.compared({"convolutions − others": study.convolutions(runs)}))
+            question = f"Are convolutions less self-similar ({len(_free(runs))} families)?"
+            add(key, "C10", question, table, runs, **unit)
+    add("performance", "C10", "Does the constraint change the accuracy?", _compared(first), first, **_POINTS)
     if runs := stages.get(DOSE, []):
-        table = study.compared(study.differences(study.pairs(runs), "test accuracy"))
-        add("dose", "C10", "Does the dose change the accuracy?", _any(table), table, runs, **_POINTS)
+        add("dose", "C10", "Does the dose change the accuracy?", _compared(runs), runs, **_POINTS)
     if runs := stages.get(CONFIRM, []):
-        table = study.compared(study.differences(study.pairs(runs), "test accuracy"))
-        table["verdict"] = [study.trend_verdict(row.interval, row.corrected, direction=1) for row in table.itertuples()]
         question = "Does the target that stage b suggests raise the accuracy (new seeds)?"
-        add("confirm", "C10", question, study.overall(table.verdict), table, runs, **_POINTS)
-    table = study.compared(study.differences(study.pairs(first), "weight distance"))
-    add("path", "C10", "Does it change the path of the weights?", _any(table), table, first, digits=2)
+        add("confirm", "C10", question, _trends(_compared(runs)), runs, **_POINTS)
+    table = _compared(first, "weight distance")
+    add("path", "C10", "Does it change the path of the weights?", table, first, digits=2)
     return found
 
 
@@ -116,14 +103,22 @@ _PERCENT = {"factor": 100, "digits": 1}
 _POINTS = _PERCENT | {"unit": " points"}
 
 
-def _degraded(runs: Sequence[Run]) -> tuple[str, pd.DataFrame]:
+def _degraded(runs: Sequence[Run]) -> pd.DataFrame:
     changes = {
         (name, study.FREE): [study.measured(run, "change of the rate") for run in own]
         for name, own in _free(runs).items()
     }
-    table = study.compared(changes)
-    table["verdict"] = [study.trend_verdict(row.interval, row.corrected, direction=1) for row in table.itertuples()]
-    return study.overall(table.verdict), table
+    return _trends(study.compared(changes))
+
+
+def _compared(runs: Sequence[Run], value: str = "test accuracy") -> pd.DataFrame:
+    return study.compared(study.differences(study.pairs(runs), value))
+
+
+def _trends(table: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons with the verdicts on a claim that something rises."""
+    rows = table.itertuples()
+    return table.assign(verdict=[study.trend_verdict(row.interval, row.corrected, direction=1) for row in rows])
 
 
 def _limit(gains: Mapping[str, Interval | None], runs: Sequence[Run]) -> Finding:
@@ -255,8 +250,10 @@ def _free(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return own
 
 
-def _any(table: pd.DataFrame) -> str:
-    """Of a claim that there is some difference: one that holds after the correction suffices."""
+def _verdict(table: pd.DataFrame) -> str:
+    """One line for the verdicts of a table; where it has none, one difference that holds after the correction does."""
+    if "verdict" in table:
+        return study.overall(table.verdict)
     if not table.interval.notna().any():
         return "not tested"
     return "shown" if (table.corrected < study.ALPHA).any() else "not shown"
