@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from ..boxes.counts import BoxCounts
 from ..boxes.cover import box_cover
 from ..boxes.dimension import FractalDimension
 from ..boxes.renormalization import degree_tail
 from ..measure.network import FeatureNetwork
-from .plots import BOXES, FIT, FREE, GREY, THEORY, WIDTH, _closed, _labelled, _panels, draw_boxes, layout
+from .plots import BOXES, FIT, FREE, GREY, THEORY, WIDTH, _closed, _labelled, _panels, draw_boxes, layout, plain_ticks
 
 MARKERS = "osD^vP"
 LINES = ("-", "--", ":", "-.")
@@ -169,7 +167,7 @@ def plot_counts(counts: Mapping[str, BoxCounts], *, log_size: bool = True) -> Fi
     axes.set_yscale("log")
     if log_size:
         axes.set_xscale("log")
-        _plain_ticks(axes)
+        plain_ticks(axes.xaxis)
     axes.set_xlabel(f"box size ${next(iter(counts.values())).size_name}$")
     axes.set_ylabel("number of boxes $N_B$")
     axes.legend()
@@ -240,12 +238,5 @@ def plot_flow(flow: Sequence[nx.Graph], *, steps: int = 3, seed: int = 0) -> Fig
     panels[-1].set_xlabel("degree")
     panels[-1].set_ylabel("share of nodes with\nat least this degree")
     panels[-1].legend()
-    _plain_ticks(panels[-1])
+    plain_ticks(panels[-1].xaxis)
     return _closed(figure)
-
-
-def _plain_ticks(axes: Axes) -> None:
-    """Sizes as plain numbers: 0.5, 1, 2, 5, not powers of ten."""
-    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")

@@ -14,8 +14,9 @@ import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from ..measure.curve import RateCurve
 from ..measure.network import FeatureNetwork
@@ -256,6 +257,14 @@ PAIRED = {
     "SS rate between\nquantiles": lambda run: float(over_layers(run, "ss_rate_quantiles")[-1]),
     "median distance": lambda run: float(over_layers(run, "median_distance")[-1]),
 }
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis: 0.5, 1, 2, 5, not powers of ten."""
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}")
+    axis.grid(which="minor")
 
 
 def _closed(figure: Figure) -> Figure:

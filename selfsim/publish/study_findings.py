@@ -15,7 +15,7 @@ from ..models.small_builds import PIXELS
 from ..training.runs import Run
 from ..uncertainty import Interval
 from . import study, study_invariance
-from .plots import FREE, GREY, HELD, WIDTH, _closed
+from .plots import FREE, GREY, HELD, WIDTH, _closed, _labelled, _panels
 
 FIRST, DOSE, OTHERS, TARGETS, LARGE, CONFIRM = "families", "dose", "others", "targets", "large", "confirm"
 _KINDS = {entry.family for entry in ARCHITECTURES}
@@ -315,22 +315,15 @@ def plot_dose(runs: Sequence[Run]) -> Figure:
     """Test accuracy against the rate that was reached: one panel an architecture, one mark a run, colours are arms."""
     names = list(dict.fromkeys(run.config.architecture for run in runs))
     arms = list(dict.fromkeys(study.arm(run.config) for run in runs))
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(2.7 * columns + 0.4, 2.7 * rows + 0.7), squeeze=False)
-    for axes in grid.flat[len(names) :]:
-        axes.set_visible(False)
-    for axes, name in zip(grid.flat, names, strict=False):
+    figure, panels = _panels(len(names), columns=2, sharey=False)
+    for axes, name in zip(panels, names, strict=True):
         for what in arms:
             color, marker = arm_style(what, arms)
             own = [r for r in runs if (r.config.architecture, study.arm(r.config)) == (name, what)]
             x, y = ([study.measured(run, of) for run in own] for of in ("SS rate", "test accuracy"))
             axes.plot(x, [100 * v for v in y], linestyle="none", color=color, marker=marker, markersize=6, label=what)
         axes.set_title(title(name), loc="left")
-        axes.set_xlabel("SS rate reached")
-    grid[0, 0].set_ylabel("test accuracy (%)")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return _closed(figure)
+    return _labelled(figure, panels, x="SS rate reached", y="test accuracy (%)", ncols=3)
 
 
 def arm_style(what: str, arms: Sequence[str]) -> tuple[str, str]:

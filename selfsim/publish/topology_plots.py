@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from ..uncertainty import Interval
-from .plots import BOXES, FREE, GREY, HELD, _closed, _labelled, _panels
+from .plots import BOXES, FREE, GREY, HELD, _closed, _labelled, _panels, plain_ticks
 
 # Trained is what other chapters call unconstrained; noise is grey, like every null.
 STATES = {
@@ -25,13 +24,6 @@ STATES = {
     },
     "noise": {"color": "#87909a", "marker": "^", "linestyle": ":", "label": "noise"},
 }
-
-
-def _plain_ticks(axis: Axis) -> None:
-    """A logarithmic axis of about a decade, with plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def plot_layers(
@@ -65,7 +57,7 @@ def plot_layers(
         axes.set(xticks=range(1, len(next(iter(states.values()))) + 1))
         if log_y:
             axes.set_yscale("log")
-            _plain_ticks(axes.yaxis)
+            plain_ticks(axes.yaxis)
     return _labelled(figure, grid, x="layer", y=y)
 
 
@@ -92,7 +84,7 @@ def plot_sweep(panels: Mapping[str, pd.DataFrame], *, x: str, y: str = "", log_y
         axes.set_xscale("log")
         axes.set_yscale("log" if log_y else "linear")
         if table.index.max() < 10 * table.index.min():
-            _plain_ticks(axes.xaxis)
+            plain_ticks(axes.xaxis)
     return _labelled(figure, grid, x=x, y=y)
 
 
