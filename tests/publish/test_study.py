@@ -562,6 +562,30 @@ def test_the_page_says_what_stage_b_found():
         assert sum(free) / len(free) == pytest.approx(0.2, abs=0.02)
 
 
+def test_the_pages_say_what_stage_e_found():
+    runs = study_tables.read_stages(RESULTS)["confirm"]
+    pairs = study.pairs(runs)
+    table = study_findings.findings({"families": runs, "confirm": runs})["confirm"].table
+    resmlp, vit = (table.loc[name, "target 0.2, weight 10"] for name in ("resmlp", "vit_small"))
+    assert (resmlp.verdict, vit.verdict) == ("not shown", "shown") and vit.pairs == resmlp.pairs == 10
+    gain, other = (f"{100 * row.interval.estimate:.1f}" for row in (vit, resmlp))
+    ends, others = (f"[{100 * row.interval.low:.1f}, {100 * row.interval.high:.1f}]" for row in (vit, resmlp))
+    assert f"ViT-S ended {gain} points higher {ends}, which is *shown*; ResMLP {other} {others}" in on_page("study")
+    assert f"ViT-S gains {gain} points {ends}, and for ResMLP no gain is shown ({other} {others})" in on_page(
+        "constraint"
+    )
+    assert f"ViT-S ends {gain} points higher {ends}" in on_page("intro")
+    did = study.manipulation(pairs).loc["vit_small", "target 0.2, weight 10"]
+    assert did.moved and did.rate.low < 0 < did.rate.high and did.factor == pytest.approx(0.6, abs=0.05)
+    changes = {}
+    for free, held in pairs["vit_small", "target 0.2, weight 10"]:
+        for layer in held.layers:
+            change = held.series("ss_rate", layer=layer)[-1] - free.series("ss_rate", layer=layer)[-1]
+            changes.setdefault(layer, []).append(change)
+    means = [np.mean(values) for values in changes.values()]
+    assert min(means) < -0.01 and max(means) > 0.01  # some from above and some from below
+
+
 @pytest.mark.parametrize(("pilot", "stage"), [("pilot", "families"), ("pilot-others", "others")])
 def test_learning_rates_follow_the_rule(pilot, stage):
     seen = {}
