@@ -72,7 +72,8 @@ def write_invariance(runs: Iterable[Run], results: str | Path) -> pd.DataFrame:
     known = read_invariance(results)
     missing = [run for run in runs if run.config.constraint is None and run.config.name not in set(known.run)]
     images = missing[0].config.load_images() if missing else None
-    table = pd.concat([known, *(layer_estimates(run, images) for run in missing)])
+    # A table without rows has no types of its own, and would leave numbers as they are, with all their digits.
+    table = pd.concat([known, *(layer_estimates(run, images) for run in missing)]).infer_objects()
     table.to_csv(Path(results) / FILE, index=False, float_format="%.9g")
     return table
 

@@ -455,6 +455,7 @@ def test_the_invariance_of_unconstrained_networks_is_kept(tmp_path):
     assert row["dimension"] == pytest.approx(float(correlation_dimension(x["blocks.0"])), rel=1e-6)
     assert row["exponent"] == pytest.approx(float(spectrum_exponent(x["blocks.0"])), rel=1e-6)
     assert row["exponent at most 3"] == pytest.approx(min(3, row["exponent"]), rel=0.2)
+    assert "." in (text := (tmp_path / study_invariance.FILE).read_text()) and not re.search(r"\d\.\d{10}", text)
     # What is there is not measured again: a row that was changed by hand stays changed.
     read = study_invariance.read_invariance(tmp_path)
     read.loc[0, "dimension"] = 7.5
