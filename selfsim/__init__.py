@@ -50,6 +50,7 @@ _ROOMS = {
     "load_runs": "training.runs",
     "propose_constraint": "training.proposal",
     "Run": "training.runs",
+    "ScaleControl": "training.scale_control",
     "SelfSimilarityConstraint": "training.constraint",
     "train": "training.loop",
     "TrainConfig": "training.config",

@@ -28,7 +28,9 @@ GAIN = 0.01  # the smallest change of the accuracy that matters, by the design
 LEAST_PAIRS = 3  # with fewer, nothing was tested
 FAMILIES = 10  # which a relation over families needs
 FACTOR = 3.0  # by which the median distance may change
+SAME_SCALE = 1.1  # and within which it counts as the same
 FREE, DEFAULT, PUBLISHED = "unconstrained", "target 0.1, weight 10", "as published"
+SUGGESTED, SCALE = "target 0.2, weight 10", "scale alone"  # of stages e and f
 
 Pairs = dict[tuple[str, str], list[tuple[Run, Run]]]
 
@@ -38,6 +40,8 @@ def arm(config: TrainConfig) -> str:
     if config.constraint is None:
         return FREE
     options = dict(config.constraint)
+    if options.get("scale"):
+        return SCALE
     target, weight = options.get("target", 0.3 if options.get("paper") else 0.1), options.get("weight", 10)
     if options.get("paper"):
         return PUBLISHED
@@ -158,8 +162,25 @@ def manipulation(pairs: Pairs) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*kin.values(), "factor", "moved", "did"])
 
 
+def scale_factor(both: Sequence[tuple[Run, Run]]) -> float:
+    """By what the median distances of the second runs differ: geometric mean over layers and pairs, 1 if equal."""
+    logs = [
+        math.log(
+            treated.series("median_distance", layer=layer)[-1] / control.series("median_distance", layer=layer)[-1]
+        )
+        for control, treated in both
+        for layer in control.layers
+    ]
+    return math.exp(np.mean(logs))
+
+
 def _off_target(run: Run, constrained: TrainConfig) -> float:
-    """Mean over layers of the distance between a run's rate and the target that a constraint ends with."""
+    """Mean over layers of the distance between a run's rate and the target that a constraint ends with.
+
+    NaN for a constraint that has no target for the rate.
+    """
+    if constrained.constraint.get("scale"):
+        return math.nan
     target = constrained.constraint.get("target", 0.3 if constrained.constraint.get("paper") else 0.1)
 
     def last(of) -> float:
@@ -229,6 +250,21 @@ def overall(verdicts: Sequence[str]) -> str:
     if len(counts) < 2:
         return next(iter(counts), "not tested")
     return ", ".join(f"{verdict} in {count} of {len(reached)}" for verdict, count in counts.items())
+
+
+def scale_verdict(table: pd.DataFrame, *, reached: bool) -> str:
+    """Of stage f: rows are scale alone minus unconstrained, and the target minus scale alone."""
+    if table.interval.isna().any():
+        return "not tested"
+    above = [bool(row.corrected < ALPHA and row.interval.estimate > 0) for row in table.itertuples()]
+    below = [interval.high < GAIN for interval in table.interval]
+    if not reached:
+        return "undecided"
+    if all(above):
+        return "a part of it"
+    if above[0] and below[1]:
+        return "all of it"
+    return "none of it shown" if above[1] and below[0] else "undecided"
 
 
 # Where rates lie: beside noise of the same shape.

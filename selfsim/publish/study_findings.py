@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from ..uncertainty import Interval
 from . import study, study_invariance
 from .plots import FREE, GREY, HELD, WIDTH, _closed, _labelled, _panels
 
-FIRST, DOSE, OTHERS, TARGETS, LARGE, CONFIRM = "families", "dose", "others", "targets", "large", "confirm"
+FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
+CONFIRM, CONTROL = "confirm", "control"
 _KINDS = {entry.family for entry in ARCHITECTURES}
 _COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
 _OTHER_STYLES = tuple(zip(_COLORS, "^DvPX<>", strict=True))
@@ -94,6 +96,8 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     if runs := stages.get(CONFIRM, []):
         question = "Does the target that stage b suggests raise the accuracy (new seeds)?"
         add("confirm", "C10", question, _trends(_compared(runs)), runs, **_POINTS)
+    if runs := stages.get(CONTROL, []):
+        found["scale"] = _of_scale(runs)
     table = _compared(first, "weight distance")
     add("path", "C10", "Does it change the path of the weights?", table, first, digits=2)
     return found
@@ -119,6 +123,21 @@ def _trends(table: pd.DataFrame) -> pd.DataFrame:
     """Comparisons with the verdicts on a claim that something rises."""
     rows = table.itertuples()
     return table.assign(verdict=[study.trend_verdict(row.interval, row.corrected, direction=1) for row in rows])
+
+
+def _of_scale(runs: Sequence[Run]) -> Finding:
+    """Stage f: what scale alone gains, and the target of 0.2 beyond it, with the factors of the median distance."""
+    both = {}
+    for what, against in ((study.SCALE, study.FREE), (study.SUGGESTED, study.SCALE)):
+        held = study.pairs(runs, against=against)
+        both[f"{what} − {against}"] = next((pairs for (_, arm), pairs in held.items() if arm == what), [])
+    table = study.compared({key: study.differences({key: held}, "test accuracy")[key] for key, held in both.items()})
+    table["factor"] = [study.scale_factor(held) if held else math.nan for held in both.values()]
+    reached = 1 / study.SAME_SCALE <= table.factor.iloc[1] <= study.SAME_SCALE
+    asked = "C10", "How much of what the target of stage b gives does the scale alone give?"
+    effect = _reach(table, **_POINTS)
+    verdict = study.scale_verdict(table, reached=bool(reached))
+    return Finding(*asked, verdict, effect, scale(runs, table) if effect else "", table)
 
 
 def _limit(gains: Mapping[str, Interval | None], runs: Sequence[Run]) -> Finding:

@@ -30,6 +30,8 @@ _MADE_BY = (*_TEXT, "modified", "cores", "seconds", "libraries")
 def write_stage(grid: Grid, folders: Iterable[str | Path], results: str | Path, *, stage: str) -> pd.DataFrame:
     """Write the two tables of a stage from the folders of its sweeps, and return the first.
 
+    A run that no folder has is kept as the tables have it, be it those of another stage: folders come and go.
+
     Parameters
     ----------
     grid : Grid
@@ -45,9 +47,15 @@ def write_stage(grid: Grid, folders: Iterable[str | Path], results: str | Path, 
     DataFrame
         One row a cell; ``status`` is "done", "failed" (the sweep gave up on it) or "not finished".
     """
-    folders, about, histories = [Path(folder) for folder in folders], [], []
+    folders, results, about, histories = [Path(folder) for folder in folders], Path(results), [], []
+    kept = _kept(results)
     for cell in grid.cells:
         place = next((folder / cell.name for folder in folders if is_finished(folder / cell.name)), None)
+        if place is None and cell.name in kept:
+            row, history = kept[cell.name]
+            about.append(row)
+            histories.append(history)
+            continue
         failed = any((folder / "failed" / f"{cell.name}.txt").is_file() for folder in folders)
         row = {"run": cell.name, "status": "done" if place else "failed" if failed else "not finished"}
         row |= {name: _plain(value) for name, value in _asked(cell.work).items()}
@@ -57,13 +65,32 @@ def write_stage(grid: Grid, folders: Iterable[str | Path], results: str | Path, 
             row |= {name: _plain(run.environment[name]) for name in _MADE_BY}
             histories.append(_wide(cell.name, run.history))
         about.append(row)
-    results = Path(results)
     results.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(about, dtype=object)  # else whole numbers turn into others where some are missing
     table.to_csv(results / f"{stage}-runs.csv", index=False)
     whole = pd.concat(histories) if histories else pd.DataFrame(columns=_HISTORY)
     whole.to_csv(results / f"{stage}-history.csv", index=False)
     return table
+
+
+def _kept(results: Path) -> dict[str, tuple[dict, pd.DataFrame]]:
+    """Of every run that is done, its row and its history in the tables of any stage, as text."""
+    kept = {}
+    for path in sorted(results.glob("*-runs.csv")):
+        about, history = _texts(path)
+        by_run = dict(list(history.groupby("run", sort=False)))
+        done = about[about.status == "done"].to_dict("records")
+        # Metrics that only other runs have were not measured.
+        for row in done:
+            measured = by_run[row["run"]]
+            kept[row["run"]] = row, measured.where(measured != "").dropna(axis=1, how="all")
+    return kept
+
+
+def _texts(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of a stage, every field as it stands there."""
+    plain = {"dtype": str, "keep_default_na": False}
+    return pd.read_csv(path, **plain), pd.read_csv(path.with_name(path.name.replace("-runs", "-history")), **plain)
 
 
 def read_stages(results: str | Path) -> dict[str, list[Run]]:
@@ -91,8 +118,7 @@ def read_stages(results: str | Path) -> dict[str, list[Run]]:
 
 
 def _read_stage(path: Path) -> list[Run]:
-    about = pd.read_csv(path, dtype=str, keep_default_na=False)
-    table = pd.read_csv(path.with_name(path.name.replace("-runs", "-history")), dtype=str, keep_default_na=False)
+    about, table = _texts(path)
     histories = {name: _rows(group) for name, group in table.groupby("run", sort=False)}
     known = {f.name for f in fields(TrainConfig)} - set(_OF_THE_MACHINE)
     runs = []

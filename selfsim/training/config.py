@@ -16,6 +16,7 @@ from ..models.images import Images
 from ..validation import check_choice, check_whole
 from .constraint import SelfSimilarityConstraint
 from .optimization import SCHEDULES, check_optimizer
+from .scale_control import ScaleControl
 from .schedules import check_seed
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -90,8 +91,8 @@ class TrainConfig:
         Which weights are the result: those of the last epoch, those with the best accuracy on validation (the
         earliest of equals), or the moving average. They alone see the test images.
     constraint : mapping, optional
-        Arguments of `selfsim.SelfSimilarityConstraint`; ``{"paper": True, …}`` for those of its ``.paper``. None
-        trains without.
+        Arguments of `selfsim.SelfSimilarityConstraint`; ``{"paper": True, …}`` for those of its ``.paper``,
+        ``{"scale": True, …}`` for those of `selfsim.ScaleControl`. None trains without.
     layers : int or list of str, optional
         Layers to follow and to constrain, as for `selfsim.Probe`; by default the natural blocks.
     samples : int
@@ -270,18 +271,24 @@ class TrainConfig:
         """What a run's directory is called, by the architecture and a hash of the whole configuration."""
         return f"{self.architecture}-{hashlib.sha256(self.as_json().encode()).hexdigest()[:12]}"
 
-    def make_constraint(self) -> SelfSimilarityConstraint | None:
-        """The constraint of this run, seeded by the run's seed; None for none."""
+    def make_constraint(self) -> SelfSimilarityConstraint | ScaleControl | None:
+        """The constraint of this run, seeded by the run's seed where it draws; None for none."""
         if self.constraint is None:
             return None
-        options = {"seed": self.seed} | dict(self.constraint)
-        paper = options.pop("paper", False)
-        if not isinstance(paper, bool):
-            raise ValueError(f"constraint: paper: got {paper!r}, need True or False")
-        build = SelfSimilarityConstraint.paper if paper else SelfSimilarityConstraint
+        options = dict(self.constraint)
+        kinds = {"paper": SelfSimilarityConstraint.paper, "scale": ScaleControl}
+        asked = {kind: options.pop(kind) for kind in kinds if kind in options}
+        for kind, value in asked.items():
+            if not isinstance(value, bool):
+                raise ValueError(f"constraint: {kind}: got {value!r}, need True or False")
+        chosen = [kind for kind, value in asked.items() if value]
+        if len(chosen) > 1:
+            raise ValueError(f"constraint: got {' and '.join(chosen)}, need only one of these")
+        build = kinds[chosen[0]] if chosen else SelfSimilarityConstraint
+        known = inspect.signature(build).parameters
         for option in options:
-            check_choice(option, inspect.signature(build).parameters, name="constraint")
-        return build(**options)
+            check_choice(option, known, name="constraint")
+        return build(**({"seed": self.seed} if "seed" in known else {}) | options)
 
     def load_images(self) -> Images:
         """The data set that this run is about, at its size."""

@@ -124,8 +124,7 @@ class SelfSimilarityConstraint:
         gate_by: str = "layer",
         seed: int = 0,
     ):
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < math.inf:
-            raise ValueError(f"weight: got {weight!r}, need a number of at least 0, and finite")
+        check_weight(weight)
         if gate is not None and (isinstance(gate, bool) or not isinstance(gate, Real) or not gate > 0):
             raise ValueError(f"gate: got {gate!r}, need None or a number above 0")
         check_seed(seed)
@@ -189,14 +188,8 @@ class SelfSimilarityConstraint:
             A probe that has read nothing, targets that name other layers, or activations that have no rate, such as
             those of a layer that has collapsed; names the layer. With ``check=False`` the penalty is NaN instead.
         """
-        if isinstance(activations, Probe):
-            known, activations = activations.layers, activations.activations
-        else:
-            activations = activations if isinstance(activations, Mapping) else {"activations": activations}
-            known = activations
-        if not activations:
-            raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
-        self._check_layers(known)
+        known, activations = layers_of(activations)
+        check_targets(self.target, known)
         past, penalties = self._past, []
         for layer in self._drawn(list(activations)):
             try:
@@ -222,13 +215,6 @@ class SelfSimilarityConstraint:
     def targets(self) -> dict[str, float]:
         """The present target of every layer that was read."""
         return dict(self._past.targets)
-
-    def _check_layers(self, layers) -> None:
-        if isinstance(self.target, dict) and self.target.keys() != set(layers):
-            for layer in self.target:
-                check_choice(layer, layers, name="target")
-            missing = [layer for layer in layers if layer not in self.target]
-            raise ValueError(f"target: got none for {', '.join(map(repr, missing))}, need one for every layer")
 
     def _drawn(self, layers: list[str]) -> list[str]:
         if self.layers_per_step is None or self.layers_per_step >= len(layers):
@@ -305,3 +291,30 @@ class SelfSimilarityConstraint:
         state = copy.deepcopy(dict(state))
         self._draw.set_state(state.pop("draw").cpu())
         self._past = _Past(**state)
+
+
+def layers_of(activations: Probe | Mapping[str, Tensor] | Tensor) -> tuple[list[str], Mapping[str, Tensor]]:
+    """The names of all layers that may be read, and the activations of those that were."""
+    if isinstance(activations, Probe):
+        known, activations = activations.layers, activations.activations
+    else:
+        activations = activations if isinstance(activations, Mapping) else {"activations": activations}
+        known = list(activations)
+    if not activations:
+        raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
+    return known, activations
+
+
+def check_targets(target: object, layers: list[str]) -> None:
+    """Raise a ``ValueError`` unless a target by layer, a dict, names all of these layers and no other."""
+    if isinstance(target, dict) and target.keys() != set(layers):
+        for layer in target:
+            check_choice(layer, layers, name="target")
+        missing = [layer for layer in layers if layer not in target]
+        raise ValueError(f"target: got none for {', '.join(map(repr, missing))}, need one for every layer")
+
+
+def check_weight(weight: object) -> None:
+    """Raise a ``ValueError`` unless this is a weight that a penalty can have."""
+    if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < math.inf:
+        raise ValueError(f"weight: got {weight!r}, need a number of at least 0, and finite")

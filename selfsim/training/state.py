@@ -16,6 +16,7 @@ from ..models.seeding import random_states, set_random_states
 from ..validation import optional_package
 from .augmentation import augmentation
 from .config import TrainConfig
+from .constraint import SelfSimilarityConstraint
 from .distributed import Ranks
 from .evaluation import Row
 from .optimization import make_optimizer, make_schedule
@@ -59,11 +60,12 @@ class TrainingState:
         self.network = ranks.wrapped(model)
         self.constraint = config.make_constraint()
         self.probe = Probe(model, config.layers, seed=config.seed, gather=ranks.size > 1)
-        if self.constraint and (self.constraint.layers_per_step or math.inf) < len(self.probe.layers):
-            self.probe.draw = self.constraint.layers_per_step  # what the probe does not read costs nothing
-        if self.constraint and device.type == "cuda":
-            # Whether all is finite is looked at once an epoch; at every step the look would make the card wait.
-            self.constraint.measure = dataclasses.replace(self.constraint.measure, check=False)
+        if isinstance(self.constraint, SelfSimilarityConstraint):
+            if (self.constraint.layers_per_step or math.inf) < len(self.probe.layers):
+                self.probe.draw = self.constraint.layers_per_step  # what the probe does not read costs nothing
+            if device.type == "cuda":
+                # Whether all is finite is looked at once an epoch; at every step the look would make the card wait.
+                self.constraint.measure = dataclasses.replace(self.constraint.measure, check=False)
         self.steps_per_epoch = max(len(self.data) // config.batch_size, 1)
         self.optimizer = make_optimizer(config, model.parameters())
         self.schedule = make_schedule(config, self.optimizer, self.steps_per_epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +216,7 @@ def test_pairs_share_their_seed_whatever_is_missing():
         (PUBLISHED, "as published"),
         ({"target": {"schedule": "linear", "start": 0.2, "end": 0.1}}, "linear target"),
         ({"target": {"blocks.0": 0.1}}, "random targets"),
+        ({"scale": True, "target": {"blocks.0": 2.5}}, "scale alone"),
     ],
 )
 def test_arms_are_named_by_what_is_done(constraint, name):
@@ -307,6 +309,47 @@ def test_a_target_found_by_looking_is_asked_for_again(gain, verdict):
     assert found.verdict == verdict
     assert found.table.pairs.tolist() == [10, 10]
     assert "confirm" not in study_findings.findings({"families": made_stage()})
+
+
+def with_scale(*, beyond=0.0, alone=0.0, median=3.0, seeds=10):
+    """Stage f: the gains of scale alone, and of the target beyond it; median distances are 6, 3 and this."""
+    runs, noise = [], np.random.default_rng(0)
+    control = {"scale": True, "target": {"blocks.0": 3.0}, "weight": 1}
+    for seed in range(5, 5 + seeds):
+        for constraint, better, scale in (
+            (None, 0, 6.0),
+            ({"target": 0.2, "weight": 10}, alone + beyond, 3.0),
+            (control, alone, median),
+        ):
+            accuracy = 0.5 + better + 0.003 * noise.standard_normal()
+            runs.append(made_run("vit_small", constraint, seed, accuracy=accuracy, median=scale))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict"),
+    [
+        ({"alone": 0.03}, "all of it"),
+        ({"beyond": 0.03}, "none of it shown"),
+        ({"alone": 0.03, "beyond": 0.03}, "a part of it"),
+        ({}, "undecided"),
+        ({"alone": 0.03, "median": 4.0}, "undecided"),  # the control did not reach the scale
+        ({"alone": 0.03, "seeds": 2}, "not tested"),
+    ],
+)
+def test_a_gain_is_held_against_that_of_scale_alone(made, verdict):
+    runs = with_scale(**made)
+    found = study_findings.findings({"families": made_stage(), "control": runs})["scale"]
+    assert found.verdict == verdict
+    first, second = found.table.index
+    assert (first, second) == ("scale alone − unconstrained", "target 0.2, weight 10 − scale alone")
+    assert found.table.factor.tolist() == pytest.approx([made.get("median", 3) / 6, 3 / made.get("median", 3)])
+    if verdict != "not tested":
+        assert found.table.interval[first].estimate == pytest.approx(made.get("alone", 0), abs=0.004)
+        assert found.table.interval[second].estimate == pytest.approx(made.get("beyond", 0), abs=0.004)
+    assert "scale" not in study_findings.findings({"families": made_stage()})
+    moved = study.manipulation(study.pairs(runs)).moved
+    assert not moved["vit_small", "scale alone"]  # it has no target for the rate
 
 
 def test_a_target_in_time_is_held_against_the_fixed_one_and_poolformer_against_all():
@@ -406,6 +449,22 @@ def test_tables_say_what_is_missing_and_nothing_of_the_machine(swept):
         "not finished",
     ]
     assert str(place) not in text and "data_dir" not in text
+
+
+def test_a_run_that_no_folder_has_any_more_stays_as_it_is(swept, tmp_path):
+    place, grid = swept
+    shutil.copytree(place / "tables", tmp_path / "tables")
+    before = {path.name: path.read_text() for path in (place / "tables").glob("*.csv")}
+    only = [place / "sweep" / grid.cells[1].name]
+    shutil.copytree(only[0], tmp_path / "sweep" / only[0].name)
+    study_tables.write_stage(grid, [tmp_path / "sweep"], tmp_path / "tables", stage="tiny")
+    again = {path.name: path.read_text() for path in (tmp_path / "tables").glob("*.csv")}
+    assert again["tiny-history.csv"] == before["tiny-history.csv"]
+    # Of a run that failed there is nothing to keep.
+    assert again["tiny-runs.csv"] == before["tiny-runs.csv"].replace(",failed,", ",not finished,")
+    # Another stage that asks for the same runs has them too.
+    study_tables.write_stage(grid, [], tmp_path / "tables", stage="other")
+    assert (tmp_path / "tables" / "other-history.csv").read_text() == before["tiny-history.csv"]
 
 
 def test_a_layer_without_a_rate_stays_one(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,17 @@ def test_stored_runs_are_those_of_the_grid(stage):
     for run in runs:
         assert not run.history or run.series("accuracy", split="test")
         assert {row.epoch for row in run.history} <= set(range(run.config.epochs + 1))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stored_tables_do_not_change_where_there_are_no_runs(stage, tmp_path):
+    for path in RESULTS.glob("*.csv"):
+        shutil.copy(path, tmp_path)
+    grid = read_grid(ROOT / "notebooks" / "study" / f"{stage}.yml", [("data_dir", "data/cifar10-jpeg")])
+    study_tables.write_stage(grid, [], tmp_path, stage=stage)
+    for table in ("runs", "history"):
+        name = f"{stage}-{table}.csv"
+        assert (tmp_path / name).read_text() == (RESULTS / name).read_text()
 
 
 def test_stored_tables_name_no_place():
