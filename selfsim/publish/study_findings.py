@@ -6,23 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ..models.architectures import ARCHITECTURES, architecture
 from ..models.data import DATASETS
 from ..models.small_builds import PIXELS
 from ..training.runs import Run
 from ..uncertainty import Interval
-from . import study, study_invariance
-from .plots import FREE, GREY, HELD, WIDTH, _closed, _labelled, _panels
+from . import study, study_invariance, study_verdicts
 
 FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
 CONFIRM, CONTROL = "confirm", "control"
 _KINDS = {entry.family for entry in ARCHITECTURES}
-_COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
-_OTHER_STYLES = tuple(zip(_COLORS, "^DvPX<>", strict=True))
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,9 @@ def _compared(runs: Sequence[Run], value: str = "test accuracy") -> pd.DataFrame
 def _trends(table: pd.DataFrame) -> pd.DataFrame:
     """Comparisons with the verdicts on a claim that something rises."""
     rows = table.itertuples()
-    return table.assign(verdict=[study.trend_verdict(row.interval, row.corrected, direction=1) for row in rows])
+    return table.assign(
+        verdict=[study_verdicts.trend_verdict(row.interval, row.corrected, direction=1) for row in rows]
+    )
 
 
 def _of_scale(runs: Sequence[Run]) -> Finding:
@@ -134,15 +131,15 @@ def _of_scale(runs: Sequence[Run]) -> Finding:
     table = study.compared({key: study.differences({key: held}, "test accuracy")[key] for key, held in both.items()})
     table["factor"] = [study.scale_factor(held) if held else math.nan for held in both.values()]
     reached = 1 / study.SAME_SCALE <= table.factor.iloc[1] <= study.SAME_SCALE
-    asked = "C10", "How much of what the target of stage b gives does the scale alone give?"
+    asked = "C10", "Is the gain of stage e one of scale?"
     effect = _reach(table, **_POINTS)
-    verdict = study.scale_verdict(table, reached=bool(reached))
+    verdict = study_verdicts.scale_verdict(table, reached=bool(reached))
     return Finding(*asked, verdict, effect, scale(runs, table) if effect else "", table)
 
 
 def _limit(gains: Mapping[str, Interval | None], runs: Sequence[Run]) -> Finding:
     """C6: the gain of PoolFormer beside the largest that another architecture may have."""
-    asked = "C6", "Does the constraint fail for PoolFormer, and not for others?", study.limit_verdict(gains)
+    asked = "C6", "Does the constraint fail for PoolFormer, and not for others?", study_verdicts.limit_verdict(gains)
     others = {name: interval for name, interval in gains.items() if name != "poolformer" and interval}
     if asked[-1] == "not tested":
         return Finding(*asked)
@@ -159,15 +156,17 @@ def _relation(gains: Mapping[str, float], invariance: pd.DataFrame | None, runs:
     if not gains:
         return Finding(*asked, "not tested")
     by_kind = {} if invariance is None else study_invariance.spreads(invariance).to_dict()
-    rows = {kind: study.relation(gains, of_family, comparisons=len(by_kind)) for kind, of_family in by_kind.items()}
+    rows = {
+        kind: study_verdicts.relation(gains, of_family, comparisons=len(by_kind)) for kind, of_family in by_kind.items()
+    }
     if not any(rows.values()):
         needed = f"gains of {len(gains)} families; {study.FAMILIES}, with their invariances, are needed"
         return Finding(*asked, "undecided", needed)
     table = pd.DataFrame({"families": {k: rho.n if rho else 0 for k, rho in rows.items()}, "interval": rows})
-    table["verdict"] = [study.relation_verdict(rho) for rho in rows.values()]
+    table["verdict"] = [study_verdicts.relation_verdict(rho) for rho in rows.values()]
     effect = "rank correlation " + _reach(table, digits=2)
     tested = scale([run for run in runs if run.config.architecture in gains])
-    return Finding(*asked, study.overall(table.verdict), effect, tested, table)
+    return Finding(*asked, study_verdicts.overall(table.verdict), effect, tested, table)
 
 
 def gains_table(
@@ -178,7 +177,7 @@ def gains_table(
     did = study.manipulation({key: held for key, held in study.pairs(runs).items() if key in both})
     table = study.compared(study.differences(both, "test accuracy")).join(did)
     table["verdict"] = [
-        study.gain_verdict(row.interval, row.corrected, moved=row.moved is True, did=row.did is True)
+        study_verdicts.gain_verdict(row.interval, row.corrected, moved=row.moved is True, did=row.did is True)
         for row in table.itertuples()
     ]
     return table
@@ -272,7 +271,7 @@ def _free(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _verdict(table: pd.DataFrame) -> str:
     """One line for the verdicts of a table; where it has none, one difference that holds after the correction does."""
     if "verdict" in table:
-        return study.overall(table.verdict)
+        return study_verdicts.overall(table.verdict)
     if not table.interval.notna().any():
         return "not tested"
     return "shown" if (table.corrected < study.ALPHA).any() else "not shown"
@@ -289,66 +288,3 @@ def _reach(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str
 
 def _named(key: str | tuple[str, str]) -> str:
     return key if isinstance(key, str) else ", ".join(map(title, key))
-
-
-def plot_differences(panels: Mapping[str, pd.DataFrame], *, factor: float = 1, mark: float | None = None) -> Figure:
-    """Paired differences with their intervals: one panel a quantity, one row an architecture, one mark an arm.
-
-    Parameters
-    ----------
-    panels : mapping of labels of the x-axis to DataFrame
-        Rows are (architecture, arm), with an ``interval`` each.
-    factor : float
-        What values are multiplied by, such as 100 for percentage points.
-    mark : float, optional
-        Where a dotted line goes: what counts as a gain.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    names = list(dict.fromkeys(name for table in panels.values() for name, _ in table.index))
-    arms = list(dict.fromkeys(what for table in panels.values() for _, what in table.index))
-    height = 0.32 * len(names) * max(len(arms), 2) + 1.5
-    size = min(3.4 * len(panels) + 4.1, WIDTH), height
-    figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for axes, (label, table) in zip(grid.flat, panels.items(), strict=True):
-        axes.axvline(0, color=GREY, linewidth=2, zorder=0)
-        if mark is not None:
-            axes.axvline(mark, color=FREE["color"], linewidth=1, linestyle=":", label="counts as a gain", zorder=0)
-        for what in arms:
-            color, marker = arm_style(what, arms)
-            rows = [(names.index(n), i) for (n, a), i in table.interval.items() if a == what and i is not None]
-            y = [row + 0.6 * ((arms.index(what) + 0.5) / len(arms) - 0.5) for row, _ in rows]
-            x = [factor * i.estimate for _, i in rows]
-            reach = [[factor * abs(getattr(i, end) - i.estimate) for _, i in rows] for end in ("low", "high")]
-            axes.errorbar(x, y, xerr=reach, color=color, marker=marker, linestyle="none", capsize=3, label=what)
-        axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
-        axes.set_yticks(range(len(names)), [title(name) for name in names])
-        axes.grid(axis="y", visible=False)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return _closed(figure)
-
-
-def plot_dose(runs: Sequence[Run]) -> Figure:
-    """Test accuracy against the rate that was reached: one panel an architecture, one mark a run, colours are arms."""
-    names = list(dict.fromkeys(run.config.architecture for run in runs))
-    arms = list(dict.fromkeys(study.arm(run.config) for run in runs))
-    figure, panels = _panels(len(names), columns=2, sharey=False)
-    for axes, name in zip(panels, names, strict=True):
-        for what in arms:
-            color, marker = arm_style(what, arms)
-            own = [r for r in runs if (r.config.architecture, study.arm(r.config)) == (name, what)]
-            x, y = ([study.measured(run, of) for run in own] for of in ("SS rate", "test accuracy"))
-            axes.plot(x, [100 * v for v in y], linestyle="none", color=color, marker=marker, markersize=6, label=what)
-        axes.set_title(title(name), loc="left")
-    return _labelled(figure, panels, x="SS rate reached", y="test accuracy (%)", ncols=3)
-
-
-def arm_style(what: str, arms: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of an arm, the book's own for the two that all of it has."""
-    if what in (study.FREE, study.DEFAULT):
-        style = FREE if what == study.FREE else HELD
-        return style["color"], style["marker"]
-    others = [arm for arm in arms if arm not in (study.FREE, study.DEFAULT)]
-    return _OTHER_STYLES[others.index(what) % len(_OTHER_STYLES)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..measure.distances import pair_distances
 from ..models.probe import Probe
-from .constraint import check_targets, check_weight, layers_of
+from .penalty import check_targets, check_weight, layers_of
 
 
 class ScaleControl:

@@ -26,7 +26,7 @@ from selfsim import (
     train,
 )
 from selfsim.models.architectures import ARCHITECTURES
-from selfsim.publish import study, study_findings, study_invariance, study_tables
+from selfsim.publish import study, study_findings, study_invariance, study_tables, study_verdicts
 from selfsim.publish.grid import read_grid
 from selfsim.training.evaluation import Row
 from selfsim.training.runs import Run
@@ -113,24 +113,24 @@ def test_the_design_names_the_power_that_it_has():
     ],
 )
 def test_verdicts_on_gains(low, high, p, moved, did, verdict):
-    assert study.gain_verdict(interval(low, high), p, moved=moved, did=did) == verdict
+    assert study_verdicts.gain_verdict(interval(low, high), p, moved=moved, did=did) == verdict
 
 
 def test_verdicts_on_trends():
-    assert study.trend_verdict(interval(0.1, 0.2), 0.01, direction=1) == "shown"
-    assert study.trend_verdict(interval(0.1, 0.2), 0.01, direction=-1) == "shown the other way round"
-    assert study.trend_verdict(interval(-0.2, -0.1), 0.01) == "shown"
-    assert study.trend_verdict(interval(0.1, 0.2), 0.06) == "not shown"
-    assert study.trend_verdict(None, math.nan) == "not tested"
+    assert study_verdicts.trend_verdict(interval(0.1, 0.2), 0.01, direction=1) == "shown"
+    assert study_verdicts.trend_verdict(interval(0.1, 0.2), 0.01, direction=-1) == "shown the other way round"
+    assert study_verdicts.trend_verdict(interval(-0.2, -0.1), 0.01) == "shown"
+    assert study_verdicts.trend_verdict(interval(0.1, 0.2), 0.06) == "not shown"
+    assert study_verdicts.trend_verdict(None, math.nan) == "not tested"
 
 
 def test_verdicts_on_the_limit():
     below, above, wide = interval(-0.02, 0.005), interval(0.02, 0.03), interval(-0.01, 0.03)
-    assert study.limit_verdict({"poolformer": below, "mlp": below, "resmlp": wide}) == "reproduced"
-    assert study.limit_verdict({"poolformer": below, "mlp": below}) == "undecided"
-    assert study.limit_verdict({"poolformer": above, "mlp": above}) == "not reproduced at this scale"
-    assert study.limit_verdict({"poolformer": None, "mlp": above}) == "not tested"
-    assert study.limit_verdict({"mlp": above}) == "not tested"
+    assert study_verdicts.limit_verdict({"poolformer": below, "mlp": below, "resmlp": wide}) == "reproduced"
+    assert study_verdicts.limit_verdict({"poolformer": below, "mlp": below}) == "undecided"
+    assert study_verdicts.limit_verdict({"poolformer": above, "mlp": above}) == "not reproduced at this scale"
+    assert study_verdicts.limit_verdict({"poolformer": None, "mlp": above}) == "not tested"
+    assert study_verdicts.limit_verdict({"mlp": above}) == "not tested"
 
 
 def test_verdicts_on_the_relation():
@@ -138,14 +138,14 @@ def test_verdicts_on_the_relation():
     spread = {key: 9 - value for key, value in gains.items()}  # those that gain most differ least between layers
 
     def verdict(spreads):
-        return study.relation_verdict(study.relation(gains, spreads, comparisons=3))
+        return study_verdicts.relation_verdict(study_verdicts.relation(gains, spreads, comparisons=3))
 
     assert verdict(spread) == "reproduced"
     assert verdict(gains).startswith("not reproduced")
     assert verdict(dict(zip(gains, (3, 8, 1, 6, 9, 0, 4, 7, 2, 5), strict=True))) == "undecided"
     for nine in (dict(list(spread.items())[:9]), spread | {"3": math.nan}):
-        assert study.relation(gains, nine) is None and verdict(nine) == "undecided"
-    one, three = (study.relation(gains, spread, comparisons=n) for n in (1, 3))
+        assert study_verdicts.relation(gains, nine) is None and verdict(nine) == "undecided"
+    one, three = (study_verdicts.relation(gains, spread, comparisons=n) for n in (1, 3))
     assert one.level == 0.95 and three.level == pytest.approx(1 - 0.05 / 3) and three.low < one.low
 
 
@@ -193,9 +193,11 @@ def test_the_spread_between_layers_is_the_papers_and_a_mean_over_seeds():
 
 
 def test_one_line_for_several_verdicts():
-    assert study.overall([]) == study.overall(["not tested"]) == "not tested"
-    assert study.overall(["undecided", "not tested", "undecided"]) == "undecided"
-    assert study.overall(["undecided", "reproduced", "undecided"]) == "undecided in 2 of 3, reproduced in 1 of 3"
+    assert study_verdicts.overall([]) == study_verdicts.overall(["not tested"]) == "not tested"
+    assert study_verdicts.overall(["undecided", "not tested", "undecided"]) == "undecided"
+    assert (
+        study_verdicts.overall(["undecided", "reproduced", "undecided"]) == "undecided in 2 of 3, reproduced in 1 of 3"
+    )
 
 
 def test_pairs_share_their_seed_whatever_is_missing():
@@ -329,9 +331,9 @@ def with_scale(*, beyond=0.0, alone=0.0, median=3.0, seeds=10):
 @pytest.mark.parametrize(
     ("made", "verdict"),
     [
-        ({"alone": 0.03}, "all of it"),
-        ({"beyond": 0.03}, "none of it shown"),
-        ({"alone": 0.03, "beyond": 0.03}, "a part of it"),
+        ({"alone": 0.03}, "scale gives all of it"),
+        ({"beyond": 0.03}, "scale does not give it"),
+        ({"alone": 0.03, "beyond": 0.03}, "scale gives a part of it"),
         ({}, "undecided"),
         ({"alone": 0.03, "median": 4.0}, "undecided"),  # the control did not reach the scale
         ({"alone": 0.03, "seeds": 2}, "not tested"),

@@ -30,7 +30,7 @@ def test_stored_runs_are_those_of_the_grid(stage):
         assert {row.epoch for row in run.history} <= set(range(run.config.epochs + 1))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["families", "targets", "confirm"])
 def test_stored_tables_do_not_change_where_there_are_no_runs(stage, tmp_path):
     for path in RESULTS.glob("*.csv"):
         shutil.copy(path, tmp_path)
