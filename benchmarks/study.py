@@ -1,7 +1,7 @@
 """From the sweeps of the study to the tables in results/study/, and runs made anew held against these.
 
     .venv/bin/python benchmarks/study.py                       # every stage that has runs in runs/study/
-    .venv/bin/python benchmarks/study.py --invariance          # and that of the layers, from weights and images (C5)
+    .venv/bin/python benchmarks/study.py --layers              # and what takes weights and images: C5, comparison
     .venv/bin/python benchmarks/study.py --compare runs/again  # are the runs in this folder equal to the tables'?
 
 Stages are the grids in notebooks/study/; the runs of a stage may lie in any folder of runs/study/. Give ``-p`` as
@@ -15,8 +15,10 @@ from collections import Counter
 from pathlib import Path
 
 from selfsim import load_run, load_runs
+from selfsim.publish.comparison_tables import comparable
 from selfsim.publish.grid import read_grid
 from selfsim.publish.study_invariance import write_invariance
+from selfsim.publish.study_measures import STAGES, write_measures
 from selfsim.publish.study_tables import agreement, read_stages, write_stage
 from selfsim.training.run_directory import is_finished
 
@@ -26,7 +28,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of the sweeps' folders")
     parser.add_argument("--results", type=Path, default=Path("results/study"))
     parser.add_argument("--compare", type=Path, metavar="FOLDER", help="only compare the runs in this folder")
-    parser.add_argument("--invariance", action="store_true", help="also measure the layers of unconstrained networks")
+    parser.add_argument("--layers", action="store_true", help="also measure the layers, from weights and images")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
     if arguments.compare:
@@ -43,11 +45,14 @@ def main() -> None:
         if any((folder / name).is_dir() for folder in folders for name in own):
             table = write_stage(grid, folders, arguments.results, stage=grid.path.stem)
             print(grid.path.stem, table.status.value_counts().to_dict())
-    if arguments.invariance:
-        families = [cell for grid in grids if grid.path.stem in ("families", "others") for cell in grid.cells]
+    if arguments.layers:
+        families = [cell for grid in grids if grid.path.stem in STAGES for cell in grid.cells]
         places = [folder / cell.name for cell in families for folder in folders if is_finished(folder / cell.name)]
-        table = write_invariance(map(load_run, places), arguments.results)
+        runs = comparable([load_run(place) for place in places], {"target": 0.1, "weight": 10})
+        table = write_invariance(runs, arguments.results)
         print(table.groupby("architecture", sort=False).run.nunique().to_string())
+        measured = write_measures(runs, arguments.results)
+        print(measured.groupby(["architecture", "training"], sort=False).seed.nunique().to_string())
 
 
 if __name__ == "__main__":

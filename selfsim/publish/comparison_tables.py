@@ -12,9 +12,11 @@ from scipy import stats
 from ..measure.null_models import null_band
 from ..measure.rate import ss_rate
 from ..models.architectures import ARCHITECTURES, architecture, create
+from ..models.data import DATASETS
 from ..models.images import Images
 from ..models.probe import activations
 from ..models.seeding import seeded
+from ..models.small_builds import PIXELS
 from ..training.runs import Run, load_runs
 from ..uncertainty import Interval, mean_interval, paired_difference
 from .plots import PAIRED
@@ -34,26 +36,38 @@ TRAINING = ("untrained", "unconstrained", "constrained")
 
 
 def comparable_runs(folder: str, *, constraint: Mapping | None = None) -> list[Run]:
-    """The finished runs of a folder, by family.
-
-    With `constraint` (its options, as in `TrainConfig`), only those without any and those with this one. ``ValueError``
-    if there are none, or they are not of one data set and size.
-    """
+    """The finished runs of a folder, by family; see `comparable`."""
     runs = load_runs(folder) if folder else []
-    if constraint is not None:
-        runs = [run for run in runs if run.config.constraint in (None, constraint)]
     if not runs:
         raise ValueError(
             f"runs: got {folder!r}, which holds no finished runs; need the folder of the chapters on architectures, "
             "such as _build/quick/runs after `make book`"
         )
+    return comparable(runs, constraint)
+
+
+def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[Run]:
+    """Runs by family.
+
+    With `constraint` (its options, as in `TrainConfig`), only those without any and those with this one. ``ValueError``
+    if there are none, or they are not of one data set and size.
+    """
+    if constraint is not None:
+        runs = [run for run in runs if run.config.constraint in (None, constraint)]
+    if not runs:
+        raise ValueError(f"runs: got none without constraint or with {constraint}")
     data = {(run.config.dataset, run.config.size) for run in runs}
     if len(data) > 1:
-        raise ValueError(
-            f"runs: got runs on {', '.join(map(str, sorted(data)))} in {folder!r}, need one data set and size"
-        )
+        raise ValueError(f"runs: got those on {', '.join(map(str, sorted(data)))}, need one data set and size")
     order = [found.name for found in ARCHITECTURES]  # by family
     return sorted(runs, key=lambda run: order.index(architecture(run.config.architecture).name))
+
+
+def about_images(runs: Sequence[Run]) -> str:
+    """Which images runs were trained on, in words."""
+    config = runs[0].config
+    number = f", {config.train_images:,} training images" if config.train_images else ""
+    return f"{DATASETS[config.dataset]}, {PIXELS[config.size]} pixels{number}"
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -69,12 +83,17 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
         about = {
             "family": found.family,
             "architecture": found.title,
-            "parameters": f"{sum(p.numel() for p in own[0].model.parameters()):,}",
+            "parameters": f"{_parameters(own[0]):,}",
             "layers": len(own[0].layers),
             "epochs": own[0].config.epochs,
         }
         rows.append(about | {title: f"{np.mean(a):.3f}" if a else "none" for title, a in accuracy.items()})
     return pd.DataFrame(rows).set_index(["family", "architecture"])
+
+
+def _parameters(run: Run) -> int:
+    with seeded(0):  # not `run.model`: its weights need not be there
+        return sum(p.numel() for p in create(**run.built_as).parameters())
 
 
 def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, null_draws: int = 10) -> pd.DataFrame:
@@ -126,8 +145,12 @@ def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, 
                 # What the surrogate is compared by, the others are compared by only after free training.
                 compared = MEASURES if training == "unconstrained" else ["surrogate"]
                 rows += [about | row for row in _measured(x, dict.fromkeys(compared, draws))]
-    table = pd.DataFrame(rows)
-    # The nulls of the first seed serve all of them.
+    return shared_nulls(pd.DataFrame(rows))
+
+
+def shared_nulls(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the nulls of an architecture's first seed for all of its seeds."""
+    table = table.copy()
     keys = ["architecture", "training", "layer", "measure"]
     for column in ("null", "null_spread"):
         table[column] = table.groupby(keys)[column].transform("first")

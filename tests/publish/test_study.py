@@ -26,7 +26,15 @@ from selfsim import (
     train,
 )
 from selfsim.models.architectures import ARCHITECTURES
-from selfsim.publish import study, study_findings, study_invariance, study_tables, study_verdicts
+from selfsim.publish import (
+    comparison_tables,
+    study,
+    study_findings,
+    study_invariance,
+    study_measures,
+    study_tables,
+    study_verdicts,
+)
 from selfsim.publish.grid import read_grid
 from selfsim.training.evaluation import Row
 from selfsim.training.runs import Run
@@ -523,6 +531,36 @@ def test_the_invariance_of_unconstrained_networks_is_kept(tmp_path):
     read.to_csv(tmp_path / study_invariance.FILE, index=False)
     assert study_invariance.write_invariance(runs, tmp_path).dimension.iloc[0] == 7.5
     assert study_invariance.read_invariance(tmp_path / "elsewhere").empty
+
+
+@pytest.mark.long
+def test_the_comparison_from_tables_is_that_from_runs(tmp_path):
+    grid = "parameters: {architecture: mlp, epochs: 1, train_images: 256, samples: 32}\n"
+    grid += "grid: {seed: [0, 1], constraint: [null, {target: 0.1, weight: 10}]}\n"
+    (tmp_path / "families.yml").write_text(grid)
+    grid = read_grid(tmp_path / "families.yml")
+    images = grid.cells[0].work.load_images()
+    runs = [train(cell.work, images=images, runs=tmp_path / "sweep", device="cpu") for cell in grid.cells]
+    whole = comparison_tables.measured_layers(comparison_tables.comparable(runs), images, samples=32, null_draws=4)
+    tables = tmp_path / "tables"
+    study_tables.write_stage(grid, [tmp_path / "sweep"], tables, stage="families")
+    with pytest.raises(FileNotFoundError, match=r"which has no measures\.csv"):
+        study_measures.read_comparison(tables, constraint=DEFAULT)
+    study_measures.write_measures([run for run in runs if run.config.seed == 0], tables, null_draws=4)
+    keys = ["architecture", "seed", "training", "layer", "measure"]
+    for measured_seeds in (1, 2):
+        found, table = study_measures.read_comparison(tables, constraint=DEFAULT)
+        assert [run.config.seed for run in found] == [run.config.seed for run in runs]
+        assert comparison_tables.runs_table(found).equals(comparison_tables.runs_table(runs))
+        expected = whole if measured_seeds == 2 else whole[(whole.seed == 0) | (whole.measure == "surrogate")]
+        both = [part.sort_values(keys).reset_index(drop=True)[whole.columns] for part in (table, expected)]
+        pd.testing.assert_frame_equal(*both, rtol=1e-6, check_dtype=False)
+        # The second seed comes later, and without draws of its own.
+        before = study_measures._stored(tables)
+        study_measures.write_measures(runs, tables, null_draws=4)
+        after = study_measures._stored(tables)
+        pd.testing.assert_frame_equal(after.iloc[: len(before)], before)
+        assert after[after.seed == 1].null.isna().all()
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):
