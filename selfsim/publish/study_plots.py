@@ -8,8 +8,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..models.architectures import ARCHITECTURES
 from ..training.runs import Run
 from . import study
+from .comparison_plots import FAMILIES
 from .plots import FREE, GREY, HELD, WIDTH, _closed, _labelled, _panels
 from .study_findings import title
 
@@ -78,3 +80,34 @@ def arm_style(what: str, arms: Sequence[str]) -> tuple[str, str]:
         return style["color"], style["marker"]
     others = [arm for arm in arms if arm not in (study.FREE, study.DEFAULT)]
     return _OTHER_STYLES[others.index(what) % len(_OTHER_STYLES)]
+
+
+def plot_relation(gains: Mapping[str, float], spreads: pd.DataFrame) -> Figure:
+    """Gain of each architecture, in points, against how much its layers differ: one panel a kind of invariance.
+
+    Parameters
+    ----------
+    gains : mapping of str to float
+        Of the architectures.
+    spreads : DataFrame
+        What `study_invariance.spreads` gives.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    labels = {"exponent": "exponents: standard deviation", "dimension": "dimensions: range / mean"}
+    figure, grid = plt.subplots(1, len(labels), figsize=(WIDTH, 4.2), sharey=True)
+    for axes, (kind, label) in zip(grid, labels.items(), strict=True):
+        axes.axhline(0, color=GREY, linewidth=2, zorder=0)
+        for entry in ARCHITECTURES:
+            if entry.name not in spreads.index.intersection(list(gains)):
+                continue
+            kin = [other.name for other in ARCHITECTURES if other.family == entry.family]
+            style = {"color": FAMILIES[entry.family], "marker": "os^D"[kin.index(entry.name) % 4], "markersize": 8}
+            place = spreads.loc[entry.name, kind], 100 * gains[entry.name]
+            axes.plot(*place, linestyle="none", label=entry.title, **style)
+        axes.set(xlabel=f"{label} over layers\n(right: less invariant)", xlim=(0, None))
+    grid[0].set_ylabel("test accuracy, change in points")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return _closed(figure)
