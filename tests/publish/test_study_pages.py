@@ -169,6 +169,50 @@ def test_the_pages_say_what_stage_e_found():
         assert min(starts) < 0.18 and max(starts) > 0.22  # some come from above and some from below
 
 
+def test_the_pages_say_what_stage_f_found():
+    runs = study_tables.read_stages(RESULTS)["control"]
+    found = study_findings.findings({"families": runs, "control": runs})["scale"]
+    assert found.verdict == "scale gives a part of it" and found.table.pairs.tolist() == [10, 10]
+    alone, beyond = found.table.interval
+    texts = [f"{100 * i.estimate:.1f} points [{100 * i.low:.1f}, {100 * i.high:.1f}]" for i in (alone, beyond)]
+    page, words = on_page("study"), on_page("constraint")
+    assert f"It gained {texts[0]} over no constraint, and the target of 0.2 gained {texts[1]} over the control" in page
+    assert alone.estimate > beyond.estimate and "more than half by these means" in page
+    assert f"gains {texts[0]}; the constraint gains {texts[1].replace(' points', '')} over it" in words
+    assert f"as much gains {texts[0]}" in on_page("intro")
+    assert f"at {found.table.factor.iloc[1] ** -1:.2f} of those under the target of 0.2" in page
+    pairs = study.pairs(runs)
+    changes = study.manipulation(pairs).rate
+    assert "lowered the mean rate as well, by 0.04, where the target of 0.2 left it" in page
+    assert changes["vit_small", study.SCALE].estimate == pytest.approx(-0.04, abs=0.005)
+    assert changes["vit_small", study.SUGGESTED].low < 0 < changes["vit_small", study.SUGGESTED].high
+    norms = [
+        np.mean([held.series("constraint_gradient_norm", split="train")[0] for _, held in pairs["vit_small", what]])
+        for what in (study.SCALE, study.SUGGESTED)
+    ]
+    assert norms[1] / norms[0] == pytest.approx(6, abs=0.5) and "its gradient is a sixth as long" in page
+
+
+def test_the_control_aims_where_stage_e_ended_and_its_weight_follows_the_rule():
+    stages = study_tables.read_stages(RESULTS)
+    held = [
+        run for run in stages["confirm"] if (run.config.architecture, bool(run.config.constraint)) == ("vit_small", 1)
+    ]
+    ended = {
+        layer: round(float(np.mean([run.series("median_distance", layer=layer)[-1] for run in held])), 2)
+        for layer in held[0].layers
+    }
+    off = {}
+    for run in stages["pilot-control"]:
+        assert run.config.constraint["target"] == ended
+        logs = [abs(np.log(run.series("median_distance", layer=layer)[-1] / aim)) for layer, aim in ended.items()]
+        off[run.config.constraint["weight"]] = np.exp(np.mean(logs))
+    assert set(off) == {0.1, 1, 10}
+    chosen = min(weight for weight, factor in off.items() if factor < 1.1)
+    controls = [run.config.constraint for run in stages["control"] if study.arm(run.config) == study.SCALE]
+    assert all(control == {"scale": True, "target": ended, "weight": chosen} for control in controls)
+
+
 @pytest.mark.parametrize(("pilot", "stage"), [("pilot", "families"), ("pilot-others", "others")])
 def test_learning_rates_follow_the_rule(pilot, stage):
     seen = {}
