@@ -196,8 +196,7 @@ def shown(
     table: pd.DataFrame, *, what: str = "difference", factor: float = 1, digits: int = 3, unit: str = ""
 ) -> pd.DataFrame:
     """A table of comparisons as a reader wants it: titles, intervals (of `what`) and p-values as text."""
-    # Names break after their comma alone: a column of whole sentences would leave them a word wide.
-    shown = pd.DataFrame(index=[_named(key).replace(" ", "\u00a0").replace(",\u00a0", ", ", 1) for key in table.index])
+    shown = pd.DataFrame(index=[_breaking_after_comma(_named(key)) for key in table.index])
     for column in table:
         values = table[column].tolist()
         if column == "interval":
@@ -284,6 +283,11 @@ def _reach(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str
     )
     ends = [f"{text(end, factor, digits)}{unit} ({name})" for _, name, end in [*known[:1], *known[1:][-1:]]]
     return " to ".join(ends)
+
+
+def _breaking_after_comma(name: str) -> str:
+    """The name with spaces and hyphens at which no line ends: a column of sentences would leave it a word wide."""
+    return name.replace(" ", "\u00a0").replace(",\u00a0", ", ", 1).replace("-", "\u2011")
 
 
 def _named(key: str | tuple[str, str]) -> str:
