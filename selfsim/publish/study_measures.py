@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..models.architectures import architecture
+from ..models.architectures import ARCHITECTURES, architecture
 from ..training.runs import Run
 from .comparison_tables import comparable, measured_layers, shared_nulls
 from .study_tables import read_stages
@@ -85,7 +85,9 @@ def read_comparison(results: str | Path, *, constraint: Mapping) -> tuple[list[R
     known = set(zip(table.architecture, table.seed, table.training, strict=True))
     rows = [row for run in found for row in _followed(run, table)]
     rows = [row for row in rows if (row["architecture"], row["seed"], row["training"]) not in known]
-    return found, shared_nulls(pd.concat([table, pd.DataFrame(rows)]) if rows else table)
+    table = pd.concat([table, pd.DataFrame(rows)]) if rows else table
+    order = {entry.title: number for number, entry in enumerate(ARCHITECTURES)}  # by family, as figures have it
+    return found, shared_nulls(table.sort_values("architecture", key=lambda names: names.map(order), kind="stable"))
 
 
 def _followed(run: Run, table: pd.DataFrame) -> list[dict]:
