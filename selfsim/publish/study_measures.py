@@ -87,7 +87,8 @@ def read_comparison(results: str | Path, *, constraint: Mapping) -> tuple[list[R
     rows = [row for row in rows if (row["architecture"], row["seed"], row["training"]) not in known]
     table = pd.concat([table, pd.DataFrame(rows)]) if rows else table
     order = {entry.title: number for number, entry in enumerate(ARCHITECTURES)}  # by family, as figures have it
-    return found, shared_nulls(table.sort_values("architecture", key=lambda names: names.map(order), kind="stable"))
+    table = table.sort_values("architecture", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    return found, shared_nulls(table)
 
 
 def _followed(run: Run, table: pd.DataFrame) -> list[dict]:

@@ -551,6 +551,7 @@ def test_the_comparison_from_tables_is_that_from_runs(tmp_path):
     for measured_seeds in (1, 2):
         found, table = study_measures.read_comparison(tables, constraint=DEFAULT)
         assert [run.config.seed for run in found] == [run.config.seed for run in runs]
+        assert table.index.is_unique
         assert comparison_tables.runs_table(found).equals(comparison_tables.runs_table(runs))
         expected = whole if measured_seeds == 2 else whole[(whole.seed == 0) | (whole.measure == "surrogate")]
         both = [part.sort_values(keys).reset_index(drop=True)[whole.columns] for part in (table, expected)]
