@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfsim.publish import study, study_findings, study_invariance, study_tables
+from selfsim.publish import study, study_findings, study_invariance, study_tables, study_verdicts
 from selfsim.publish.grid import read_grid
 
 ROOT = Path(__file__).parents[2]
@@ -93,15 +93,18 @@ def test_the_pages_say_what_the_tables_say():
 
 def test_the_pages_say_how_gain_and_invariance_go_together():
     stages = study_tables.read_stages(RESULTS)
-    found = study_findings.findings(stages, invariance=study_invariance.read_invariance(RESULTS))
-    dimension, exponent = (found["invariance"].table.loc[kind] for kind in ("dimension", "exponent"))
-    assert dimension.verdict == "reproduced" and exponent.verdict == "undecided"
-    rho = dimension.interval
+    table = study_findings.gains_table([*stages["families"], *stages["others"]]).xs(study.DEFAULT, level=1)
+    gains = table.interval.map(lambda interval: interval.estimate)
+    spreads = study_invariance.spreads(study_invariance.read_invariance(RESULTS))
+    rho, of_exponent = (
+        study_verdicts.relation(gains.to_dict(), spreads[kind].to_dict(), comparisons=spreads.shape[1])
+        for kind in ("dimension", "exponent")
+    )
+    assert study_verdicts.relation_verdict(rho) == "reproduced"
+    assert study_verdicts.relation_verdict(of_exponent) == "undecided"
     said = f"lose least (rank correlation {rho.estimate:.2f} [{rho.low:.2f}, {rho.high:.2f}])"
     assert "no family gains, but those whose layers differ least in dimension " + said in on_page("intro")
     # The page of the claims: the two that lose most are those that are rescaled most.
-    table = study_findings.gains_table([*stages["families"], *stages["others"]]).xs(study.DEFAULT, level=1)
-    gains = table.interval.map(lambda interval: interval.estimate)
     assert (gains < 0).all() and len(gains) == 10
     most = table.factor.map(np.log).abs().nlargest(2).index
     assert list(gains.nsmallest(2).index) == list(most) == ["poolformer", "vgg11"]
@@ -171,7 +174,7 @@ def test_the_pages_say_what_stage_e_found():
 
 def test_the_pages_say_what_stage_f_found():
     runs = study_tables.read_stages(RESULTS)["control"]
-    found = study_findings.findings({"families": runs, "control": runs})["scale"]
+    found = study_findings._of_scale(runs)
     assert found.verdict == "scale gives a part of it" and found.table.pairs.tolist() == [10, 10]
     alone, beyond = found.table.interval
     texts = [f"{100 * i.estimate:.1f} points [{100 * i.low:.1f}, {100 * i.high:.1f}]" for i in (alone, beyond)]
