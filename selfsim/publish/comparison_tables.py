@@ -12,11 +12,9 @@ from scipy import stats
 from ..measure.null_models import null_band
 from ..measure.rate import ss_rate
 from ..models.architectures import ARCHITECTURES, architecture, create
-from ..models.data import DATASETS
 from ..models.images import Images
 from ..models.probe import activations
 from ..models.seeding import seeded
-from ..models.small_builds import PIXELS
 from ..training.runs import Run, load_runs
 from ..uncertainty import Interval, mean_interval, paired_difference
 from .plots import PAIRED
@@ -61,13 +59,6 @@ def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[R
         raise ValueError(f"runs: got those on {', '.join(map(str, sorted(data)))}, need one data set and size")
     order = [found.name for found in ARCHITECTURES]  # by family
     return sorted(runs, key=lambda run: order.index(architecture(run.config.architecture).name))
-
-
-def about_images(runs: Sequence[Run]) -> str:
-    """Which images runs were trained on, in words."""
-    config = runs[0].config
-    number = f", {config.train_images:,} training images" if config.train_images else ""
-    return f"{DATASETS[config.dataset]}, {PIXELS[config.size]} pixels{number}"
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:

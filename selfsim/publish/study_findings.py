@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..models.architectures import ARCHITECTURES, architecture
-from ..models.data import DATASETS
 from ..models.small_builds import PIXELS
 from ..training.runs import Run
 from ..uncertainty import Interval
 from . import study, study_invariance, study_verdicts
+from .tables import images_of
 
 FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
 CONFIRM, CONTROL = "confirm", "control"
@@ -128,7 +128,7 @@ def _of_scale(runs: Sequence[Run]) -> Finding:
     for what, against in ((study.SCALE, study.FREE), (study.SUGGESTED, study.SCALE)):
         held = study.pairs(runs, against=against)
         both[f"{what} − {against}"] = next((pairs for (_, arm), pairs in held.items() if arm == what), [])
-    table = study.compared({key: study.differences({key: held}, "test accuracy")[key] for key, held in both.items()})
+    table = study.compared(study.differences(both, "test accuracy"))
     table["factor"] = [study.scale_factor(held) if held else math.nan for held in both.values()]
     reached = 1 / study.SAME_SCALE <= table.factor.iloc[1] <= study.SAME_SCALE
     asked = "C10", "Is the gain of stage e one of scale?"
@@ -246,13 +246,12 @@ def scale(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
     for run in runs:
         by_family.setdefault(run.config.architecture, set()).add(run.config.seed)
     seeds = sorted(map(len, by_family.values()))
-    images = f"{config.train_images:,} images" if config.train_images else "all images"
-    pixels = f"{PIXELS[config.size]} pixels"
+    images = ("" if config.train_images else "all images of ") + images_of(config)
     about = f"{len(by_family)} families, {_range(seeds)} seeds"
     if table is not None:
         pairs = sorted(table.pairs[table.interval.notna()])
         about = f"{len(pairs)} comparison(s) over {_range(pairs)} seeds"
-    return f"{about}, {config.epochs} epochs, {images} of {DATASETS[config.dataset]}, {pixels}"
+    return f"{about}, {config.epochs} epochs, {images}, {PIXELS[config.size]} pixels"
 
 
 def _range(ascending: Sequence[int]) -> str:

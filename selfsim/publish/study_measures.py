@@ -14,10 +14,11 @@ import pandas as pd
 from ..models.architectures import ARCHITECTURES, architecture
 from ..training.runs import Run
 from .comparison_tables import comparable, measured_layers, shared_nulls
+from .study_findings import FIRST, OTHERS
 from .study_tables import read_stages
 
 FILE = "measures.csv"
-STAGES = ("families", "others")
+STAGES = (FIRST, OTHERS)
 
 
 def write_measures(runs: Iterable[Run], results: str | Path, *, null_draws: int = 10) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def plot_relation(gains: Mapping[str, float], spreads: pd.DataFrame) -> Figure:
     for axes, (kind, label) in zip(grid, labels.items(), strict=True):
         axes.axhline(0, color=GREY, linewidth=2, zorder=0)
         for entry in ARCHITECTURES:
-            if entry.name not in spreads.index.intersection(list(gains)):
+            if entry.name not in gains or entry.name not in spreads.index:
                 continue
             kin = [other.name for other in ARCHITECTURES if other.family == entry.family]
             style = {"color": FAMILIES[entry.family], "marker": "os^D"[kin.index(entry.name) % 4], "markersize": 8}

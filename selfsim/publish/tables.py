@@ -10,6 +10,7 @@ import pandas as pd
 from ..measure.null_models import NullBand
 from ..models.architectures import architecture
 from ..models.data import DATASETS
+from ..training.config import TrainConfig
 from ..training.runs import Run
 from ..uncertainty import mean_interval, paired_difference
 from .plots import PAIRED
@@ -102,6 +103,11 @@ def _mean_z(runs: Sequence[Run], layer: str, bands: Sequence[NullBand]) -> str:
     return f"{np.mean(scores):+.1f}"
 
 
+def images_of(config: TrainConfig) -> str:
+    """Which images a run was trained on, in words."""
+    return (f"{config.train_images:,} images of " if config.train_images else "") + DATASETS[config.dataset]
+
+
 def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
     """Three sentences, in Markdown, made from the numbers of one chapter."""
     layers = free[0].layers
@@ -114,8 +120,7 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
         [[PAIRED[name](run) for run in runs] for runs in (free, held)]
         for name in ("SS rate", "SS rate without\n3 most distant", "test accuracy")
     )
-    config = free[0].config
-    shown = (f"{config.train_images:,} images of " if config.train_images else "") + DATASETS[config.dataset]
+    shown = images_of(free[0].config)
     first = (
         f"After training on {shown} without constraint, the SS rate lies inside a null band in {inside} of "
         f"{len(layers) * len(free)} cases (layers: {len(layers)}, seeds: {len(free)}): there it cannot be told from "

@@ -15,7 +15,7 @@ from ..measure.options import RateOptions
 from ..measure.rate import ss_rate
 from ..models.probe import Probe
 from ..validation import check_choice, check_whole
-from .penalty import check_targets, check_weight, layers_of
+from .penalty import check_targets, check_weight, layers_of, naming
 from .schedules import Moment, Schedule, check_rate, check_seed, schedule_from
 
 
@@ -193,12 +193,8 @@ class SelfSimilarityConstraint:
         check_targets(self.target, known)
         past, penalties = self._past, []
         for layer in self._drawn(list(activations)):
-            try:
+            with naming(layer):
                 rate = ss_rate(activations[layer], **vars(self.measure))
-            except ValueError as error:
-                if layer == "activations":  # a single tensor, which the message names already
-                    raise
-                raise ValueError(f"layer {layer!r}: {error}") from error
             past.shapes[layer] = list(activations[layer].shape)
             if layer not in past.targets:
                 past.targets[layer] = self._asked(layer)

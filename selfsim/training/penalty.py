@@ -1,9 +1,10 @@
-"""What penalties on hidden layers have in common: which layers they get, a weight, and targets by layer."""
+"""What penalties on hidden layers have in common: which layers they get, a weight, targets by layer, named errors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Real
 
 from torch import Tensor
@@ -22,6 +23,17 @@ def layers_of(activations: Probe | Mapping[str, Tensor] | Tensor) -> tuple[list[
     if not activations:
         raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
     return known, activations
+
+
+@contextmanager
+def naming(layer: str) -> Iterator[None]:
+    """Add the layer to the message of a ``ValueError``; not to that of a single tensor, which names it already."""
+    try:
+        yield
+    except ValueError as error:
+        if layer == "activations":
+            raise
+        raise ValueError(f"layer {layer!r}: {error}") from error
 
 
 def check_targets(target: object, layers: list[str]) -> None:

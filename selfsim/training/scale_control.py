@@ -9,9 +9,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..measure.distances import pair_distances
+from ..measure.distances import pair_distances, scaled_neurons
 from ..models.probe import Probe
-from .penalty import check_targets, check_weight, layers_of
+from .penalty import check_targets, check_weight, layers_of, naming
 
 
 class ScaleControl:
@@ -41,8 +41,13 @@ class ScaleControl:
     Notes
     -----
     The median's own gradient would hang on a single pair. The gradient here is that of the scale about the layer's mean
-    neuron: it shrinks or stretches the layer as a whole, at the speed that the median has under it. A layer whose
-    median distance is 0 has no scale, and makes the penalty infinite. Each call costs all distances of each layer.
+    neuron: it shrinks or stretches the layer as a whole, at the speed that the median has under it. Time for each layer
+    O(neurons² samples), memory O(neurons²).
+
+    References
+    ----------
+    .. [1] Self-similarity Analysis in Deep Neural Networks, arXiv 2507.17785: the distance between neurons. The control
+       is this project's.
 
     Examples
     --------
@@ -75,13 +80,17 @@ class ScaleControl:
         Raises
         ------
         ValueError
-            A probe that has read nothing, targets that name other layers, or activations that are not finite.
+            A probe that has read nothing, targets that name other layers, or activations that have no scale: not
+            finite, fewer than 2 neurons, a median distance of 0; names the layer.
         """
         known, activations = layers_of(activations)
         check_targets(self.target, known)
         by_layer = isinstance(self.target, dict)
         self.targets = {layer: self.target[layer] if by_layer else self.target for layer in activations}
-        squares = [(_log_scale(x) - math.log(self.targets[layer])) ** 2 for layer, x in activations.items()]
+        squares = []
+        for layer, x in activations.items():
+            with naming(layer):
+                squares.append((_log_scale(x) - math.log(self.targets[layer])) ** 2)
         return 0.5 * self.weight * torch.stack(squares).mean()
 
     def __repr__(self) -> str:
@@ -102,7 +111,9 @@ class ScaleControl:
 
 def _log_scale(activations: Tensor) -> Tensor:
     """The logarithm of the median distance, with the gradient of that of the root mean square distance."""
-    x = activations.float() if activations.dtype in (torch.float16, torch.bfloat16) else activations
+    median = pair_distances(activations).median()
+    if median == 0:
+        raise ValueError("activations: got a median distance of 0, need neurons of which most differ")
     # The mean over pairs of their squared distances is twice the neurons' variance, mean over samples.
-    log_size = x.var(1).mean().log() / 2
-    return pair_distances(x).median().log() + log_size - log_size.detach()
+    log_size = scaled_neurons(activations.to(median.dtype)).neurons.var(1).mean().log() / 2
+    return median.log() + log_size - log_size.detach()

@@ -198,9 +198,7 @@ def test_the_pages_say_what_stage_f_found():
 
 def test_the_control_aims_where_stage_e_ended_and_its_weight_follows_the_rule():
     stages = study_tables.read_stages(RESULTS)
-    held = [
-        run for run in stages["confirm"] if (run.config.architecture, bool(run.config.constraint)) == ("vit_small", 1)
-    ]
+    held = [run for run in stages["confirm"] if run.config.architecture == "vit_small" and run.config.constraint]
     ended = {
         layer: round(float(np.mean([run.series("median_distance", layer=layer)[-1] for run in held])), 2)
         for layer in held[0].layers

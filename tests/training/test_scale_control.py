@@ -46,6 +46,36 @@ def test_its_gradient_only_scales_the_layer():
     assert float(ss_rate(moved, unit="median")) == pytest.approx(float(ss_rate(x.detach(), unit="median")), abs=1e-12)
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+def test_any_magnitude_has_a_scale(factor):
+    x = (some().float() * factor).requires_grad_()
+    control = ScaleControl(factor * median_distance(some()) * math.e, weight=2)
+    penalty = control(x)
+    penalty.backward()
+    assert penalty.item() == pytest.approx(1, rel=1e-5)
+    about = (x - x.mean(1, keepdim=True)).detach()
+    assert float((x.grad * about).sum()) == pytest.approx(-2, rel=1e-4)  # the penalty is ln², of which ln is -1
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(0, 4), "layer 'a': activations: .*sample"),
+        (torch.ones(8, 1), "layer 'a': activations: .*neurons"),
+        (torch.ones(8), "layer 'a': activations: "),
+        (torch.full((8, 4), math.nan), "layer 'a': activations: "),
+        (torch.ones(8, 4), "layer 'a': activations: got a median distance of 0"),
+        (torch.cat([torch.ones(8, 9), torch.randn(8, 1)], 1), "layer 'a': activations: got a median distance of 0"),
+    ],
+    ids=["no samples", "one neuron", "one axis", "nan", "constant", "most equal"],
+)
+def test_what_has_no_scale_is_refused_by_name(x, message):
+    with pytest.raises(ValueError, match=message):
+        ScaleControl(1.0)({"a": x})
+    with pytest.raises(ValueError, match=message.removeprefix("layer 'a': ")):
+        ScaleControl(1.0)(x)
+
+
 def test_half_precision_is_computed_in_single():
     x = some().bfloat16().requires_grad_()
     penalty = ScaleControl(0.5)(x)
