@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..measure.distances import pair_distances, scaled_neurons
+from ..measure.distances import pair_distances
 from ..models.probe import Probe
 from .penalty import check_targets, check_weight, layers_of, naming
 
@@ -81,7 +81,7 @@ class ScaleControl:
         ------
         ValueError
             A probe that has read nothing, targets that name other layers, or activations that have no scale: not
-            finite, fewer than 2 neurons, a median distance of 0; names the layer.
+            finite, fewer than 2 neurons, a median distance of 0 or one whose square overflows; names the layer.
         """
         known, activations = layers_of(activations)
         check_targets(self.target, known)
@@ -112,8 +112,12 @@ class ScaleControl:
 def _log_scale(activations: Tensor) -> Tensor:
     """The logarithm of the median distance, with the gradient of that of the root mean square distance."""
     median = pair_distances(activations).median()
-    if median == 0:
-        raise ValueError("activations: got a median distance of 0, need neurons of which most differ")
     # The mean over pairs of their squared distances is twice the neurons' variance, mean over samples.
-    log_size = scaled_neurons(activations.to(median.dtype)).neurons.var(1).mean().log() / 2
+    size = activations.to(median.dtype).var(1).mean()
+    if median == 0 or not 0 < size < math.inf:
+        raise ValueError(
+            f"activations: got a median distance of {median.item():.3g}, need one above 0, whose square {median.dtype} "
+            "can hold"
+        )
+    log_size = size.log() / 2
     return median.log() + log_size - log_size.detach()

@@ -47,14 +47,15 @@ def test_its_gradient_only_scales_the_layer():
 
 
 @pytest.mark.parametrize("factor", [1e-25, 1e25])
-def test_any_magnitude_has_a_scale(factor):
-    x = (some().float() * factor).requires_grad_()
-    control = ScaleControl(factor * median_distance(some()) * math.e, weight=2)
-    penalty = control(x)
+def test_any_magnitude_that_can_be_squared_has_a_scale(factor):
+    x = (some() * factor).requires_grad_()
+    penalty = ScaleControl(factor * median_distance(some()) * math.e, weight=2)(x)
     penalty.backward()
-    assert penalty.item() == pytest.approx(1, rel=1e-5)
+    assert penalty.item() == pytest.approx(1, rel=1e-9)
     about = (x - x.mean(1, keepdim=True)).detach()
-    assert float((x.grad * about).sum()) == pytest.approx(-2, rel=1e-4)  # the penalty is ln², of which ln is -1
+    assert float((x.grad * about).sum()) == pytest.approx(-2, rel=1e-9)  # the penalty is ln², of which ln is -1
+    with pytest.raises(ValueError, match="layer 'a': activations: got a median distance of .*e.25, need one above 0"):
+        ScaleControl(1.0)({"a": x.detach().float()})
 
 
 @pytest.mark.parametrize(
