@@ -20,7 +20,7 @@ from ..models.seeding import seeded
 from ..models.small_builds import PIXELS
 from ..training.config import TrainConfig
 from ..training.runs import Run
-from ..uncertainty import mean_interval
+from ..uncertainty import Interval, mean_interval, rank_correlation
 from .plots import PAIRED, over_layers
 
 ALPHA = 0.05
@@ -28,7 +28,7 @@ GAIN = 0.01  # the smallest change of the accuracy that matters, by the design
 LEAST_PAIRS = 3  # with fewer, nothing was tested
 FAMILIES = 10  # which a relation over families needs
 FACTOR = 3.0  # by which the median distance may change
-SAME_SCALE = 1.1  # and within which it counts as the same
+SAME_SCALE = (0.9, 1.1)  # and between which it counts as the same
 FREE, DEFAULT, PUBLISHED = "unconstrained", "target 0.1, weight 10", "as published"
 SUGGESTED, SCALE = "target 0.2, weight 10", "scale alone"  # of stages e and f
 
@@ -163,15 +163,19 @@ def manipulation(pairs: Pairs) -> pd.DataFrame:
 
 
 def scale_factor(both: Sequence[tuple[Run, Run]]) -> float:
-    """By what the median distances of the second runs differ: geometric mean over layers and pairs, 1 if equal."""
+    """By what the median distances of the second runs differ: geometric mean over layers and pairs, 1 if equal.
+
+    NaN where there are no such pairs.
+    """
     logs = [
         math.log(
             treated.series("median_distance", layer=layer)[-1] / control.series("median_distance", layer=layer)[-1]
         )
         for control, treated in both
+        if control.history and treated.history  # a run that failed has none
         for layer in control.layers
     ]
-    return math.exp(np.mean(logs))
+    return math.exp(np.mean(logs)) if logs else math.nan
 
 
 def _off_target(run: Run, constrained: TrainConfig) -> float:
@@ -191,6 +195,18 @@ def _off_target(run: Run, constrained: TrainConfig) -> float:
     by_layer = isinstance(target, Mapping) and "schedule" not in target
     rates = {layer: run.series("ss_rate", layer=layer)[-1] for layer in run.layers} if run.history else {"": math.nan}
     return float(np.mean([abs(rate - last(target[layer] if by_layer else target)) for layer, rate in rates.items()]))
+
+
+def relation(gains: Mapping[str, float], spreads: Mapping[str, float], *, comparisons: int = 1) -> Interval | None:
+    """Of C5: rank correlation of gain and invariance, which is a small spread; None for fewer than ten architectures.
+
+    The level of its interval is 95 % over all `comparisons` together, by Bonferroni's method.
+    """
+    both = [name for name in gains if math.isfinite(spreads.get(name, math.nan))]
+    if len(both) < FAMILIES:
+        return None
+    level = 1 - ALPHA / comparisons
+    return rank_correlation([gains[name] for name in both], [-spreads[name] for name in both], level=level)
 
 
 # Where rates lie: beside noise of the same shape.

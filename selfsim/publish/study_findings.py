@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -129,8 +128,9 @@ def _of_scale(runs: Sequence[Run]) -> Finding:
         held = study.pairs(runs, against=against)
         both[f"{what} − {against}"] = next((pairs for (_, arm), pairs in held.items() if arm == what), [])
     table = study.compared(study.differences(both, "test accuracy"))
-    table["factor"] = [study.scale_factor(held) if held else math.nan for held in both.values()]
-    reached = 1 / study.SAME_SCALE <= table.factor.iloc[1] <= study.SAME_SCALE
+    table["factor"] = [study.scale_factor(held) for held in both.values()]
+    low, high = study.SAME_SCALE
+    reached = low <= 1 / table.factor.iloc[1] <= high  # the control's, by those under the target
     asked = "C10", "Is the gain of stage e one of scale?"
     effect = _reach(table, **_POINTS)
     verdict = study_verdicts.scale_verdict(table, reached=bool(reached))
@@ -156,9 +156,7 @@ def _relation(gains: Mapping[str, float], invariance: pd.DataFrame | None, runs:
     if not gains:
         return Finding(*asked, "not tested")
     by_kind = {} if invariance is None else study_invariance.spreads(invariance).to_dict()
-    rows = {
-        kind: study_verdicts.relation(gains, of_family, comparisons=len(by_kind)) for kind, of_family in by_kind.items()
-    }
+    rows = {kind: study.relation(gains, of_family, comparisons=len(by_kind)) for kind, of_family in by_kind.items()}
     if not any(rows.values()):
         needed = f"gains of {len(gains)} families; {study.FAMILIES}, with their invariances, are needed"
         return Finding(*asked, "undecided", needed)

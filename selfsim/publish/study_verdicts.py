@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..uncertainty import Interval, rank_correlation
-from .study import ALPHA, FAMILIES, GAIN
+from ..uncertainty import Interval
+from .study import ALPHA, GAIN
 
 
 def gain_verdict(interval: Interval | None, corrected: float, *, moved: bool, did: bool) -> str:
@@ -37,18 +36,6 @@ def limit_verdict(intervals: Mapping[str, Interval | None], limited: str = "pool
     if own.high < GAIN and any(other.high >= GAIN for other in others):
         return "reproduced"
     return "not reproduced at this scale" if own.low >= GAIN else "undecided"
-
-
-def relation(gains: Mapping[str, float], spreads: Mapping[str, float], *, comparisons: int = 1) -> Interval | None:
-    """Of C5: rank correlation of gain and invariance, which is a small spread; None for fewer than ten architectures.
-
-    The level of its interval is 95 % over all `comparisons` together, by Bonferroni's method.
-    """
-    both = [name for name in gains if math.isfinite(spreads.get(name, math.nan))]
-    if len(both) < FAMILIES:
-        return None
-    level = 1 - ALPHA / comparisons
-    return rank_correlation([gains[name] for name in both], [-spreads[name] for name in both], level=level)
 
 
 def relation_verdict(rho: Interval | None) -> str:

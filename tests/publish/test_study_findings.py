@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,9 @@ def with_scale(*, beyond=0.0, alone=0.0, median=3.0, seeds=10):
         ({"beyond": 0.03}, "scale does not give it"),
         ({"alone": 0.03, "beyond": 0.03}, "scale gives a part of it"),
         ({}, "undecided"),
-        ({"alone": 0.03, "median": 4.0}, "undecided"),  # the control did not reach the scale
+        ({"alone": 0.03, "median": 3.25}, "scale gives all of it"),
+        ({"alone": 0.03, "median": 3.35}, "undecided"),  # the control did not reach the scale
+        ({"alone": 0.03, "median": 2.65}, "undecided"),
         ({"alone": 0.03, "seeds": 2}, "not tested"),
     ],
 )
@@ -158,6 +161,17 @@ def test_a_gain_is_held_against_that_of_scale_alone(made, verdict):
     assert "scale" not in study_findings.findings({"families": made_stage()})
     moved = study.manipulation(study.pairs(runs)).moved
     assert not moved["vit_small", "scale alone"]  # it has no target for the rate
+
+
+def test_a_control_that_fails_counts_as_a_guess_and_has_no_scale():
+    runs = with_scale(alone=0.03, seeds=5)
+    control = next(run for run in runs if study.arm(run.config) == study.SCALE)
+    failed = replace(control, config=replace(control.config, seed=20), history=[])
+    free = made_run("vit_small", None, 20, accuracy=0.5, median=6.0)
+    table = study_findings._of_scale([*runs, free, failed]).table
+    assert table.pairs.tolist() == [6, 5]
+    assert table.interval.iloc[0].estimate == pytest.approx((5 * 0.03 + 0.1 - 0.5) / 6, abs=0.004)
+    assert table.factor.tolist() == pytest.approx([0.5, 1])
 
 
 def test_a_target_in_time_is_held_against_the_fixed_one_and_poolformer_against_all():

@@ -103,7 +103,7 @@ def test_the_pages_say_how_gain_and_invariance_go_together():
     gains = table.interval.map(lambda interval: interval.estimate)
     spreads = study_invariance.spreads(study_invariance.read_invariance(RESULTS))
     rho, of_exponent = (
-        study_verdicts.relation(gains.to_dict(), spreads[kind].to_dict(), comparisons=spreads.shape[1])
+        study.relation(gains.to_dict(), spreads[kind].to_dict(), comparisons=spreads.shape[1])
         for kind in ("dimension", "exponent")
     )
     assert study_verdicts.relation_verdict(rho) == "reproduced"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from selfsim.publish import study_verdicts
+from selfsim.publish import study, study_verdicts
 
 from .made_study import interval
 
@@ -49,14 +49,14 @@ def test_verdicts_on_the_relation():
     spread = {key: 9 - value for key, value in gains.items()}  # those that gain most differ least between layers
 
     def verdict(spreads):
-        return study_verdicts.relation_verdict(study_verdicts.relation(gains, spreads, comparisons=3))
+        return study_verdicts.relation_verdict(study.relation(gains, spreads, comparisons=3))
 
     assert verdict(spread) == "reproduced"
     assert verdict(gains).startswith("not reproduced")
     assert verdict(dict(zip(gains, (3, 8, 1, 6, 9, 0, 4, 7, 2, 5), strict=True))) == "undecided"
     for nine in (dict(list(spread.items())[:9]), spread | {"3": math.nan}):
-        assert study_verdicts.relation(gains, nine) is None and verdict(nine) == "undecided"
-    one, three = (study_verdicts.relation(gains, spread, comparisons=n) for n in (1, 3))
+        assert study.relation(gains, nine) is None and verdict(nine) == "undecided"
+    one, three = (study.relation(gains, spread, comparisons=n) for n in (1, 3))
     assert one.level == 0.95 and three.level == pytest.approx(1 - 0.05 / 3) and three.low < one.low
 
 
