@@ -27,7 +27,7 @@ import torch
 
 import selfsim
 from selfsim import samples_interval, ss_rate
-from selfsim.measure.spectrum import power_law
+from selfsim.statistics.spectrum import power_law
 from selfsim.training.environment import environment_facts
 from selfsim.uncertainty import exponent_interval
 

@@ -15,12 +15,12 @@ from collections import Counter
 from pathlib import Path
 
 from selfsim import load_run, load_runs
-from selfsim.publish.comparison_tables import comparable
-from selfsim.publish.grid import read_grid
-from selfsim.publish.study_invariance import write_invariance
-from selfsim.publish.study_measures import STAGES, write_measures
-from selfsim.publish.study_tables import agreement, read_stages, write_stage
+from selfsim.sweep.grid import read_grid
 from selfsim.training.run_directory import is_finished
+from study.comparison_tables import comparable
+from study.invariance import write_invariance
+from study.measures import STAGES, write_measures
+from study.tables import agreement, read_stages, write_stage
 
 
 def main() -> None:

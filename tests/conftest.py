@@ -1,5 +1,39 @@
-"""One thread for torch: tests compare bits, and run beside others on small machines."""
+"""One thread for torch, since tests compare bits and run side by side; tiny notebooks for publish and sweep."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 torch.set_num_threads(1)
+
+PARAMETERS = """\
+name: str = "mlp"  # which one
+epochs: int = 3
+weight = 0.5
+seeds: list[int] = [0, 1]
+rates: list[float] = []
+flag: bool = False
+"""
+
+
+def write_notebook(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
+    """Write a notebook: a heading, the parameters cell, code cells."""
+    made = [new_markdown_cell("# A heading\n\nSome text.")]
+    if parameters is not None:
+        made.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    notebook = new_notebook(cells=made + [new_code_cell(cell) for cell in cells])
+    # A kernel name that no machine has: what runs must not depend on it.
+    notebook.metadata["kernelspec"] = {"name": "somebody-elses", "display_name": "X", "language": "python"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return write_notebook(tmp_path / "tiny.ipynb", "epochs")

@@ -19,7 +19,7 @@ from selfsim import (
     spectrum_exponent,
     ss_rate,
 )
-from selfsim.measure.null_models import NullBand
+from selfsim.statistics.null_models import NullBand
 from selfsim.uncertainty import exponent_interval
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.cluster import hierarchy
 
-from .compiled import compiled
+from ..compiled import compiled
 from .inputs import Distances
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from .compiled import compiled
+from ..compiled import compiled
 from .inputs import Distances
 
 SHARE = 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from .compiled import compiled
+from ..compiled import compiled
 
 
 def all_pairs_hops(adjacency: sparse.csr_array) -> np.ndarray:

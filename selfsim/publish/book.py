@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfsim.publish.contents import PAGE_SUFFIXES, toc_pages, with_pages
-from selfsim.publish.parameters import read_notebook
-from selfsim.publish.plain_yaml import read_yaml
-from selfsim.publish.run_list import RunList
-from selfsim.publish.runner import page_facts
+from .contents import PAGE_SUFFIXES, toc_pages, with_pages
+from .parameters import read_notebook
+from .plain_yaml import read_yaml
+from .run_list import RunList
+from .runner import page_facts
 
 OWN_LIST = Path("notebooks") / "runs.yml"
 _CHAPTERS = "book/chapters/"

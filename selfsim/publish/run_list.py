@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfsim.publish.parameters import check_known, check_parameters, notebook_parameters, parse_value
-from selfsim.publish.plain_yaml import read_yaml
+from .parameters import check_known, check_parameters, notebook_parameters, parse_value
+from .plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LIST_KEYS = {"chapters": dict, "presets": dict}

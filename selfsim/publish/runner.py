@@ -25,8 +25,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfsim.publish.parameters import read_notebook
-from selfsim.publish.run_list import Chapter, RunList
+from .parameters import read_notebook
+from .run_list import Chapter, RunList
 
 # Every library that sizes its own pool of threads by the machine instead of by its share.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

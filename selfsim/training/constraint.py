@@ -11,9 +11,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..measure.options import RateOptions
-from ..measure.rate import ss_rate
 from ..models.probe import Probe
+from ..rate.options import RateOptions
+from ..rate.rate import ss_rate
 from ..validation import check_choice, check_whole
 from .penalty import check_targets, check_weight, layers_of, naming
 from .schedules import Moment, Schedule, check_rate, check_seed, schedule_from

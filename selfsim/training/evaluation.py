@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..measure.distances import pair_distances
-from ..measure.movement import movement
-from ..measure.rate import ss_rate
 from ..models.images import Images
+from ..rate.distances import pair_distances
+from ..rate.rate import ss_rate
+from ..statistics.movement import movement
 
 # How many of the most distant neurons are left out, and where the curve ends, in the two robust rates that stand
 # beside the rate: a rate that single neurons or single pairs decide differs from these.

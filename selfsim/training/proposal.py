@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..measure.null_models import NullBand, null_band
-from ..measure.rate import ss_rate
 from ..models.probe import Probe
 from ..models.seeding import seeded
+from ..rate.rate import ss_rate
+from ..statistics.null_models import NullBand, null_band
 from ..validation import check_choice, check_whole, resolve_device
 from .constraint import SelfSimilarityConstraint
 

@@ -9,8 +9,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..measure.distances import pair_distances
 from ..models.probe import Probe
+from ..rate.distances import pair_distances
 from .penalty import check_targets, check_weight, layers_of, naming
 
 

@@ -10,8 +10,8 @@ from numbers import Real
 
 import torch
 
-from ..measure.options import RateOptions
-from ..measure.rate import ss_rate
+from ..rate.options import RateOptions
+from ..rate.rate import ss_rate
 from ..validation import check_choice, check_whole
 
 

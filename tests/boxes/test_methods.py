@@ -320,7 +320,7 @@ print("torch" in sys.modules)
 
 
 def test_missing_numba_is_said_once_and_does_no_harm(monkeypatch):
-    from selfsim.boxes import compiled
+    from selfsim import compiled
 
     monkeypatch.setitem(sys.modules, "numba", None)  # what import then raises is an ImportError
     monkeypatch.setattr(compiled, "_numba", compiled._numba.__wrapped__)

@@ -56,7 +56,7 @@ def test_nothing_is_shown_where_nothing_can_be_opened(tmp_path, where):
 
 
 def test_what_a_chapter_says_of_its_making_is_read_back():
-    from selfsim.publish.provenance import provenance
+    from selfsim.training.provenance import provenance
 
     made = provenance(parameters={"a": "<b>"}, seeds=[0])
     notebook = {"cells": [{"outputs": [{"data": {"text/html": [made._repr_html_()]}}]}]}

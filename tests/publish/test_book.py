@@ -9,7 +9,7 @@ from selfsim.publish.contents import toc_pages, with_pages
 from selfsim.publish.page_check import check_pages
 from selfsim.publish.plain_yaml import read_yaml
 from selfsim.publish.run_list import read_run_list
-from tests.publish.conftest import write_notebook
+from tests.conftest import write_notebook
 
 TOC = """\
 format: jb-book

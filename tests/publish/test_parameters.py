@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from selfsim.publish.parameters import check_parameters, check_value, notebook_parameters, parse_value
-from tests.publish.conftest import write_notebook
+from tests.conftest import write_notebook
 
 
 def test_every_line_of_the_cell_is_a_parameter(notebook):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfsim.publish.run_list import read_run_list
-from tests.publish.conftest import write_notebook
+from tests.conftest import write_notebook
 
 GOOD = """\
 chapters:

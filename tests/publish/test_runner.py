@@ -18,7 +18,7 @@ import pytest
 from selfsim.publish.book import page_faults, publish
 from selfsim.publish.run_list import read_run_list
 from selfsim.publish.runner import ChapterError, chapter_fingerprint, execute, own_runs, package_digest
-from tests.publish.conftest import write_notebook
+from tests.conftest import write_notebook
 
 RUNS = """\
 chapters:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfsim import SelfSimilarityConstraint, TrainConfig, ss_rate, train
-from selfsim.measure.options import RateOptions
+from selfsim.rate.options import RateOptions
 from selfsim.training.schedules import (
     Adaptive,
     Constant,

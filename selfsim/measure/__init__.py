@@ -1,1 +1,0 @@
-"""Activations in, numbers out: distances, feature network, SS rate. No neural network in it."""

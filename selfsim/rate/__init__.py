@@ -1,0 +1,1 @@
+"""The self-similarity rate of a feature network, from distances to area and gradient."""

@@ -1,0 +1,190 @@
+"""The rate's inner loops over pairs of neurons, compiled by numba: each replaces several passes over memory.
+
+Every caller has a way without them, in numpy or torch, and takes that where numba is not installed or where the pairs
+are too few to pay for its import (`compiled_loops_pay`). Pairs are in scipy's condensed order throughout.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from ..compiled import compiled, numba_is_installed
+
+# numba takes half a second to import: what fewer pairs cost is not felt.
+_MANY_PAIRS = 2_000
+
+
+def compiled_loops_pay(pairs: int) -> bool:
+    """Whether a layer with this many pairs should go through the loops below."""
+    return pairs >= _MANY_PAIRS and numba_is_installed()
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 64 MB of freed memory for the next call instead of handing it back; once, costs nothing.
+
+    Pages that the system hands out anew at every training step would take a third of the time of a rate. That a chunk
+    of nearly 32 MB was freed, untouched, moves glibc's own threshold; elsewhere nothing happens.
+    """
+    np.empty(2**25 - 2**16, dtype=np.uint8)
+
+
+@functools.partial(compiled, fastmath={"contract"})
+def distances_of_rows(x, first, stop, out):
+    """Write to `out` the distances between the neurons ``first:stop`` and all later ones; `x` is (samples, neurons).
+
+    Differences come before squares, as fast as a matrix product does it and safe from cancellation: four neurons and
+    two samples at a time against a tile of neurons that stays in the cache.
+    """
+    samples, n = x.shape
+    width = 1024
+    # Rows a power of two apart would share their place in the cache, at twice the time.
+    sums = np.empty((4, width + 80), dtype=x.dtype)
+    before = n * first - first * (first + 1) // 2
+    for tile in range(first, n, width):
+        end = min(n, tile + width)
+        for i in range(first, min(stop, end), 4):
+            j = max(tile, i)
+            i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+            s0, s1, s2, s3 = sums[0, : end - j], sums[1, : end - j], sums[2, : end - j], sums[3, : end - j]
+            sums[:, : end - j] = 0
+            for k in range(0, samples - 1, 2):
+                a, b = x[k], x[k + 1]
+                a0, a1, a2, a3 = a[i], a[i1], a[i2], a[i3]
+                b0, b1, b2, b3 = b[i], b[i1], b[i2], b[i3]
+                a, b = a[j:end], b[j:end]
+                for c in range(end - j):
+                    u, v = a[c], b[c]
+                    s0[c] += (u - a0) ** 2 + (v - b0) ** 2
+                    s1[c] += (u - a1) ** 2 + (v - b1) ** 2
+                    s2[c] += (u - a2) ** 2 + (v - b2) ** 2
+                    s3[c] += (u - a3) ** 2 + (v - b3) ** 2
+            if samples % 2:
+                a = x[samples - 1]
+                for c in range(end - j):
+                    s0[c] += (a[j + c] - a[i]) ** 2
+                    s1[c] += (a[j + c] - a[i1]) ** 2
+                    s2[c] += (a[j + c] - a[i2]) ** 2
+                    s3[c] += (a[j + c] - a[i3]) ** 2
+            for row in range(i, min(i + 4, stop)):
+                start = n * row - row * (row + 1) // 2 - row - 1 - before
+                begin = max(j, row + 1)
+                summed = sums[row - i, begin - j : end - j]
+                target = out[start + begin : start + end]
+                for c in range(end - begin):
+                    target[c] = np.sqrt(summed[c])
+
+
+@compiled
+def sorted_by_radix(bits, packed, spare):
+    """Unsigned 32-bit numbers in ascending order, then their places; two buffers of as many 64-bit numbers are used up.
+
+    A stable radix sort of pairs (number, place) by eight bits at a time, as many as the numbers span: the 256 places
+    that it writes to stay in the processor's tables, as thousands would not.
+    """
+    lowest, highest = bits[0], bits[0]
+    for value in bits:
+        lowest, highest = min(lowest, value), max(highest, value)
+    passes = 1
+    while passes < 4 and (highest - lowest) >> np.uint32(8 * passes):
+        passes += 1
+    places = np.zeros((4, 256), dtype=np.uint32)
+    one, byte = np.uint32(1), np.uint32(255)
+    for p in range(len(bits)):
+        key = bits[p] - lowest
+        packed[p] = (np.uint64(key) << np.uint64(32)) | np.uint64(p)
+        places[0, key & byte] += one
+        places[1, (key >> np.uint32(8)) & byte] += one
+        places[2, (key >> np.uint32(16)) & byte] += one
+        places[3, key >> np.uint32(24)] += one
+    for d in range(passes):
+        place, start = places[d], np.uint32(0)
+        for digit in range(256):
+            place[digit], start = start, start + place[digit]
+        shift = np.uint64(32 + 8 * d)
+        if d < passes - 1:
+            for entry in packed:
+                digit = (entry >> shift) & np.uint64(255)
+                spare[place[digit]] = entry
+                place[digit] += one
+            packed, spare = spare, packed
+    result = spare.view(np.uint32)
+    for entry in packed:
+        digit = (entry >> shift) & np.uint64(255)
+        at = place[digit]
+        place[digit] = at + one
+        result[at] = np.uint32(entry >> np.uint64(32)) + lowest
+        result[len(bits) + at] = entry & np.uint64(0xFFFFFFFF)
+    return result
+
+
+@functools.partial(compiled, fastmath={"contract", "reassoc", "nsz"})
+def staircase_pass(u, total, rise, slope):
+    """`area.staircase` in one pass: the area, and its derivative by each knot written to `slope`."""
+    area = 0.0
+    for j in range(len(u)):
+        m, step = u[j] + u[j] - total[j], rise[j]
+        distance = abs(m)
+        inside = max(step - distance, step - step)
+        area += step * distance + 0.5 * inside * inside
+        half = min(max(m, -step), step)
+        slope[j] = half + half
+    return area
+
+
+@compiled
+def scatter(values, order, out):
+    """``out[order] = values``."""
+    for p in range(len(order)):
+        out[order[p]] = values[p]
+
+
+@compiled
+def fill_rows(weight, block):
+    """Write the condensed `weight` to `block` (rows, neurons from the first row on); its first square is symmetric."""
+    rows, n = block.shape
+    start = 0
+    for i in range(rows):
+        block[i, i] = 0
+        block[i, i + 1 :] = weight[start : start + n - i - 1]
+        for j in range(i):
+            block[i, j] = block[j, i]
+        start += n - i - 1
+
+
+@compiled
+def count_between(values, limits, table, shift, counts):
+    """Add to ``counts[k]`` the number of `values` that exactly k of the ascending `limits` do not exceed.
+
+    All are whole numbers: the bits of non-negative floats, which have the same order. ``table[(value - limits[0]) >>
+    shift]`` is a k to begin with that is not too high.
+    """
+    lowest, last = limits[0], len(table) - 1
+    for value in values:
+        k = table[min(max(value - lowest, 0) >> shift, last)]
+        while k < len(limits) and value >= limits[k]:
+            k += 1
+        counts[k] += 1
+
+
+@functools.partial(compiled, fastmath={"contract"})
+def chebyshev_sum(coefficients, middle, half, values, out):
+    """Write to `out` a Chebyshev series on ``middle ± half`` at each of the `values`, by Clenshaw's recurrence."""
+    strip = 512
+    x, twice, one, two = np.empty((4, strip), dtype=values.dtype)
+    for start in range(0, len(values), strip):
+        size = min(strip, len(values) - start)
+        piece, target = values[start : start + size], out[start : start + size]
+        for c in range(size):
+            x[c] = (piece[c] - middle) / half
+            twice[c] = x[c] + x[c]
+            one[c] = two[c] = 0
+        for k in range(len(coefficients) - 1, 0, -1):
+            coefficient = coefficients[k]
+            for c in range(size):
+                two[c] = twice[c] * one[c] - two[c] + coefficient
+            one, two = two, one
+        for c in range(size):
+            target[c] = x[c] * one[c] - two[c] + coefficients[0]

@@ -1,0 +1,1 @@
+"""This repository's own study of the paper's claims; not installed with the package."""

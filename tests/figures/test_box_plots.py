@@ -1,0 +1,54 @@
+"""The figures of box covering: an animation that loads nothing, and lines where the counts are."""
+
+from __future__ import annotations
+
+import re
+
+import networkx as nx
+import numpy as np
+import torch
+
+from selfsim import FeatureNetwork, box_counts, fractal_dimension, renormalization_flow
+from selfsim.boxes.fractals import flower
+from selfsim.figures import box_plots
+from selfsim.figures.plots import GREY
+
+
+def network() -> FeatureNetwork:
+    return FeatureNetwork(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)))
+
+
+def test_animation_is_whole_and_small():
+    net = network()
+    animation = box_plots.animate_boxes(net, np.quantile(net.distances, [0.1, 0.5, 1.0]) * 1.01)
+    page = animation._repr_html_()
+    assert len(page) < 200_000
+    assert "http" not in re.sub(r'base64,[^"]*', "", page)
+    assert animation.captions[-1].endswith("30 neurons in 1 box")
+    assert len(animation.frames) == 3
+    assert f'alt="{animation.captions[0]}"' in page
+
+
+def test_boxes_keep_the_colour_of_most_of_their_nodes():
+    first = box_plots._kept_colours(np.array([0, 0, 0, 1, 1, 2]), [GREY] * 6)
+    assert first[0] != first[3]
+    assert first[5] == GREY
+    merged = box_plots._kept_colours(np.array([0, 0, 0, 0, 0, 1]), first)
+    assert merged == [first[0]] * 5 + [GREY]
+
+
+def test_counts_and_fits_are_drawn():
+    counts = {"flower": box_counts(flower(2, 2, 5), method="memb")}
+    line = box_plots.plot_counts(counts).axes[0].lines[0]
+    assert np.array_equal(line.get_ydata(), counts["flower"].counts)
+    fits = {"flower": fractal_dimension(counts["flower"], fewest_boxes=10)}
+    axes = box_plots.plot_dimensions(counts, fits, exact={"flower": 2.0}).axes[0]
+    assert np.array_equal(axes.lines[1].get_xdata(), fits["flower"].sizes)
+    assert "exact 2.00" in axes.get_title(loc="left")
+
+
+def test_flow_is_drawn():
+    flow = renormalization_flow(flower(2, 2, 3), r_B=1, method="memb")
+    figure = box_plots.plot_flow(flow, steps=2)
+    assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["44 nodes", "step 1: 12 nodes"]
+    assert nx.is_isomorphic(flow[1], flower(2, 2, 2))

@@ -1,0 +1,93 @@
+"""The rate off the CPU: the code that runs there, and where there is a card, the card itself."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from selfsim import SelfSimilarityConstraint, ss_rate
+from selfsim.rate import by_count
+from selfsim.rate.distances import distances_by_product, raw_distances, scaled_neurons
+from selfsim.rate.options import RateOptions
+
+OPTIONS = [
+    {},
+    {"ends": "detached"},
+    {"quantiles": (0.1, 0.9)},
+    {"unit": "median"},
+    {"unit": "median", "quantiles": (0.1, 0.9)},
+]
+no_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA card on this machine")
+
+
+def some(dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(32, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_tensor_code_gives_what_the_numpy_code_gives(options):
+    """What runs on a card is written for tensors; it runs on a CPU as well, and is compared there."""
+    x = some()
+    neurons, scale = scaled_neurons(x)
+    raw, one = raw_distances(neurons), scale * 32**0.5
+
+    def measure(on_cpu):
+        return by_count._Rate(raw, one, x, RateOptions(**options), on_cpu=on_cpu)
+
+    for got, expected in zip(measure(False).by_area(True), measure(True).by_area(True), strict=True):
+        torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(expected))
+    assert measure(False).by_scales() == pytest.approx(measure(True).by_scales(), abs=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_distances_by_product_are_the_distances(offset):
+    """A card gets float32 distances from a product; it runs on a CPU as well, and is compared there."""
+    x = some(torch.float32) + offset
+    x[:, 3] = x[:, 7]  # the same neuron twice
+    x[:, 5] = x[:, 9] + 1e-3 * x[:, 11]  # and nearly
+    expected = torch.pdist(x.double().t())
+    found = distances_by_product(x)
+    assert found.dtype == torch.float32
+    assert (found == 0).sum() == 1
+    torch.testing.assert_close(found.double(), expected, rtol=3e-6, atol=0)
+
+
+@no_card
+@pytest.mark.parametrize(
+    "options", [*OPTIONS, {"scales": 256, "gradient": "straight-through"}, {"count": "complete-linkage"}]
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_card_gives_what_the_cpu_gives(options, dtype, tolerance):
+    x = some(dtype)
+    here, there = x.clone().requires_grad_(), x.cuda().requires_grad_()
+    a, b = ss_rate(here, **options), ss_rate(there, **options)
+    assert b.device.type == "cuda"
+    assert b.item() == pytest.approx(a.item(), abs=tolerance)
+    a.backward()
+    b.backward()
+    assert (there.grad.cpu() - here.grad).norm() <= 10 * tolerance * here.grad.norm()
+
+
+@no_card
+@pytest.mark.parametrize(("check", "most"), [(True, 1), (False, 0)])
+def test_synchronisations_on_a_card(check, most):
+    x = some(torch.float32).cuda().requires_grad_()
+    ss_rate(x, check=check).backward()  # fills the cache of steps
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            ss_rate(x, check=check).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([w for w in seen if "synchroniz" in str(w.message)]) <= most
+
+
+@no_card
+def test_constraint_on_a_card():
+    x = some(torch.float32).cuda().requires_grad_()
+    SelfSimilarityConstraint()(x).backward()
+    assert x.grad.abs().sum() > 0

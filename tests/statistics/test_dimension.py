@@ -1,0 +1,128 @@
+"""Dimensions of sets whose dimension is known, and what the estimators do where there is none.
+
+What this cannot show: that high dimensions are found. They are not, and the tests hold how far they are off.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist, squareform
+
+from selfsim import correlation_dimension, samples_interval, two_nn
+from selfsim.statistics.dimension import sample_distances
+
+
+def drawn(kind: str, dimension: int, *, samples: int = 1000, ambient: int = 0, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    make = torch.rand if kind == "cube" else torch.randn
+    x = make(samples, dimension, generator=generator, dtype=torch.float64)
+    if ambient:  # turned into a larger space, where it has the same dimension
+        x = x @ torch.linalg.qr(torch.randn(ambient, ambient, generator=generator, dtype=torch.float64)).Q[:dimension]
+    return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "dimension", "correlation", "nearest"),
+    [
+        ("cube", 1, (0.95, 1.03), (0.9, 1.1)),
+        ("cube", 2, (1.85, 2.0), (1.7, 2.3)),
+        ("cube", 5, (4.1, 4.5), (4.2, 5.2)),  # known to come out too low
+        ("gauss", 10, (6.8, 7.9), (8.0, 10.5)),
+        ("gauss", 50, (19, 22), (26, 34)),
+    ],
+)
+def test_known_dimensions(kind, dimension, correlation, nearest):
+    x = drawn(kind, dimension, ambient=60)
+    assert correlation[0] < float(correlation_dimension(x)) < correlation[1]
+    assert nearest[0] < float(two_nn(x)) < nearest[1]
+
+
+def test_correlation_dimension_by_hand():
+    x = drawn("gauss", 3, samples=120)
+    d = np.sort(pdist(x.numpy()))
+    low, high = np.quantile(d, [0.01, 0.2])
+    radii = np.exp(np.linspace(np.log(low), np.log(high), 20))
+    shares = [(d <= r * (1 + 1e-12)).mean() for r in radii]
+    slope = np.polyfit(np.log(radii), np.log(shares), 1)[0]
+    assert float(correlation_dimension(x, window=(0.01, 0.2))) == pytest.approx(slope, rel=1e-3)
+
+
+def test_distances_are_scipys_also_of_near_duplicates_far_from_zero():
+    x = drawn("gauss", 6, samples=80)
+    x[3], x[5] = x[2], x[4] + 1e-9
+    for offset in (0.0, 1e4):
+        moved = x + offset
+        ours = sample_distances(moved) * float((moved - moved.mean(0)).abs().max())
+        np.testing.assert_allclose(ours, squareform(pdist(moved.numpy())), rtol=1e-7, atol=1e-300)
+
+
+def test_two_nn_is_scikit_dimensions():
+    skdim = pytest.importorskip("skdim.id", reason="compares with this package")
+    x = drawn("cube", 4, samples=200)
+    assert float(two_nn(x)) == pytest.approx(skdim.TwoNN().fit(x.numpy()).dimension_, rel=1e-6)
+
+
+def test_an_interval_over_samples():
+    interval = samples_interval(correlation_dimension, drawn("cube", 2, samples=300), draws=40)
+    assert interval.low < 1.9 < interval.high
+    assert interval.high - interval.low < 0.8
+
+
+@pytest.mark.parametrize("estimate", [correlation_dimension, two_nn])
+def test_where_there_is_none_it_says_so(estimate):
+    x = drawn("cube", 3, samples=100)
+    assert estimate(x[:49]).reason == "got 49 samples, need at least 50"
+    assert "coincide" in estimate(x[:10].repeat(10, 1)).reason
+    assert estimate(torch.zeros(100, 4)).reason
+    assert estimate(torch.eye(60)).reason  # all samples equally far apart
+    found = estimate(x[:49])
+    assert math.isnan(found.value)
+    with pytest.raises(ValueError, match="Dimension: not estimable: got 49 samples"):
+        float(found)
+
+
+def moved_grid() -> torch.Tensor:
+    grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0))
+    grid[::50] += 0.01
+    return grid
+
+
+def mostly_zero() -> torch.Tensor:
+    return torch.cat([drawn("gauss", 50, samples=55), torch.zeros(245, 50)])
+
+
+@pytest.mark.parametrize("made", [moved_grid, mostly_zero])
+def test_two_nn_does_not_rest_on_a_few_ratios(made):
+    # Nearly all samples have two neighbours equally far; those that do not are in the tenth that is left out.
+    found = two_nn(made())
+    assert "samples have a second neighbour further than the first, need 50" in found.reason
+
+
+def test_two_nn_needs_fifty_that_it_keeps():
+    x = drawn("cube", 3, samples=56)
+    assert two_nn(x).estimable
+    assert two_nn(x[:55]).reason.startswith("49 of 49 samples have a second neighbour further")
+
+
+def test_a_window_that_begins_among_coinciding_samples():
+    # 100 of 19,900 pairs coincide; the window begins between the last of these and the first other pair.
+    x = drawn("gauss", 64, samples=100).repeat(2, 1)
+    assert correlation_dimension(x).reason.startswith("at least 0.005 of the pairs of samples coincide")
+    assert correlation_dimension(x, window=(0.006, 0.1)).estimable
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e160, 1e307])
+@pytest.mark.parametrize("estimate", [correlation_dimension, two_nn])
+def test_dimensions_at_any_magnitude(estimate, unit):
+    x = drawn("gauss", 5, samples=200) + 1
+    assert float(estimate(x * unit)) == pytest.approx(float(estimate(x)), rel=1e-6)
+
+
+@pytest.mark.parametrize("window", [(0, 0.1), (0.1, 0.05), 0.1, (0.1, 1.5)])
+def test_window_messages(window):
+    with pytest.raises(ValueError, match="window: got"):
+        correlation_dimension(drawn("cube", 2), window=window)

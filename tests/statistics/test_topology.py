@@ -1,0 +1,245 @@
+"""Graph statistics against networkx, null graphs that keep what they promise, and small-world coefficients.
+
+What this cannot show: the speed (benchmarks/small_world.py), and what networks of neurons look like (the chapter).
+"""
+
+from __future__ import annotations
+
+import math
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+
+from selfsim import FeatureNetwork, null_band, rewired, small_world_omega, small_world_sigma, topology
+from selfsim.statistics.rewiring import undirected
+from selfsim.statistics.small_world import mean_path_length
+
+GRAPHS = {
+    "karate": nx.karate_club_graph(),
+    "hubs": nx.barabasi_albert_graph(80, 3, seed=1),
+    "sparse, in parts": nx.gnm_random_graph(70, 60, seed=2),
+    "ring": nx.connected_watts_strogatz_graph(60, 6, 0.1, seed=3),
+    "tree": nx.balanced_tree(2, 5),
+    "long path": nx.path_graph(120),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_statistics_are_networkxs(name):
+    graph = GRAPHS[name]
+    found = topology(graph)
+    parts = sorted(nx.connected_components(graph), key=len)
+    degrees = np.array([degree for _, degree in graph.degree])
+    assert (found.nodes, found.edges) == (len(graph), graph.number_of_edges())
+    assert found.components == len(parts)
+    assert found.largest_share == len(parts[-1]) / len(graph)
+    assert found.density == pytest.approx(nx.density(graph))
+    assert (found.mean_degree, found.largest_degree) == (pytest.approx(degrees.mean()), degrees.max())
+    assert found.degree_spread == pytest.approx(degrees.std())
+    assert found.clustering == pytest.approx(nx.average_clustering(graph))
+    assert found.transitivity == pytest.approx(nx.transitivity(graph))
+    assert found.path_length == pytest.approx(nx.average_shortest_path_length(graph.subgraph(parts[-1])))
+    assert found.assortativity == pytest.approx(nx.degree_pearson_correlation_coefficient(graph), abs=1e-9)
+    best = nx.community.modularity(graph, nx.community.greedy_modularity_communities(graph), weight=None)
+    assert found.modularity == pytest.approx(best, abs=0.06)
+    assert not found.reasons
+
+
+def test_feature_network_at_a_threshold():
+    network = FeatureNetwork(torch.randn(40, 30, generator=torch.Generator().manual_seed(0)))
+    for threshold in ({"quantile": 0.2}, {"neighbours": 3}, {"distance": float(np.median(network.distances))}):
+        assert topology(network, **threshold).edges == network.to_networkx(**threshold).number_of_edges()
+    for wrong in ({}, {"quantile": 0.2, "neighbours": 3}):
+        with pytest.raises(ValueError, match="threshold: got .*, need one of distance, quantile and neighbours"):
+            topology(network, **wrong)
+    with pytest.raises(ValueError, match="quantile: is for a FeatureNetwork, got a Graph"):
+        topology(GRAPHS["karate"], quantile=0.5)
+
+
+def test_what_a_graph_does_not_have_is_nan_with_a_reason():
+    found = topology(nx.empty_graph(5))
+    absent = {"clustering", "transitivity", "path_length", "assortativity", "modularity"}
+    assert set(found.reasons) == absent
+    assert all(math.isnan(getattr(found, name)) for name in absent)
+    assert (found.components, found.density) == (5, 0.0)
+    assert topology(nx.cycle_graph(6)).reasons == {"assortativity": "all edges join nodes of the same degree"}
+    assert topology(nx.empty_graph(1)).reasons["density"] == "a single node"
+    assert set(topology(nx.path_graph(2)).reasons) == {"clustering", "transitivity", "assortativity"}
+
+
+@pytest.mark.parametrize("function", [topology, rewired, small_world_sigma, small_world_omega])
+def test_bad_graphs(function):
+    for graph in (nx.DiGraph([(0, 1)]), nx.MultiGraph([(0, 1)]), np.eye(3), None):
+        with pytest.raises(TypeError, match="graph: got"):
+            function(graph)
+
+
+def test_no_nodes():
+    with pytest.raises(ValueError, match="graph: got no nodes"):
+        topology(nx.Graph())
+    assert len(rewired(nx.Graph())) == 0
+    assert small_world_sigma(nx.Graph()).reason == "got 0 nodes and 0 edges, need at least 4 and 2"
+
+
+@pytest.mark.parametrize("towards", ["random", "ring"])
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("name", ["karate", "hubs", "ring", "tree", "long path"])
+def test_rewired_keeps_degrees_and_connectedness(name, connected, towards):
+    graph = GRAPHS[name]
+    result = rewired(graph, connected=connected, towards=towards, swaps=5, seed=4)
+    assert dict(result.degree) == dict(graph.degree)
+    assert nx.number_of_selfloops(result) == 0
+    assert nx.is_connected(result) or not connected
+    assert not nx.utils.edges_equal(result.edges, graph.edges) or (name == "long path" and towards == "ring")
+    assert nx.utils.graphs_equal(result, rewired(graph, connected=connected, towards=towards, swaps=5, seed=4))
+
+
+def test_rewired_draws_all_graphs_of_these_degrees_alike():
+    # Six nodes of degree 2 are a hexagon (60 labelled graphs) or two triangles (10).
+    triangles = [
+        nx.number_connected_components(rewired(nx.cycle_graph(6), swaps=20, seed=seed)) == 2 for seed in range(800)
+    ]
+    assert np.mean(triangles) == pytest.approx(10 / 70, abs=0.04)
+    connected = [rewired(nx.cycle_graph(6), swaps=20, connected=True, seed=seed) for seed in range(50)]
+    assert all(nx.is_connected(graph) for graph in connected)
+
+
+def test_ring_shortens_edges():
+    graph = nx.gnm_random_graph(60, 180, seed=1)
+
+    def length(graph):
+        return sum(min(abs(a - b), 60 - abs(a - b)) for a, b in graph.edges)
+
+    ring = rewired(graph, towards="ring", swaps=20)
+    assert length(ring) < 0.4 * length(graph)
+    assert nx.average_clustering(ring) > 3 * nx.average_clustering(graph)
+
+
+def test_graphs_that_cannot_be_rewired_come_back():
+    for graph in (nx.star_graph(9), nx.complete_graph(6), nx.empty_graph(4), nx.path_graph(3)):
+        assert nx.utils.graphs_equal(rewired(graph), nx.Graph(graph))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"towards": "rings"}, "towards: got 'rings'.*did you mean 'ring'"),
+        ({"swaps": -1}, "swaps: got -1"),
+        ({"swaps": math.inf}, "swaps: got inf"),
+        ({"swaps": "3"}, "swaps: got '3'"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"connected": True}, "graph: is not connected"),
+    ],
+)
+def test_rewired_messages(options, message):
+    with pytest.raises(ValueError, match=message):
+        rewired(GRAPHS["sparse, in parts"], **options)
+
+
+def test_rewired_is_a_null_model():
+    graph = GRAPHS["ring"]
+    band = null_band(lambda g: topology(g).clustering, null=lambda seed: rewired(graph, seed=seed), draws=19)
+    assert band.p_value(topology(graph).clustering) == 2 / 20
+
+
+@pytest.mark.parametrize("name", ["karate", "hubs", "ring", "long path"])
+def test_path_length_by_bits(name):
+    expected = nx.average_shortest_path_length(GRAPHS[name])
+    assert mean_path_length(undirected(GRAPHS[name])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [2, 63, 64, 65, 128])
+def test_path_length_at_the_ends_of_words(n):
+    assert mean_path_length(undirected(nx.complete_graph(n))) == 1.0
+
+
+@pytest.mark.parametrize("name", ["karate", "ring"])
+def test_coefficients_from_their_parts(name):
+    graph = GRAPHS[name]
+    sigma = small_world_sigma(graph, swaps=10, draws=4)
+    assert (sigma.clustering, sigma.path_length) == (
+        pytest.approx(nx.transitivity(graph)),
+        pytest.approx(nx.average_shortest_path_length(graph)),
+    )
+    ratio = sigma.clustering / sigma.reference_clustering.mean()
+    assert sigma.value == pytest.approx(ratio / (sigma.path_length / sigma.reference_path_length.mean()))
+    omega = small_world_omega(graph, draws=4)
+    assert omega.clustering == pytest.approx(nx.average_clustering(graph))
+    lattice = max(omega.clustering, omega.reference_clustering.max())
+    paths = omega.reference_path_length.mean() / omega.path_length
+    assert omega.value == pytest.approx(paths - omega.clustering / lattice)
+
+
+def test_intervals_over_random_graphs_hold_the_mean_over_many():
+    graph = GRAPHS["karate"]
+    for coefficient in (small_world_sigma, small_world_omega):
+        many = coefficient(graph, swaps=5, draws=400, seed=1)
+        assert many.by_draw.mean() == pytest.approx(many.value)
+        # The lattice is taken as given: the same for all.
+        shift = 0.0 if coefficient is small_world_sigma else many.clustering / many.reference_clustering.max()
+        held = 0
+        for seed in range(60):
+            few = coefficient(graph, swaps=5, draws=8, seed=100 + seed)
+            lattice = max(few.clustering, few.reference_clustering.max())
+            moved = 0.0 if coefficient is small_world_sigma else few.clustering / lattice - shift
+            held += few.interval.low + moved <= many.value <= few.interval.high + moved
+        assert held >= 52
+    with pytest.raises(ValueError, match="not estimable"):
+        _ = small_world_sigma(nx.path_graph(2)).interval
+
+
+def networkx_reference(graph: nx.Graph, kind: str, draws: int) -> np.ndarray:
+    """Clustering and path length of networkx's references, with its slow test for connectedness done by a search."""
+    from networkx.algorithms import smallworld
+
+    class Quick:
+        @staticmethod
+        def local_edge_connectivity(graph, a, b):
+            return int(nx.has_path(graph, a, b))
+
+    plain, nx.connectivity.local_edge_connectivity = (
+        nx.connectivity.local_edge_connectivity,
+        Quick.local_edge_connectivity,
+    )
+    try:
+        make = smallworld.random_reference if kind == "random" else smallworld.lattice_reference
+        made = [make(graph, niter=5, seed=seed) for seed in range(draws)]
+    finally:
+        nx.connectivity.local_edge_connectivity = plain
+    return np.array([(nx.transitivity(g), nx.average_clustering(g), nx.average_shortest_path_length(g)) for g in made])
+
+
+@pytest.mark.parametrize(("kind", "towards"), [("random", "random"), ("lattice", "ring")])
+def test_references_are_networkxs_in_the_mean(kind, towards):
+    graph, draws = GRAPHS["ring"], 24
+    theirs = networkx_reference(graph, kind, draws)
+    made = [rewired(graph, swaps=5, connected=True, towards=towards, seed=seed) for seed in range(100)]
+    ours = np.array([(nx.transitivity(g), nx.average_clustering(g), nx.average_shortest_path_length(g)) for g in made])
+    error = np.sqrt(theirs.var(0, ddof=1) / draws + ours.var(0, ddof=1) / len(ours))
+    assert (np.abs(theirs.mean(0) - ours.mean(0)) < 3.5 * error).all()
+
+
+def test_coefficients_know_a_ring_a_random_graph_and_a_small_world():
+    ring, small, random = (nx.connected_watts_strogatz_graph(150, 8, p, seed=1) for p in (0.0, 0.08, 1.0))
+    omegas = [float(small_world_omega(g)) for g in (ring, small, random)]
+    assert omegas[0] < -0.5 < omegas[1] < 0.3 < omegas[2]
+    sigmas = [float(small_world_sigma(g, swaps=20)) for g in (ring, small, random)]
+    assert sigmas[1] > max(sigmas[0], 4)
+    assert sigmas[2] < 2
+
+
+def test_small_world_not_estimable():
+    for coefficient in (small_world_sigma, small_world_omega):
+        assert coefficient(GRAPHS["sparse, in parts"]).reason.startswith("the graph has")
+        assert coefficient(nx.path_graph(2)).reason == "got 2 nodes and 1 edges, need at least 4 and 2"
+        assert "triangle" in coefficient(nx.star_graph(8)).reason
+        for name, value in (("draws", 0), ("draws", 2.5), ("swaps", True), ("seed", -1)):
+            with pytest.raises(ValueError, match=f"^{name}: got {value}"):
+                coefficient(GRAPHS["karate"], **{name: value})
+        counted = coefficient(GRAPHS["karate"], draws=np.int64(2), swaps=np.int32(1))
+        assert counted.value == coefficient(GRAPHS["karate"], draws=2, swaps=1).value
+        with pytest.raises(ValueError, match="SmallWorld: not estimable"):
+            float(coefficient(nx.path_graph(2)))
+    assert float(small_world_sigma(nx.complete_graph(6))) == 1.0

@@ -1,0 +1,306 @@
+"""Sweeps: deaths survived, failures told, finished cells kept, one table, plans, devices."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pandas as pd
+import psutil
+import pytest
+
+from selfsim.command_line import main
+from selfsim.sweep.cell import do_cell, state
+from selfsim.sweep.grid import read_grid
+from selfsim.sweep.sweep import SweepError, plan_sweep, sweep
+from selfsim.sweep.table import RESULTS, cell_table, write_results
+from selfsim.sweep.workers import connected, default_workers, visible_cards
+from tests.conftest import PARAMETERS, write_notebook
+
+# What it trains would live in the folder `runs`; here that is a made-up run. On its first attempt it kills what its
+# name says: its kernel, the process that executes it, or the worker of the sweep.
+MORTAL = """\
+import json, pathlib, time
+import psutil
+run = pathlib.Path(runs) / "a-run"
+first = not run.is_dir()
+run.mkdir(parents=True, exist_ok=True)
+kernel = psutil.Process()
+mortal = {"kernel": kernel, "process": kernel.parent(), "worker": kernel.parent().parent()}
+if first and name in mortal:
+    mortal[name].kill()
+    time.sleep(60)
+if name == "wrong":
+    raise ValueError("a wrong name")
+(run / "config.json").write_text(json.dumps({"seed": epochs, "constraint": {"target": 0.5}, "layers": ["a", "b"]}))
+(run / "history.csv").write_text(f"epoch,split,layer,metric,value\\n0,test,,loss,{epochs}\\n0,test,a,ss_rate,nan\\n")
+(run / "SHA256SUMS").write_text("")
+"""
+TINY = "{architecture: mlp, train_images: 100, test_images: 64, samples: 16, batch_size: 64, epochs: 1}"
+
+
+@pytest.fixture(autouse=True)
+def _package_at_rest(monkeypatch):
+    """The package counts as unchanged while these tests run, though somebody may be editing it."""
+    monkeypatch.setattr("selfsim.publish.runner.package_digest", lambda: "unchanged")
+    # With one thread each, runs here and in workers are the same to the last bit.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "mortal.ipynb", MORTAL, parameters=PARAMETERS + 'runs: str = ""\n')
+    monkeypatch.chdir(tmp_path)
+
+    def written(text):
+        (tmp_path / "grid.yml").write_text(text)
+        return read_grid(tmp_path / "grid.yml")
+
+    return written
+
+
+def finish(folder, *, seconds=6.0, size=1000, value="0.5"):
+    """Make a finished training run, as far as a sweep looks at it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"seed": 0}))
+    (folder / "environment.json").write_text(json.dumps({"seconds": seconds}))
+    (folder / "history.csv").write_text(f"epoch,split,layer,metric,value\n1,test,,accuracy,{value}\n")
+    (folder / "weights.pt").write_bytes(bytes(size))
+    (folder / "SHA256SUMS").write_text("")
+
+
+@pytest.mark.long
+def test_a_sweep_survives_deaths_tells_failures_and_keeps_what_is_done(written, tmp_path, capfd):
+    grid = written("notebook: mortal.ipynb\ngrid: {name: [kernel, worker, wrong]}")
+    kernel, worker, wrong = (cell.name for cell in grid.cells)
+    before = dict(os.environ)
+    assert main(["sweep", "grid.yml", "--workers", "2", "--output", "out"]) == 1
+    said = capfd.readouterr()
+    assert {*os.environ} - {*before} <= {"TORCHINDUCTOR_CACHE_DIR"}  # which torch sets when it is imported
+    lines = said.err.splitlines()
+    assert lines[:3] == [
+        "3 cell(s): 0 done, 0 begun, 3 missing",
+        "Still to do on 2 worker(s): time unknown, disk unknown (neither minutes nor megabytes in grid.yml)",
+        "Result: out",
+    ]
+    told = lines[3:]
+    for name in (kernel, worker):
+        assert f"{name}: its worker or kernel died; attempt 2" in told
+        assert sum(line.startswith(f"{name}: done in ") for line in told) == 1
+    # Nothing else reaches the terminal: no log of a worker that is lost, no warning.
+    mine = (f"{kernel}: ", f"{worker}: ", f"{wrong}: ", "selfsim sweep: 1 of 3 cells failed; their tracebacks are in")
+    assert [line for line in told if not line.startswith(mine)] == []
+    assert told[-1] == f"{wrong}: ValueError: a wrong name"
+    assert said.out == ""
+
+    out = tmp_path / "out"
+    assert [path.name for path in (out / "failed").iterdir()] == [f"{wrong}.txt"]
+    assert "cell 3 of " in (out / "failed" / f"{wrong}.txt").read_text()
+    table = pd.read_parquet(out / RESULTS)
+    assert list(table.columns) == [
+        *("cell", "run", "status", "name", "seed", "constraint.target", "layers"),
+        *("epoch", "split", "layer", "metric", "value"),
+    ]
+    assert dict(zip(table.cell, table.status, strict=True)) == {kernel: "done", worker: "done", wrong: "failed"}
+    assert list(table.metric.fillna("")) == ["loss", "ss_rate", "loss", "ss_rate", ""]
+    row = table[table.cell == worker].iloc[0]
+    assert list(row) == [worker, "a-run", "done", "worker", 3, 0.5, '["a", "b"]', 0, "test", "", "loss", 3]
+
+    # Again, with the cause of the failure gone: only what is missing is done.
+    made = (out / f"{kernel}.ipynb").stat().st_mtime_ns
+    assert main(["sweep", "grid.yml", "--output", "out", "-p", "name", "kernel"]) == 0
+    said = capfd.readouterr()
+    assert said.out == f"{out / RESULTS}\n"
+    assert said.err.startswith("1 cell(s): 1 done, 0 begun, 0 missing\nResult: out\n")
+    assert (out / f"{kernel}.ipynb").stat().st_mtime_ns == made
+    assert set(pd.read_csv(out / "results.csv").cell) == {kernel}
+    assert not (out / "failed").exists()
+
+
+@pytest.mark.long
+def test_attempts_are_limited(written, tmp_path, capfd):
+    grid = written("notebook: mortal.ipynb\ngrid: {name: [process]}")
+    with pytest.raises(SweepError, match=r"1 of 1 cells failed.*\n.*: its process ended with exit code -9"):
+        sweep(grid, tmp_path / "out", workers=1, retries=0)
+    assert "attempt" not in capfd.readouterr().err
+
+
+@pytest.mark.long
+def test_training_runs_on_any_scheduler_give_what_train_gives(written, tmp_path, capfd):
+    from distributed import LocalCluster
+
+    from selfsim import train
+
+    grid = written(f"parameters: {TINY}\ngrid: {{seed: [0, 1], data_dir: [null]}}\n")
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        assert sweep(grid, tmp_path / "out", scheduler=cluster.scheduler_address) == tmp_path / "out" / RESULTS
+    table = pd.read_parquet(tmp_path / "out" / RESULTS)
+    for cell in grid.cells:
+        rows = table[table.run == cell.name]
+        found = list(rows[["epoch", "split", "layer", "metric", "value"]].itertuples(index=False, name=None))
+        assert found == [tuple(row) for row in train(cell.work, device="cpu").history]
+        assert set(rows.seed) == {cell.work.seed}
+        assert set(rows.status) == {"done"}
+
+
+def test_a_worker_with_several_threads_is_refused(written, tmp_path, capfd):
+    from distributed import LocalCluster
+
+    grid = written(f"parameters: {TINY}\n")
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        pytest.raises(ValueError, match="scheduler: its workers have up to 2 threads.*--nthreads 1"),
+    ):
+        sweep(grid, tmp_path / "out", scheduler=cluster.scheduler_address)
+    assert list(pd.read_csv(tmp_path / "out" / "results.csv").status) == ["missing"]
+
+
+def answers(place):
+    with contextlib.suppress(OSError), socket.create_connection(place, timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.long
+def test_a_lost_scheduler_is_told(written, tmp_path, capfd):
+    grid = written("notebook: mortal.ipynb\ngrid: {name: [kernel]}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = free.getsockname()
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", str(place[1]), "--no-dashboard"]
+    scheduler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while not answers(place):
+            time.sleep(0.2)
+        # It has no workers, so the sweep waits for some; meanwhile the scheduler goes.
+        threading.Timer(10, scheduler.kill).start()
+        with pytest.raises(ConnectionError, match="the scheduler was lost; start the sweep again"):
+            sweep(grid, tmp_path / "out", scheduler="tcp://{}:{}".format(*place))
+    finally:
+        scheduler.kill()
+        scheduler.wait()
+    assert "the scheduler has no workers yet; cells start when some come" in capfd.readouterr().err
+    assert list(pd.read_csv(tmp_path / "out" / "results.csv").status) == ["missing"]
+
+
+def test_wrong_calls_start_nothing(written, tmp_path, capsys):
+    written("notebook: mortal.ipynb\ngrid: {name: [fine]}")
+    for arguments, message in [
+        (["--workers", "0"], "workers: got 0, need at least 1"),
+        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], "workers: got 2 beside a scheduler"),
+        (["--retries", "-1"], "--retries: got -1, need at least 0"),
+        (["-p", "nam", "x"], "-p: got 'nam'"),
+    ]:
+        assert main(["sweep", "grid.yml", "--output", "out", *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["sweep", "none.yml"]) == 2
+    assert "none.yml: no such grid" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_tells_what_is_done_and_what_the_rest_takes(written, tmp_path, capsys):
+    grid = written(f"minutes: 2\nmegabytes: 3\nparameters: {TINY}\ngrid: {{seed: [0, 1, 2, 3, 4]}}")
+    plan = plan_sweep(grid, tmp_path / "out", workers=2)
+    assert (plan.left, plan.workers, plan.seconds, plan.megabytes) == (5, 2, 120, 3)
+    assert main(["sweep", "grid.yml", "--output", "out", "--workers", "2", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[4] == f"missing {grid.cells[4].name} seed=4"
+    assert "2 worker(s): time about 6 min, disk about 15 MB (by minutes and megabytes in grid.yml)" in said.err
+    assert not (tmp_path / "out").exists()
+
+    first, second, third = (tmp_path / "out" / cell.name for cell in grid.cells[:3])
+    finish(first, seconds=10, size=1_000_000)
+    finish(second, seconds=20, size=3_000_000)
+    third.mkdir()
+    plan = plan_sweep(grid, tmp_path / "out", scheduler="tcp://somewhere:8786")
+    assert list(plan.states.values()) == ["done", "done", "begun", "missing", "missing"]
+    assert (plan.left, plan.workers, plan.seconds, plan.source) == (3, None, 15, "the mean of 2 done")
+    assert plan.megabytes == pytest.approx(2, abs=0.001)
+    assert main(["sweep", "grid.yml", "--output", "out", "--scheduler", "tcp://somewhere:8786", "--dry-run"]) == 0
+    assert "the scheduler's workers: time about 0.75 min in all, disk about 6 MB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("minutes: 0", "by minutes in grid.yml"),
+        ("megabytes: 2", "by megabytes in grid.yml"),
+        ("description: none", "neither minutes nor megabytes in grid.yml"),
+    ],
+)
+def test_a_plan_tells_only_of_sizes_that_the_grid_gives(written, tmp_path, given, told):
+    plan = plan_sweep(written(f"{given}\nparameters: {TINY}"), tmp_path / "out", workers=1)
+    assert plan.source == told
+    assert plan.seconds == (0 if "minutes" in given else None)
+
+
+def test_the_table_is_whole_and_tidy_though_cells_differ(written, tmp_path):
+    grid = written(f"parameters: {TINY}\ngrid: {{constraint: [null, {{target: 0.1}}], layers: [null, [input]]}}")
+    finish(tmp_path / grid.cells[0].name, value="nan")
+    tables = [cell_table(cell, tmp_path, state(cell, tmp_path)) for cell in grid.cells]
+    write_results(tables, tmp_path)
+    table = pd.read_parquet(tmp_path / RESULTS)
+    assert list(table.columns)[:3] == ["cell", "run", "status"]
+    assert list(table.columns)[-5:] == ["epoch", "split", "layer", "metric", "value"]
+    assert list(table.status) == ["done", "missing", "missing", "missing"]
+    assert list(table["constraint.target"].dropna()) == [0.1, 0.1]
+    assert list(table.layers.dropna()) == ['["input"]', '["input"]']
+    assert table.layer[0] == ""
+    again = pd.read_csv(tmp_path / "results.csv", keep_default_na=False)
+    assert list(again.columns) == list(table.columns)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_columns_of_two_kinds_become_text(tmp_path):
+    write_results([pd.DataFrame({"cell": ["a"], "t": [0.1]}), pd.DataFrame({"cell": ["b"], "t": ["late"]})], tmp_path)
+    assert list(pd.read_parquet(tmp_path / RESULTS).t) == ["0.1", "late"]
+
+
+def test_a_worker_tells_what_went_wrong(written, tmp_path):
+    (cell,) = written("parameters: {architecture: mlp, dataset: folder, data_dir: nowhere}").cells
+    outcome = do_cell(cell, tmp_path)
+    assert outcome.failure.splitlines()[0] == "Traceback (most recent call last):"
+    assert "nowhere" in outcome.failure
+    assert not outcome.died
+    outcome = do_cell(cell, tmp_path / "elsewhere")
+    assert "this worker does not see the sweep's folder" in outcome.failure
+
+
+@pytest.mark.long
+def test_a_worker_that_does_not_come_back_is_replaced():
+    import dask
+
+    # As on a machine so slow that no worker starts again in the time that it is given.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "0s"}), connected(None, workers=1) as client:
+        (worker,) = (p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline()))
+        worker.kill()
+        worker.wait()
+        assert client.submit(len, "survived").result(timeout=120) == 8
+
+
+@pytest.mark.long
+def test_every_card_gets_a_worker_and_every_worker_its_share(monkeypatch):
+    import torch
+
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5e")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert visible_cards() == ["3", "GPU-5e"]
+    assert default_workers() == 2
+    with connected(None, workers=3) as client:
+        found = client.run(lambda: [os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]])
+    assert sorted(card for card, _ in found.values()) == ["3", "3", "GPU-5e"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert {threads for _, threads in found.values()} == {str(max(1, cores // 3))}
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_cards() == ["0", "1"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert visible_cards() == []
+    assert default_workers() == cores
