@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from .validation import check_activations, check_choice, check_whole
+from .checks import check_choice, check_integer, check_number
+from .validation import check_activations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "me
     >>> f"{mean_interval([1.0, 2.0, 3.0]):.2f}"
     '2.00 [-0.48, 4.48]'
     """
-    check_level(level)
+    check_number(level, name="level", within="(0, 1)")
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError(f"values: got {values!r}, need one or more finite numbers")
@@ -176,7 +176,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0
     >>> f"{rank_correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]):.2f}"
     '0.80 [-0.46, 0.99]'
     """
-    check_level(level)
+    check_number(level, name="level", within="(0, 1)")
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
         raise ValueError(f"x, y: got shapes {x.shape} and {y.shape}, need at least four pairs")
@@ -220,7 +220,7 @@ def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Int
     >>> f"{exponent_interval(2.5, 100):.2f}"
     '2.50 [2.21, 2.79]'
     """
-    check_level(level)
+    check_number(level, name="level", within="(0, 1)")
     if not 1 < exponent < math.inf or not tail >= 2:
         raise ValueError(f"exponent, tail: got {exponent!r} and {tail!r}, need a finite one above 1, and at least 2")
     exponent = float(exponent)
@@ -288,8 +288,8 @@ def samples_interval(
     >>> f"{samples_interval(lambda a: a.mean(), x):.2f}"
     '0.01 [-0.11, 0.12]'
     """
-    check_level(level)
-    check_whole(draws, name="draws", least=2)
+    check_number(level, name="level", within="(0, 1)")
+    check_integer(draws, name="draws", least=2)
     check_choice(method, ("halves", "splits", "pairs"), name="method")
     activations = check_activations(activations).detach()
     samples = len(activations)
@@ -325,9 +325,3 @@ def _variance(values: np.ndarray, method: str) -> float:
     # the mean over all halves, and that mean is the statistic itself where it is made of pairs. Of a variance a + b,
     # with b due to pairs, halves show a + 3b: it has to lie between a third of theirs and theirs.
     return float(np.clip(-np.cov(values.T)[0, 1], of_halves / 3, of_halves))
-
-
-def check_level(level: float) -> None:
-    """Raise ``ValueError`` unless `level` is a share between 0 and 1, neither included."""
-    if not isinstance(level, Real) or not 0 < level < 1:
-        raise ValueError(f"level: got {level!r}, need a share between 0 and 1, such as 0.95")

@@ -1,12 +1,6 @@
-"""Checks of what callers pass in, with messages that name the argument, what it got and what it needs."""
+"""Checks of activations and devices."""
 
 from __future__ import annotations
-
-import difflib
-import importlib
-import operator
-from collections.abc import Iterable
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -87,67 +81,6 @@ def check_finite(activations: Tensor, *, name: str = "activations") -> None:
             f"{name}: got {int(bad.sum())} values that are NaN or Inf (the first is {value} at sample {sample}, "
             f"neuron {neuron}), need finite values"
         )
-
-
-def check_whole(value: object, *, name: str, least: int | None = 1) -> int:
-    """Return a whole number, of Python or NumPy, as an int; else raise a ``ValueError``. A bool is none.
-
-    Examples
-    --------
-    >>> check_whole(2.5, name="steps")
-    Traceback (most recent call last):
-        ...
-    ValueError: steps: got 2.5, need a whole number of at least 1
-    """
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or (least is not None and number < least):
-        floor = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name}: got {value!r}, need a whole number{floor}")
-    return number
-
-
-def check_choice(value: object, known: Iterable[str], *, name: str) -> str:
-    """Return `value` if it is one of the `known` names; else raise a ``ValueError`` with the nearest one.
-
-    Examples
-    --------
-    >>> check_choice("vit_smal", ["mlp", "vit_small"], name="architecture")
-    Traceback (most recent call last):
-        ...
-    ValueError: architecture: got 'vit_smal', need one of 'mlp', 'vit_small'; did you mean 'vit_small'?
-    """
-    known = list(known)
-    if isinstance(value, str) and value in known:
-        return value
-    listed = ", ".join(repr(k) for k in known)
-    raise ValueError(f"{name}: got {value!r}, need one of {listed}{_nearest(value, known)}")
-
-
-def _nearest(value: object, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def optional_package(name: str, *, extra: str) -> ModuleType:
-    """Import a package that comes with one of selfsim's extras; if it is missing, say which.
-
-    Examples
-    --------
-    >>> optional_package("no_such_package", extra="models")
-    Traceback (most recent call last):
-        ...
-    ModuleNotFoundError: no_such_package is not installed; need it for this: pip install ".[models]"
-    """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise
-        message = f'{error.name} is not installed; need it for this: pip install ".[{extra}]"'
-        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

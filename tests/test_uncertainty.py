@@ -171,7 +171,7 @@ def test_exponent_interval_messages(exponent, tail):
     ("options", "message"),
     [
         ({"draws": 1}, "draws: got 1"),
-        ({"draws": 2.5}, "draws: got 2.5, need a whole number"),
+        ({"draws": 2.5}, "draws: got 2.5, need an integer"),
         ({"level": 1.0}, "level: got 1.0"),
         ({"null": "x"}, "null: got 'x'"),
     ],

@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 from scipy import sparse
 
-from ..validation import check_whole
+from ..checks import check_integer
 
 
 def flower(u: int, v: int, generation: int, *, as_sparse: bool = False) -> nx.Graph | sparse.csr_array:
@@ -53,9 +53,9 @@ def flower(u: int, v: int, generation: int, *, as_sparse: bool = False) -> nx.Gr
     >>> flower(2, 2, 3).graph["dimension"]
     2.0
     """
-    check_whole(u, name="u", least=2)
-    check_whole(v, name="v", least=u)
-    check_whole(generation, name="generation", least=1)
+    check_integer(u, name="u", least=2)
+    check_integer(v, name="v", least=u)
+    check_integer(generation, name="generation", least=1)
     cycle = np.arange(u + v)
     edges, n = np.stack([cycle, np.roll(cycle, -1)], 1), u + v
     for _ in range(generation - 1):
@@ -107,8 +107,8 @@ def shm_tree(generation: int, *, m: int = 2, as_sparse: bool = False) -> nx.Grap
     >>> [len(shm_tree(g)) for g in (0, 1, 2, 3)]
     [2, 6, 26, 126]
     """
-    check_whole(generation, name="generation", least=0)
-    check_whole(m, name="m", least=1)
+    check_integer(generation, name="generation", least=0)
+    check_integer(m, name="m", least=1)
     edges, n = np.array([[0, 1]]), 2
     for _ in range(generation):
         fresh = n + np.arange(len(edges) * 2 * m).reshape(len(edges), 2, m)
@@ -138,7 +138,7 @@ def lattice(*sides: int, as_sparse: bool = False) -> nx.Graph | sparse.csr_array
     if not sides:
         raise ValueError("sides: got none, need one or more lengths")
     for side in sides:
-        check_whole(side, name="sides", least=1)
+        check_integer(side, name="sides", least=1)
     place = np.arange(math.prod(sides)).reshape(sides)
     steps = [np.moveaxis(place, axis, 0) for axis in range(len(sides))]
     edges = np.concatenate([np.stack([along[:-1].ravel(), along[1:].ravel()], 1) for along in steps])
@@ -174,7 +174,7 @@ def sierpinski(generation: int, *, as_sparse: bool = False) -> nx.Graph | sparse
     >>> [len(sierpinski(g)) for g in (0, 1, 2)]
     [3, 6, 15]
     """
-    check_whole(generation, name="generation", least=0)
+    check_integer(generation, name="generation", least=0)
     # A triangle of side 1 at the corner (x, y) has the nodes (x, y), (x + 1, y), (x, y + 1).
     corners = np.zeros((1, 2), dtype=np.int64)
     for step in 2 ** np.arange(generation):

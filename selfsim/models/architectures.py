@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..validation import check_choice, check_whole
+from ..checks import check_choice, check_integer
 from . import small_builds
 from .small_builds import PIXELS
 from .weights import from_timm, load_weights
@@ -144,8 +144,8 @@ def create(
     """
     found = architecture(name)
     check_choice(size, PIXELS, name="size")
-    num_classes = check_whole(num_classes, name="num_classes")
-    in_chans = check_whole(in_chans, name="in_chans")
+    num_classes = check_integer(num_classes, name="num_classes")
+    in_chans = check_integer(in_chans, name="in_chans")
     if pretrained and (size != "paper" or found.timm_name is None):
         raise ValueError(
             f"pretrained: there are none for {found.name!r} at size {size!r}; need size='paper' and a timm model"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..validation import check_choice, check_whole, optional_package
+from ..checks import check_choice, check_integer, optional_package
 from .image_folder import FOLDER_NEED, folder_images
 from .images import Images, Split, as_split, in_memory
 from .subsets import divide, subset
@@ -80,7 +80,7 @@ def load_images(
     sizes = {"train_images": train_images, "validation_images": validation_images, "test_images": test_images}
     for argument, value in {"pixels": pixels, **sizes}.items():
         if value is not None:
-            check_whole(value, name=argument)
+            check_integer(value, name=argument)
     limits = (train_images, test_images if validation_images is None else validation_images, test_images)
     if dataset == "digits":
         return _digits(pixels, limits)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..validation import optional_package
+from ..checks import optional_package
 from .images import Images, as_split, in_memory
 from .subsets import divide, subset
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..validation import check_choice
+from ..checks import check_choice
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..validation import check_choice, check_whole, resolve_device
+from ..checks import check_choice, check_integer
+from ..validation import resolve_device
 from .layers import chosen_layers, is_compiled, unwrapped
 from .pooling import CHANNELS, POOLINGS, known_channels, pooled
 
@@ -101,7 +102,7 @@ class Probe:
         if not callable(pooling):
             check_choice(pooling, POOLINGS, name="pooling")
         check_choice(channels, CHANNELS, name="channels")
-        if draw is not None and check_whole(draw, name="draw", least=None) not in range(1, len(self.layers) + 1):
+        if draw is not None and check_integer(draw, name="draw", least=None) not in range(1, len(self.layers) + 1):
             raise ValueError(f"draw: got {draw!r}, need None or 1 to {len(self.layers)}, the number of layers")
         self.draw = draw
         self.gather = gather
@@ -110,7 +111,7 @@ class Probe:
         self._pooling = dict(pooling=pooling, channels=channels, part=part)
         self._root = unwrapped(model)
         self._known = {layer: known_channels(module, self._root) for layer, module in self._modules.items()}
-        self._generator = torch.Generator().manual_seed(check_whole(seed, name="seed", least=None))
+        self._generator = torch.Generator().manual_seed(check_integer(seed, name="seed", least=None))
         self._read: dict[str, Tensor] = {}
         self._ran = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -241,7 +242,7 @@ def activations(
     torch.Size([10, 16])
     """
     if samples is not None:
-        samples = check_whole(samples, name="samples")
+        samples = check_integer(samples, name="samples")
     device = resolve_device(device)
     probe = Probe(model, layers, pooling=pooling, channels=channels, part=part)
     pieces: dict[str, list[Tensor]] = {layer: [] for layer in probe.layers}

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from ..validation import optional_package
+from ..checks import optional_package
 from .plain_mlp import PlainMlp
 
 PIXELS = {"tiny": 8, "small": 32, "paper": 224}

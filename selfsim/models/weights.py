@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..validation import check_choice, optional_package
+from ..checks import check_choice, optional_package
 
 
 def from_timm(timm_name: str, *, num_classes: int, in_chans: int, pretrained: bool | str) -> nn.Module:

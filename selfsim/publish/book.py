@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import read_yaml
 from .contents import PAGE_SUFFIXES, toc_pages, with_pages
 from .parameters import read_notebook
-from .plain_yaml import read_yaml
 from .run_list import RunList
 from .runner import page_facts
 

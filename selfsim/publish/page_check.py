@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ..files import read_yaml
 from .contents import toc_pages
-from .plain_yaml import read_yaml
 
 _LINKS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "src", "iframe": "src"}
 _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp")

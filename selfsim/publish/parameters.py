@@ -134,7 +134,7 @@ def check_known(value: object, known: Iterable[str], *, name: str) -> None:
     known = list(known)
     if value not in known:
         # The shared check imports torch, which reading a run list should not wait for.
-        from ..validation import check_choice
+        from ..checks import check_choice
 
         check_choice(value, [str(k) for k in known], name=name)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import read_yaml
 from .parameters import check_known, check_parameters, notebook_parameters, parse_value
-from .plain_yaml import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LIST_KEYS = {"chapters": dict, "presets": dict}
@@ -37,7 +37,7 @@ _PRESET_KEYS = {
     "chapters": dict,
     "only": list,
 }
-_KIND_NAMES = {str: "text", int: "a whole number", (int, float): "a number", dict: "a table", list: "a list"}
+_KIND_NAMES = {str: "text", int: "an integer", (int, float): "a number", dict: "a table", list: "a list"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..boxes.complete_linkage import counts_at, merge_heights
 from ..boxes.correlation_sum import surrogate_count
-from ..validation import check_activations, check_choice
+from ..checks import check_choice
+from ..validation import check_activations
 from .distances import all_equal, have_range, pair_distances
 from .scales import fractions_below, scale_lengths
 
@@ -77,7 +78,7 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     """
     check_choice(count, ("surrogate", "complete-linkage"), name="count")
     if isinstance(scales, bool) or not isinstance(scales, int) or scales < 3:
-        raise ValueError(f"scales: got {scales!r}, need a whole number of at least 3 to fit a line")
+        raise ValueError(f"scales: got {scales!r}, need an integer of at least 3 to fit a line")
     activations = check_activations(activations, min_neurons=3)
     distances = pair_distances(activations).cpu()
     low, high = float(distances.min()), float(distances.max())

@@ -118,7 +118,7 @@ class FeatureNetwork:
             return self.distances <= np.quantile(self.distances, quantile)
         if neighbours is not None:
             if isinstance(neighbours, bool) or not isinstance(neighbours, int) or not 1 <= neighbours < self.n:
-                raise ValueError(f"neighbours: got {neighbours!r}, need a whole number from 1 to {self.n - 1}")
+                raise ValueError(f"neighbours: got {neighbours!r}, need an integer from 1 to {self.n - 1}")
             near = self.nearest(neighbours)
             return (near | near.T)[i, j]
         return np.ones(len(self.distances), dtype=bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..validation import check_choice
+from ..checks import check_choice
 
 PAPER_SCALES = 256
 
@@ -35,7 +35,7 @@ class RateOptions:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 none = "" if name == "leave_out" else "None or "
-                raise ValueError(f"{name}: got {value!r}, need {none}a whole number of at least {least}")
+                raise ValueError(f"{name}: got {value!r}, need {none}a integer of at least {least}")
         if self.quantiles is not None:
             pair = isinstance(self.quantiles, (tuple, list)) and len(self.quantiles) == 2
             if not pair or not 0 <= self.quantiles[0] < self.quantiles[1] <= 1:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import optional_package
 from ..uncertainty import Estimate
-from ..validation import check_activations, optional_package
+from ..validation import check_activations
 from .magnitude import in_unit
 
 FEWEST_SAMPLES = 50

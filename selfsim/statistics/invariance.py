@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checks import check_choice
 from ..uncertainty import Estimate
-from ..validation import check_choice
 
 LIMITS = {"statistical": 0.2, "geometric": 0.1}
 

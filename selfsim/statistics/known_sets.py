@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..validation import check_choice
+from ..checks import check_choice
 
 # Fractal dimension of each set (of the limit that the points approach); None where no power law is meant.
 KNOWN_DIMENSIONS = MappingProxyType(
@@ -79,7 +79,7 @@ def known_activations(name: str, *, n: int = 256, seed: int = 0) -> Tensor:
     """
     check_choice(name, KNOWN_DIMENSIONS, name="name")
     if isinstance(n, bool) or not isinstance(n, int) or n < _CLUSTERS:
-        raise ValueError(f"n: got {n!r}, need a whole number of at least {_CLUSTERS} neurons")
+        raise ValueError(f"n: got {n!r}, need an integer of at least {_CLUSTERS} neurons")
     rng = np.random.default_rng(seed)
     match name:
         case "line":

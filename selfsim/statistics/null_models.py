@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..uncertainty import check_level
-from ..validation import check_activations, check_choice, check_whole
+from ..checks import check_choice, check_integer, check_number
+from ..validation import check_activations
 from .magnitude import in_unit
 
 NULLS = ("gauss", "gauss-covariance", "shuffled")
@@ -196,8 +196,8 @@ def null_band(
     >>> null_band(lambda x: x.mean(), null=lambda seed: untrained[seed], draws=2).draws
     2
     """
-    check_whole(draws, name="draws", least=2)
-    check_level(level)
+    check_integer(draws, name="draws", least=2)
+    check_number(level, name="level", within="(0, 1)")
     if isinstance(statistic, Mapping) and not statistic:
         raise ValueError("statistic: got an empty mapping, need at least one statistic")
     if callable(null):

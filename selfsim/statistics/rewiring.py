@@ -10,8 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from ..boxes.inputs import as_distances
+from ..checks import check_choice, check_integer
 from ..compiled import compiled
-from ..validation import check_choice, check_whole
 
 
 def rewired(
@@ -63,7 +63,7 @@ def rewired(
     check_choice(towards, TOWARDS, name="towards")
     if not isinstance(swaps, Real) or not 0 <= swaps < math.inf:
         raise ValueError(f"swaps: got {swaps!r}, need a finite number of at least 0")
-    check_whole(seed, name="seed", least=0)
+    check_integer(seed, name="seed", least=0)
     if connected and sparse.csgraph.connected_components(adjacency, directed=False)[0] > 1:
         raise ValueError("graph: is not connected, need connected=False, or one of its components")
     nodes = list(graph)

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import sparse
 
 from ..boxes.hops import all_pairs_hops
+from ..checks import check_integer
 from ..uncertainty import Estimate, Interval, mean_interval
-from ..validation import check_whole
 from .rewiring import rewired_adjacency, undirected
 
 _STEPS = 24
@@ -173,9 +173,9 @@ def small_world_omega(graph: nx.Graph, *, swaps: int = 5, draws: int = 10, seed:
 
 def _checked(graph: nx.Graph, swaps: int, draws: int, seed: int) -> tuple[sparse.csr_array, str]:
     """The graph's pattern, and why there is no coefficient (empty where there is one)."""
-    check_whole(swaps, name="swaps", least=1)
-    check_whole(draws, name="draws", least=1)
-    check_whole(seed, name="seed", least=0)
+    check_integer(swaps, name="swaps", least=1)
+    check_integer(draws, name="draws", least=1)
+    check_integer(seed, name="seed", least=0)
     adjacency = undirected(graph)
     nodes, edges = adjacency.shape[0], adjacency.nnz // 2
     if nodes < 4 or edges < 2:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import read_yaml
 from ..publish.parameters import check_known, check_value, notebook_parameters, parse_value
-from ..publish.plain_yaml import read_yaml
 from ..publish.run_list import Chapter, check_table
 from ..publish.runner import chapter_fingerprint
 

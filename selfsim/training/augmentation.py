@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..checks import optional_package
 from ..models.images import Images
-from ..validation import optional_package
 
 # RandAugment's operations are drawn for so many images at a time: fewer would keep a GPU waiting for launches.
 _DRAWN_TOGETHER = 8

@@ -8,45 +8,14 @@ import os
 import pickle
 import re
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from ..files import write_atomic
+
 # Two, so that one is left when the other turns out to be damaged.
 KEPT = 2
-
-
-def write_whole(path: Path, *parts: bytes) -> None:
-    """Write a file so that, whenever the process or the machine stops, its old or its new content is there whole.
-
-    Raises
-    ------
-    OSError
-        Disk full, not writable, …: with the path. What was there before is intact.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        message = f"cannot write ({error.strerror}); what was saved there before is intact"
-        raise OSError(error.errno, message, str(path)) from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring the names in a directory to the disk: a renamed file is not there for sure before this."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def checkpoint_files(directory: Path) -> dict[tuple[int, int], Path]:
@@ -73,7 +42,7 @@ def save_checkpoint(directory: Path, position: tuple[int, int], state: dict) -> 
     payload = buffer.getvalue()
     digest = hashlib.sha256(payload).hexdigest()
     epochs, steps = position
-    write_whole(directory / f"checkpoint-{epochs:05d}-{steps:07d}.pt", digest.encode() + b"\n", payload)
+    write_atomic(directory / f"checkpoint-{epochs:05d}-{steps:07d}.pt", digest.encode() + b"\n", payload)
     for path in list(checkpoint_files(directory).values())[:-KEPT]:
         path.unlink()
 

@@ -10,14 +10,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from ..checks import check_choice, check_integer, check_seed
 from ..models.architectures import PIXELS, architecture
 from ..models.data import DATASETS, load_images
 from ..models.images import Images
-from ..validation import check_choice, check_whole
 from .constraint import SelfSimilarityConstraint
 from .optimization import SCHEDULES, check_optimizer
 from .scale_control import ScaleControl
-from .schedules import check_seed
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 SELECTIONS = ("last", "best", "ema")
@@ -161,7 +160,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is None and name in _SUBSETS:
                 continue
-            self._set(**{name: check_whole(value, name=name, least=least)})
+            self._set(**{name: check_integer(value, name=name, least=least)})
         for name in ("augment", "download"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, need True or False")
@@ -199,7 +198,7 @@ class TrainConfig:
         if isinstance(layers, (list, tuple)) and layers and all(isinstance(layer, str) for layer in layers):
             self._set(layers=list(layers))
         elif isinstance(layers, bool) or not (layers is None or (isinstance(layers, int) and layers >= 1)):
-            raise ValueError(f"layers: got {layers!r}, need None, a whole number of at least 1 or a list of names")
+            raise ValueError(f"layers: got {layers!r}, need None, a integer of at least 1 or a list of names")
 
     @classmethod
     def paper(cls, architecture_name: str, *, dataset: str, data_dir: str | None = None, **changes) -> TrainConfig:

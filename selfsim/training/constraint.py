@@ -11,12 +11,12 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from ..checks import check_choice, check_integer, check_number, check_seed
 from ..models.probe import Probe
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
-from ..validation import check_choice, check_whole
 from .penalty import check_targets, check_weight, layers_of, naming
-from .schedules import Moment, Schedule, check_rate, check_seed, schedule_from
+from .schedules import Moment, Schedule, schedule_from
 
 
 @dataclass
@@ -131,7 +131,7 @@ class SelfSimilarityConstraint:
         check_seed(seed)
         for argument, value in (("layers_per_step", layers_per_step), ("gate_every", gate_every)):
             if value is not None:
-                check_whole(value, name=argument)
+                check_integer(value, name=argument)
         check_choice(gate_by, ("layer", "all"), name="gate_by")
         if count == "greedy-coloring":
             raise ValueError(
@@ -231,7 +231,7 @@ class SelfSimilarityConstraint:
             tuple(past.rates.get(layer, ())),
             past.targets.get(layer),
         )
-        return check_rate(schedule(now), name=f"target of {layer!r} by {schedule!r}")
+        return check_number(schedule(now), name=f"target of {layer!r} by {schedule!r}", within="[0, 1]")
 
     def _openness(self, layer: str, rate: Tensor) -> Tensor | float:
         old = self._past.baseline.get(layer if self.gate_by == "layer" else "")

@@ -129,7 +129,7 @@ def train(
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config: got {type(config).__name__}, need a TrainConfig, such as TrainConfig(**options)")
     if save_every is not None and (isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1):
-        raise ValueError(f"save_every: got {save_every!r}, need None or a whole number of steps, at least 1")
+        raise ValueError(f"save_every: got {save_every!r}, need None or an integer of steps, at least 1")
     place = run_directory(config, runs=runs, directory=directory)
     if place is not None and is_finished(place):
         check_configuration(place, config)

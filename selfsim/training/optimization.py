@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..validation import check_choice, optional_package
+from ..checks import check_choice, optional_package
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 

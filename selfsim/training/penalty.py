@@ -9,8 +9,8 @@ from numbers import Real
 
 from torch import Tensor
 
+from ..checks import check_choice
 from ..models.probe import Probe
-from ..validation import check_choice
 
 
 def layers_of(activations: Probe | Mapping[str, Tensor] | Tensor) -> tuple[list[str], Mapping[str, Tensor]]:

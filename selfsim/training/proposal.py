@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_choice, check_integer
 from ..models.probe import Probe
 from ..models.seeding import seeded
 from ..rate.rate import ss_rate
 from ..statistics.null_models import NullBand, null_band
-from ..validation import check_choice, check_whole, resolve_device
+from ..validation import resolve_device
 from .constraint import SelfSimilarityConstraint
 
 # At so many steps of the short training, evenly spaced, the gradients are measured.
@@ -126,7 +127,7 @@ def propose_constraint(
     >>> round(proposal.target, 1)
     0.1
     """
-    check_whole(steps, name="steps")
+    check_integer(steps, name="steps")
     for argument, value in (("share", share), ("learning_rate", learning_rate)):
         if not value > 0:
             raise ValueError(f"{argument}: got {value!r}, need a number above 0")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from .checkpoints import checkpoint_files, write_whole
+from ..files import LOCK, locked_directory, write_atomic
+from .checkpoints import checkpoint_files
 from .config import TrainConfig
 
-CONFIG, SUMS, LOCK = "config.json", "SHA256SUMS", ".lock"
+CONFIG, SUMS = "config.json", "SHA256SUMS"
 
 
 def run_directory(
@@ -103,31 +103,13 @@ def held(directory: Path, config: TrainConfig):
             raise FileExistsError(
                 f"directory: {str(directory)!r} is not empty and holds no run; need a new or empty one"
             )
-        lock = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed by `with lock` below
     except OSError as error:
         if error.errno is None or isinstance(error, FileExistsError):
             raise
         raise OSError(error.errno, f"cannot write ({error.strerror})", str(directory)) from error
-    with lock:
-        _lock(lock, directory)
+    with locked_directory(directory):
         if (directory / CONFIG).is_file():
             check_configuration(directory, config)
         else:
-            write_whole(directory / CONFIG, config.as_json().encode())
+            write_atomic(directory / CONFIG, config.as_json().encode())
         yield
-
-
-def _lock(file, directory: Path) -> None:
-    with suppress(ModuleNotFoundError):  # Windows has no such locks: there it is up to the user
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise BlockingIOError(
-                error.errno, f"another process trains here ({file.read().strip() or 'unknown'})", str(directory)
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ..files import LOCK, write_atomic
 from ..models.architectures import create
 from ..models.seeding import seeded
-from .checkpoints import write_whole
 from .config import TrainConfig
 from .evaluation import Row
-from .run_directory import CONFIG, LOCK, SUMS, is_finished, progress_of
+from .run_directory import CONFIG, SUMS, is_finished, progress_of
 
 HISTORY, ENVIRONMENT, MODEL, WEIGHTS = "history.csv", "environment.json", "model.json", "weights.pt"
 
@@ -114,9 +114,9 @@ def write_run(run: Run, directory: Path) -> None:
         WEIGHTS: weights.getvalue(),
     }
     for name, content in contents.items():
-        write_whole(directory / name, content)
+        write_atomic(directory / name, content)
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items())
-    write_whole(directory / SUMS, sums.encode())
+    write_atomic(directory / SUMS, sums.encode())
     for path in directory.iterdir():  # checkpoints, and what a killed process left half-written
         if path.name not in {*contents, SUMS, LOCK} and path.suffix in (".pt", ".partial"):
             path.unlink()

@@ -10,9 +10,9 @@ from numbers import Real
 
 import torch
 
+from ..checks import check_choice, check_integer, check_number, check_seed
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
-from ..validation import check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Constant:
     schedule: str = _named("constant")
 
     def __post_init__(self):
-        check_rate(self.target, name="target")
+        check_number(self.target, name="target", within="[0, 1]")
 
     def __call__(self, moment: Moment) -> float:
         return self.target
@@ -83,8 +83,8 @@ class Linear:
     schedule: str = _named("linear")
 
     def __post_init__(self):
-        check_rate(self.start, name="start")
-        check_rate(self.end, name="end")
+        check_number(self.start, name="start", within="[0, 1]")
+        check_number(self.end, name="end", within="[0, 1]")
 
     def __call__(self, moment: Moment) -> float:
         return self.start + moment.progress * (self.end - self.start)
@@ -127,7 +127,7 @@ class Piecewise:
                 f"phases: got {self.phases!r}, need pairs (start, target) whose starts ascend from 0 to at most 1"
             )
         for _, target in pairs:
-            check_rate(target, name="phases")
+            check_number(target, name="phases", within="[0, 1]")
 
     def __call__(self, moment: Moment) -> float:
         return [target for start, target in self.phases if start <= moment.progress][-1]
@@ -160,7 +160,7 @@ class FollowTheNull:
         if isinstance(self.offset, bool) or not isinstance(self.offset, Real) or not -1 <= self.offset <= 1:
             raise ValueError(f"offset: got {self.offset!r}, need a number from -1 to 1")
         check_seed(self.seed)
-        check_whole(self.draws, name="draws")
+        check_integer(self.draws, name="draws")
 
     def __call__(self, moment: Moment) -> float:
         null = _null_rate(moment.samples, moment.neurons, moment.measure, self.draws, self.seed)
@@ -205,8 +205,8 @@ class Adaptive:
     schedule: str = _named("adaptive")
 
     def __post_init__(self):
-        check_rate(self.goal, name="goal")
-        check_whole(self.patience, name="patience")
+        check_number(self.goal, name="goal", within="[0, 1]")
+        check_integer(self.patience, name="patience")
         if not 0 <= self.least < 1:
             raise ValueError(f"least: got {self.least!r}, need a share of the loss, from 0 to below 1")
         if not 0 < self.share <= 1:
@@ -250,7 +250,7 @@ def schedule_from(target: float | Schedule | Mapping, *, name: str = "target") -
     if callable(target):
         return target
     if not isinstance(target, Mapping):
-        return Constant(check_rate(target, name=name))
+        return Constant(check_number(target, name=name, within="[0, 1]"))
     options = dict(target)
     build = _BY_NAME[check_choice(options.pop("schedule", None), _BY_NAME, name=f"{name}: schedule")]
     known = [f.name for f in fields(build) if f.init]
@@ -260,19 +260,3 @@ def schedule_from(target: float | Schedule | Mapping, *, name: str = "target") -
         return build(**options)
     except TypeError as error:
         raise ValueError(f"{name}: {build.schedule} got {sorted(options)}, need {known} ({error})") from error
-
-
-def check_seed(seed: object) -> int:
-    """Return `seed` if it is one that torch's generators take; else raise a ``ValueError``."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed: got {seed!r}, need a whole number of at most 63 bits")
-    return seed
-
-
-def check_rate(value: object, *, name: str) -> float:
-    """Return `value` if it is a number in [0, 1]; else raise a ``ValueError``."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name}: got {value!r}, need a number in [0, 1]")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: got {value!r}, need an SS rate in [0, 1]")
-    return float(value)

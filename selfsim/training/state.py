@@ -10,10 +10,10 @@ import weakref
 import torch
 from torch import Tensor, nn
 
+from ..checks import optional_package
 from ..models.images import Images
 from ..models.probe import Probe
 from ..models.seeding import random_states, set_random_states
-from ..validation import optional_package
 from .augmentation import augmentation
 from .config import TrainConfig
 from .constraint import SelfSimilarityConstraint

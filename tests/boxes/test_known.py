@@ -139,7 +139,7 @@ class TestFractals:
         ("call", "message"),
         [
             (lambda: flower(1, 2, 3), "u: got 1"),
-            (lambda: flower(3, 2, 3), "v: got 2, need a whole number of at least 3"),
+            (lambda: flower(3, 2, 3), "v: got 2, need an integer of at least 3"),
             (lambda: flower(2, 2, 0), "generation: got 0"),
             (lambda: shm_tree(-1), "generation: got -1"),
             (lambda: shm_tree(1, m=0), "m: got 0"),

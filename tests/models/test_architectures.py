@@ -127,7 +127,7 @@ def test_spellings(spelling):
         ({"size": "large"}, ValueError, "size: got 'large', need one of 'tiny', 'small', 'paper'"),
         ({"num_classes": 0}, ValueError, "num_classes: got 0"),
         ({"in_chans": 2.0}, ValueError, "in_chans: got 2.0"),
-        ({"in_chans": True}, ValueError, "in_chans: got True, need a whole number of at least 1"),
+        ({"in_chans": True}, ValueError, "in_chans: got True, need an integer of at least 1"),
         ({"pretrained": True}, ValueError, "pretrained: there are none for 'mlp' at size 'tiny'"),
         ({"size": "tiny", "pretrained": "in1k"}, ValueError, "pretrained: there are none for 'mlp' at size 'tiny'"),
     ],

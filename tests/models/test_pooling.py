@@ -325,8 +325,8 @@ def test_outputs_that_are_no_activations(output, options, error, message):
         ({"pooling": "men"}, "pooling: got 'men'.*did you mean 'mean'"),
         ({"channels": "NHWC"}, "channels: got 'NHWC', need one of 'auto', 'first', 'last'"),
         ({"draw": 0}, "draw: got 0, need None or 1 to 1"),
-        ({"draw": True}, "draw: got True, need a whole number"),
-        ({"seed": None}, "seed: got None, need a whole number"),
+        ({"draw": True}, "draw: got True, need an integer"),
+        ({"seed": None}, "seed: got None, need an integer"),
         ({"draw": 2}, "draw: got 2, need None or 1 to 1, the number of layers"),
     ],
 )

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "selfsim"
 FILES = sorted(PACKAGE.rglob("*.py"))
 WINGS = ["boxes", "rate", "statistics", "models", "training", "figures", "publish", "sweep"]
-FOUNDATION = ["compiled", "validation", "uncertainty"]
+FOUNDATION = ["checks", "compiled", "files", "validation", "uncertainty"]
 DOOR = "command_line"  # leads everywhere
 FIGURES = {"matplotlib", "seaborn", "pandas"}
 HEAVY = {*FIGURES, "timm", "torchvision", "papermill", "jupyter_book", "nbformat", "yaml"}
@@ -149,6 +149,14 @@ def public_names() -> list[str]:
 
 def test_the_first_public_names_are_there():
     assert set(public_names()) >= FIRST
+
+
+def test_type_checkers_see_every_public_name_where_it_is_loaded_from():
+    import selfsim
+
+    (block,) = [node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == selfsim._ROOMS
 
 
 def test_unknown_attribute_is_an_attribute_error():

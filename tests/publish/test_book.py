@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from selfsim.files import read_yaml
 from selfsim.publish.book import RenderError, assemble, check_toc, is_own_list, render
 from selfsim.publish.contents import toc_pages, with_pages
 from selfsim.publish.page_check import check_pages
-from selfsim.publish.plain_yaml import read_yaml
 from selfsim.publish.run_list import read_run_list
 from tests.conftest import write_notebook
 

@@ -75,7 +75,7 @@ def test_a_subset_is_chosen_by_the_preset_or_the_caller(written):
         ("presets:", "preset:", "run list: key: got 'preset'.*mean 'presets'"),
         ("title:", "titel:", "chapter 'first': key: got 'titel'.*mean 'title'"),
         ("jobs:", "job:", "preset 'quick': key: got 'job'.*mean 'jobs'"),
-        ("jobs: 2", "jobs: two", "preset 'quick': jobs: got 'two', need a whole number"),
+        ("jobs: 2", "jobs: two", "preset 'quick': jobs: got 'two', need an integer"),
         ("jobs: 2", "jobs: 0", "preset 'quick': jobs: got 0, need more than 0"),
         ("only: [second]", "only: [secnd]", "preset 'one': only: got 'secnd'.*mean 'second'"),
         ("{first: {epochs", "{frist: {epochs", "preset 'quick': chapters: got 'frist'.*mean 'first'"),

@@ -55,7 +55,7 @@ def test_thresholds():
     [
         ({"distance": 0}, "distance: got 0"),
         ({"quantile": 1.5}, "quantile: got 1.5"),
-        ({"neighbours": 12}, "neighbours: got 12, need a whole number from 1 to 11"),
+        ({"neighbours": 12}, "neighbours: got 12, need an integer from 1 to 11"),
         ({"neighbours": 2.5}, "neighbours: got 2.5"),
         ({"distance": 1, "quantile": 0.5}, "got distance and quantile, need at most one"),
     ],

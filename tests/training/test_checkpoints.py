@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from selfsim.files import write_atomic
 from selfsim.training.checkpoints import (
     checkpoint_files,
     last_checkpoint,
     read_checkpoint,
     save_checkpoint,
-    write_whole,
 )
 
 
@@ -128,4 +128,4 @@ def test_a_disk_that_is_really_full(two):
 def test_a_name_that_cannot_be_written_is_in_the_message(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot write .*file/config.json"):
-        write_whole(tmp_path / "file" / "config.json", b"{}")
+        write_atomic(tmp_path / "file" / "config.json", b"{}")

@@ -220,7 +220,7 @@ class TestTargets:
             SelfSimilarityConstraint({"1": 0.1, "33": 0.1})(probe)
 
     def test_a_schedule_must_give_a_rate(self):
-        with pytest.raises(ValueError, match="target of 'a' by .*: got 1.5, need an SS rate in"):
+        with pytest.raises(ValueError, match="target of 'a' by .*: got 1.5, need a number in"):
             SelfSimilarityConstraint(lambda moment: 1.5)({"a": some()})
 
 
@@ -300,7 +300,7 @@ def test_a_state_is_a_copy():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": 1.5}, "target: got 1.5, need an SS rate in"),
+        ({"target": 1.5}, "target: got 1.5, need a number in"),
         ({"target": -0.1}, "target: got -0.1"),
         ({"target": float("nan")}, "target: got nan"),
         ({"target": "0.1"}, "target: got '0.1', need a number"),
@@ -317,15 +317,15 @@ def test_a_state_is_a_copy():
         ({"weight": "10"}, "weight: got '10', need a number"),
         ({"gate_by": "layers"}, "gate_by: got 'layers'.*did you mean 'layer'"),
         ({"quantiles": 0.5}, "quantiles: got 0.5"),
-        ({"layers_per_step": 1.5}, "layers_per_step: got 1.5, need a whole number"),
+        ({"layers_per_step": 1.5}, "layers_per_step: got 1.5, need an integer"),
         ({"ends": "loose"}, "ends: got 'loose'"),
         ({"count": "greedy-coloring"}, "which has no gradient"),
         ({"gate": 0.0}, "gate: got 0.0"),
         ({"gate": "x"}, "gate: got 'x', need None or a number above 0"),
         ({"gate": True}, "gate: got True, need None or a number above 0"),
-        ({"seed": None}, "seed: got None, need a whole number"),
-        ({"seed": 1.5}, "seed: got 1.5, need a whole number"),
-        ({"seed": 2**70}, "seed: got 1180591620717411303424, need a whole number of at most 63 bits"),
+        ({"seed": None}, "seed: got None, need an integer"),
+        ({"seed": 1.5}, "seed: got 1.5, need an integer"),
+        ({"seed": 2**70}, "seed: got 1180591620717411303424, need an integer of at most 63 bits"),
         ({"target": {"schedule": "follow-the-null", "seed": None}}, "seed: got None"),
         ({"gate_every": 0}, "gate_every: got 0"),
         ({"layers_per_step": 0}, "layers_per_step: got 0"),

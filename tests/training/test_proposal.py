@@ -109,7 +109,7 @@ def test_goes_on_from_the_front_where_batches_end(model, batches):
     ("options", "message"),
     [
         ({"steps": 0}, "steps: got 0"),
-        ({"draws": 1}, "draws: got 1, need a whole number of at least 2"),
+        ({"draws": 1}, "draws: got 1, need an integer of at least 2"),
         ({"share": 0}, "share: got 0"),
         ({"learning_rate": -1e-3}, "learning_rate: got -0.001"),
         ({"count": "greedy-coloring"}, "which has no gradient"),

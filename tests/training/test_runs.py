@@ -216,7 +216,7 @@ def test_a_second_process_is_kept_out_and_a_killed_one_is_not_in_the_way(tmp_pat
     pytest.importorskip("fcntl", reason="Windows has no such locks")
     holder = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run" / ".lock")], stdout=subprocess.PIPE)
     holder.stdout.readline()
-    with pytest.raises(BlockingIOError, match=r"another process trains here .*run'"):
+    with pytest.raises(BlockingIOError, match=r"another process writes here .*run'"):
         train(CONFIG, images=images, directory=tmp_path / "run", device="cpu")
     holder.kill()
     holder.communicate()
@@ -268,7 +268,7 @@ def test_a_directory_with_other_files(tmp_path, images):
 def test_wrong_arguments(tmp_path, images):
     with pytest.raises(ValueError, match=r"runs, directory: got both .*, need one at most"):
         train(CONFIG, images=images, runs=tmp_path, directory=tmp_path, device="cpu")
-    with pytest.raises(ValueError, match="save_every: got 0, need None or a whole number of steps"):
+    with pytest.raises(ValueError, match="save_every: got 0, need None or an integer of steps"):
         train(CONFIG, images=images, directory=tmp_path, device="cpu", save_every=0)
     with pytest.raises(TypeError, match="config: got dict, need a TrainConfig"):
         train({"architecture": "mlp"}, images=images, device="cpu")

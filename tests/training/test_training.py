@@ -158,10 +158,10 @@ def test_loss_that_is_no_number_ends_the_run(digits):
         ({"augment": "yes"}, "augment: got 'yes', need True or False"),
         ({"download": "no"}, "download: got 'no', need True or False"),
         ({"learning_rate": True}, "learning_rate: got True"),
-        ({"train_images": 0}, "train_images: got 0, need a whole number of at least 1"),
+        ({"train_images": 0}, "train_images: got 0, need an integer of at least 1"),
         ({"test_images": 1.5}, "test_images: got 1.5"),
         ({"seed": 2**70}, "seed: got 1180591620717411303424"),
-        *(({"layers": wrong}, "layers: got .*need None, a whole number") for wrong in (0, True, [], "blocks", [1])),
+        *(({"layers": wrong}, "layers: got .*need None, an integer") for wrong in (0, True, [], "blocks", [1])),
     ],
 )
 def test_bad_configurations_fail_before_anything_starts(changes, message):

@@ -1,0 +1,115 @@
+"""Checks of arguments that need no torch; every message names the argument, what it got and what it needs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+import operator
+from collections.abc import Iterable
+from numbers import Real
+from types import ModuleType
+
+
+def check_integer(value: object, *, name: str, least: int | None = 1) -> int:
+    """Return an integer, of Python or NumPy, as an int; else raise ``ValueError``. `bool` does not count.
+
+    Examples
+    --------
+    >>> check_integer(2.5, name="steps")
+    Traceback (most recent call last):
+        ...
+    ValueError: steps: got 2.5, need an integer of at least 1
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        floor = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name}: got {value!r}, need an integer{floor}")
+    return number
+
+
+def check_number(value: object, *, name: str, within: str = "(-inf, inf)") -> float:
+    """Return a real number, of Python or NumPy, as a float; else raise ``ValueError``. `bool` does not count.
+
+    Parameters
+    ----------
+    value : object
+    name : str
+        The argument's name, for the message.
+    within : str
+        The interval of valid numbers, with round brackets where an end is excluded.
+
+    Examples
+    --------
+    >>> check_number(1, name="weight", within="[0, inf)")
+    1.0
+    >>> check_number(1.5, name="level", within="(0, 1)")
+    Traceback (most recent call last):
+        ...
+    ValueError: level: got 1.5, need a number in (0, 1)
+    """
+    low, high = map(float, within[1:-1].split(","))
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond the largest float
+            number = math.nan
+        above = number > low or (within[0] == "[" and number == low)
+        below = number < high or (within[-1] == "]" and number == high)
+        if above and below:
+            return number
+    raise ValueError(f"{name}: got {value!r}, need {_interval_in_words(within)}")
+
+
+def _interval_in_words(within: str) -> str:
+    known = {"(-inf, inf)": "a finite number", "(0, inf)": "a finite number above 0"}
+    return known.get(within, f"a number in {within}")
+
+
+def check_choice(value: object, known: Iterable[str], *, name: str) -> str:
+    """Return `value` if it is one of the `known` names; else raise ``ValueError`` with the nearest one.
+
+    Examples
+    --------
+    >>> check_choice("vit_smal", ["mlp", "vit_small"], name="architecture")
+    Traceback (most recent call last):
+        ...
+    ValueError: architecture: got 'vit_smal', need one of 'mlp', 'vit_small'; did you mean 'vit_small'?
+    """
+    known = list(known)
+    if isinstance(value, str) and value in known:
+        return value
+    listed = ", ".join(repr(k) for k in known)
+    close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"{name}: got {value!r}, need one of {listed}{hint}")
+
+
+def check_seed(seed: object, *, name: str = "seed") -> int:
+    """Return `seed` as an int if torch's generators take it; else raise ``ValueError``."""
+    number = check_integer(seed, name=name, least=None)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name}: got {seed!r}, need an integer of at most 63 bits")
+    return number
+
+
+def optional_package(name: str, *, extra: str) -> ModuleType:
+    """Import a package that comes with one of selfsim's extras; if it is missing, name the extra.
+
+    Examples
+    --------
+    >>> optional_package("no_such_package", extra="models")
+    Traceback (most recent call last):
+        ...
+    ModuleNotFoundError: no_such_package is not installed; install it with: pip install ".[models]"
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+        message = f'{error.name} is not installed; install it with: pip install ".[{extra}]"'
+        raise ModuleNotFoundError(message, name=error.name) from error

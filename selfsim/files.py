@@ -1,0 +1,153 @@
+"""Files and folders: atomic writes, a lock on a folder, YAML whose faults are named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+LOCK = ".lock"
+# File systems that cannot lock say so in one of these ways (NFS, SMB, some FUSE mounts).
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+# More nodes than any run list or grid has: aliases of aliases reach it within a few lines.
+_MOST_NODES = 100_000
+
+
+def write_atomic(path: str | os.PathLike, *parts: bytes) -> None:
+    """Write a file in one step: whenever the process or the machine stops, the old or the new content is there.
+
+    Raises
+    ------
+    OSError
+        Disk full, not writable, …: with the path. The previous content is intact.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        message = f"cannot write ({error.strerror}); what was saved there before is intact"
+        raise OSError(error.errno, message, str(path)) from error
+
+
+def sync_directory(directory: str | os.PathLike) -> None:
+    """Flush a directory's names to disk, so that a renamed file survives a power cut.
+
+    Does nothing where directories cannot be opened (Windows) or synced (some network file systems).
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except (PermissionError, IsADirectoryError):
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
+    """Lock a directory against other processes; the lock goes when this process ends, however it ends.
+
+    Goes on with a warning where the file system has no locks, and without one on Windows.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds the lock; says which one.
+    OSError
+        The directory cannot be written to.
+    """
+    try:
+        lock = open(Path(directory) / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed by `with lock` below
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write ({error.strerror})", str(directory)) from error
+    with lock:
+        _lock(lock, directory)
+        yield
+
+
+def _lock(file: Any, directory: str | os.PathLike) -> None:
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        raise BlockingIOError(error.errno, f"another process writes here ({owner})", str(directory)) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{directory}: this file system has no locks ({error.strerror}); start only one process that writes there",
+            stacklevel=4,
+        )
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+
+
+def read_yaml(path: str | os.PathLike) -> Any:
+    """Return the content of a YAML file.
+
+    Raises
+    ------
+    ValueError
+        Not YAML or not UTF-8, a key that occurs twice, an alias inside its own anchor, aliases that expand to too
+        many nodes, or deep nesting; names the file and the line.
+    """
+    import yaml
+
+    try:
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(node, {}, set())
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _check_node(node: Any, sizes: dict[int, int], open_nodes: set[int]) -> int:
+    """Number of nodes that a YAML node expands to; ``ValueError`` for what must not be constructed."""
+    if id(node) in sizes:
+        return sizes[id(node)]
+    line = f"line {node.start_mark.line + 1}"
+    if id(node) in open_nodes:
+        raise ValueError(f"{line}: an alias stands inside its own anchor")
+    open_nodes.add(id(node))
+    children = node.value if isinstance(node.value, list) else []
+    pairs = [child for child in children if isinstance(child, tuple)]
+    # PyYAML keeps the last of two equal keys, and a chapter would vanish silently.
+    keys = [str(key.value) for key, _ in pairs]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise ValueError(f"{line} and after: the key {min(twice)!r} occurs twice")
+    parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+    size = 1 + sum(_check_node(part, sizes, open_nodes) for part in parts)
+    if size > _MOST_NODES:
+        raise ValueError(f"{line}: expands to more than {_MOST_NODES:,} nodes")
+    open_nodes.discard(id(node))
+    sizes[id(node)] = size
+    return size
