@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -65,11 +67,48 @@ class Images:
     def pixels(self) -> int:
         return self.train.images.shape[2]
 
+    @property
+    def part_fingerprints(self) -> dict[str, str]:
+        """SHA-256 of "train", "validation", "test", "classes" and "normalisation": what differs between two data sets.
+
+        A part's fingerprint covers its images and labels in their order. It depends on neither the device, the memory
+        format nor the default dtype. The normalisation counts to six digits, since sums differ by rounding.
+
+        Notes
+        -----
+        Computed at each access, because tensors can change: 0.5 s for 50,000 images of 32 pixels.
+        """
+        normalisation = [[f"{value:.6g}" for value in values] for values in (self.mean, self.std)]
+        return {
+            "train": _sha256(self.train.images, self.train.labels),
+            "validation": _sha256(self.validation.images, self.validation.labels),
+            "test": _sha256(self.test.images, self.test.labels),
+            "classes": hashlib.sha256(json.dumps(list(self.classes)).encode()).hexdigest(),
+            "normalisation": hashlib.sha256(json.dumps(normalisation).encode()).hexdigest(),
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that training and evaluation take from this data set, as 64 hexadecimal digits.
+
+        It changes with every pixel, label, class name, the order of the images, and their division into parts; not
+        with the title, the device or torch's default dtype. `part_fingerprints` shows which part differs.
+
+        Examples
+        --------
+        >>> from selfsim import load_images
+        >>> load_images("digits").fingerprint == load_images("digits", train_images=100).fingerprint
+        False
+        """
+        return hashlib.sha256(json.dumps(self.part_fingerprints).encode()).hexdigest()
+
     def prepared(self, images: Tensor) -> Tensor:
         """Network input: uint8 images as float32, per channel of mean 0 and standard deviation 1 over training."""
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.mean, device=images.device).view(shape) * 255
-        std = torch.tensor(self.std, device=images.device).view(shape) * 255
+        # float32 whatever the caller's default dtype: a run must not depend on it.
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=images.device).view(1, -1, 1, 1) * 255
+            for values in (self.mean, self.std)
+        )
         return (images.float() - mean) / std
 
     def batches(self, split: str = "validation", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
@@ -77,6 +116,15 @@ class Images:
         part: Split = getattr(self, check_choice(split, ("train", "validation", "test"), name="split"))
         for images, labels in zip(part.images.split(batch_size), part.labels.split(batch_size), strict=True):
             yield self.prepared(images), labels
+
+
+def _sha256(images: Tensor, labels: Tensor) -> str:
+    """SHA-256 of images and labels; labels count as int64 in little-endian order on every machine."""
+    digest = hashlib.sha256(json.dumps([str(images.dtype), list(images.shape)]).encode())
+    for part in images.split(4096):  # no second copy of the whole
+        digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy())
+    digest.update(labels.detach().cpu().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def as_split(images: np.ndarray, labels: np.ndarray) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from selfsim import load_images
+from selfsim.models.images import Split
 
 CLASSES = ("cat", "dog", "emu")
 
@@ -77,6 +79,61 @@ class TestDigits:
         digits = load_images("digits")
         labels = torch.cat([y for _, y in digits.batches("test", batch_size=100)])
         assert torch.equal(labels, digits.test.labels)
+
+
+class TestFingerprint:
+    """Every difference in what training sees changes it, and nothing else does."""
+
+    @pytest.fixture(scope="class")
+    def few(self):
+        return load_images("digits", train_images=40, validation_images=20, test_images=20)
+
+    def test_is_stable(self, few):
+        # Stored runs are compared with it: a new definition would refuse all of them.
+        assert few.fingerprint == "cbdb7c352f4b4052a6f362c427d4a6752c48aeb23a7b91148adcbf931aa7ebd4"
+
+    def test_does_not_depend_on_default_dtype_memory_format_or_title(self, few):
+        default = torch.get_default_dtype()
+        try:
+            torch.set_default_dtype(torch.float64)
+            again = load_images("digits", train_images=40, validation_images=20, test_images=20)
+            assert again.fingerprint == few.fingerprint
+            assert again.prepared(again.train.images).dtype == torch.float32
+            x64 = again.prepared(again.train.images)
+        finally:
+            torch.set_default_dtype(default)
+        assert torch.equal(x64, few.prepared(few.train.images))
+        train = Split(few.train.images.contiguous(memory_format=torch.channels_last), few.train.labels.int())
+        assert replace(few, title="other", train=train).fingerprint == few.fingerprint
+
+    def test_changes_with_every_part_of_the_data(self, few):
+        def changed(part, place, value):
+            split = getattr(few, part)
+            images, labels = split.images.clone(), split.labels.clone()
+            (images if len(place) > 1 else labels)[place] = value
+            return replace(few, **{part: Split(images, labels)})
+
+        part = few.train
+        order = torch.arange(len(part)).flip(0)
+        others = {
+            "a pixel of train": changed("train", (3, 0, 2, 2), 99),
+            "a label of train": changed("train", (3,), 7),
+            "a pixel of validation": changed("validation", (3, 0, 2, 2), 99),
+            "a label of validation": changed("validation", (3,), 7),
+            "a pixel of test": changed("test", (3, 0, 2, 2), 99),
+            "a label of test": changed("test", (3,), 7),
+            "order": replace(few, train=Split(part.images[order], part.labels[order])),
+            "parts exchanged": replace(few, validation=few.test, test=few.validation),
+            "shape": replace(few, train=Split(part.images.view(-1, 1, 4, 16), part.labels)),
+            "class names": replace(few, classes=tuple("0123456798")),
+            "class names joined": replace(few, classes=("01", *"23456789")),
+            "normalisation": replace(few, mean=(0.25,)),
+        }
+        prints = {name: images.fingerprint for name, images in others.items()} | {"the data": few.fingerprint}
+        assert len(set(prints.values())) == len(prints), prints
+        for name in ("a pixel of test", "a label of test"):
+            parts, before = others[name].part_fingerprints, few.part_fingerprints
+            assert [key for key in parts if parts[key] != before[key]] == ["test"]
 
 
 class TestFolder:
