@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from ..checks import check_choice
 from . import burning, complete_linkage, exact, fast, greedy_coloring, memb, overlapping
 from .inputs import Distances, as_distances
 from .sizes import check_sizes
@@ -122,8 +123,6 @@ def check_method(method: str, name: str) -> None:
         other = "r_B" if name == "l_B" else "l_B"
         listed = ", ".join(map(repr, here))
         raise ValueError(f"method: {method!r} covers by {other}, got {name}; need {other}, or one of {listed}")
-    from ..validation import check_choice  # brings torch, which box covering does without
-
     check_choice(method, {**here, **there}, name="method")
 
 
