@@ -22,7 +22,7 @@ import networkx as nx
 import torch
 
 import selfsim
-from selfsim.statistics.varied_layers import varied_activations
+from selfsim.statistics.synthetic import varied_activations
 from selfsim.training.environment import environment_facts
 
 NEURONS, SAMPLES, NEIGHBOURS = 384, 640, 10

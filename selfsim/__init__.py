@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # for type checkers and completion; `_ROOMS` says the same at
     from .statistics.dimension import correlation_dimension as correlation_dimension
     from .statistics.dimension import two_nn as two_nn
     from .statistics.invariance import invariance_across_layers as invariance_across_layers
-    from .statistics.known_sets import known_activations as known_activations
     from .statistics.movement import movement as movement
     from .statistics.null_models import null_activations as null_activations
     from .statistics.null_models import null_band as null_band
@@ -42,6 +41,7 @@ if TYPE_CHECKING:  # for type checkers and completion; `_ROOMS` says the same at
     from .statistics.small_world import small_world_sigma as small_world_sigma
     from .statistics.spectrum import spectrum_exponent as spectrum_exponent
     from .statistics.spectrum import weight_exponents as weight_exponents
+    from .statistics.synthetic import known_activations as known_activations
     from .statistics.topology import topology as topology
     from .training.config import TrainConfig as TrainConfig
     from .training.constraint import SelfSimilarityConstraint as SelfSimilarityConstraint
@@ -74,7 +74,7 @@ _ROOMS = {
     "feature_networks": "rate.network",
     "FeatureNetwork": "rate.network",
     "invariance_across_layers": "statistics.invariance",
-    "known_activations": "statistics.known_sets",
+    "known_activations": "statistics.synthetic",
     "movement": "statistics.movement",
     "null_activations": "statistics.null_models",
     "null_band": "statistics.null_models",

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..rate.curve import RateCurve, rate_curve
 from ..rate.distances import pair_distances
-from ..statistics.known_sets import KNOWN_DIMENSIONS
 from ..statistics.null_models import NullBand
+from ..statistics.synthetic import KNOWN_DIMENSIONS
 from .plots import BANDS, BOXES, FREE, THEORY, WIDTH, _closed, _labelled, _panels
 
 # What a set of `selfsim.known_activations` is called in figures, tables and sentences.

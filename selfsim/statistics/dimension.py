@@ -17,7 +17,7 @@ from torch import Tensor
 from ..checks import optional_package
 from ..uncertainty import Estimate
 from ..validation import check_activations
-from .magnitude import in_unit
+from .rescaling import rescaled
 
 FEWEST_SAMPLES = 50
 _RADII = 20
@@ -185,7 +185,7 @@ def sample_distances(activations: Tensor) -> np.ndarray:
 
     By one matrix product. Pairs so close that it cancels are computed anew from their differences.
     """
-    x, _ = in_unit(activations)
+    x, _ = rescaled(activations)
     x = x - x.mean(0)
     x = x / x.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     squares = x.square().sum(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number
 from ..validation import check_activations
-from .magnitude import in_unit
+from .rescaling import rescaled
 
 NULLS = ("gauss", "gauss-covariance", "shuffled")
 
@@ -56,7 +56,7 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
         # numpy sorts rows several times faster than torch sorts columns.
         order = torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
         return activations.gather(0, order.to(activations.device))
-    x, unit = in_unit(activations.cpu())
+    x, unit = rescaled(activations.cpu())
     if null == "gauss":
         return (draw * x.std(correction=0) * unit).to(activations)
     # Mixing the centred samples with normal weights gives their covariance without forming it.

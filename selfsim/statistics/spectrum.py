@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..uncertainty import Estimate, Interval, exponent_interval
 from ..validation import check_activations, check_finite
-from .magnitude import in_unit
+from .rescaling import rescaled
 
 FEWEST_VALUES = 50
 FEWEST_IN_TAIL = 10
@@ -279,13 +279,13 @@ def weight_exponents(weights: Mapping[str, Tensor]) -> dict[str, PowerLaw]:
             continue
         matrix = weight.detach().flatten(1)
         check_finite(matrix, name=f"weights[{name!r}]")
-        fits[name] = power_law(_squared_singular_values(in_unit(matrix)[0].cpu(), matrix.dtype))
+        fits[name] = power_law(_squared_singular_values(rescaled(matrix)[0].cpu(), matrix.dtype))
     return fits
 
 
 def _spectrum_in_unit(activations: Tensor) -> tuple[np.ndarray, float]:
     """Eigenvalues of the covariance, descending, in units of the square of what is returned with them."""
-    x, unit = in_unit(activations)
+    x, unit = rescaled(activations)
     return _squared_singular_values((x - x.mean(0)).cpu(), activations.dtype) / max(len(x) - 1, 1), unit
 
 

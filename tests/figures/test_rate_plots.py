@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfsim.figures.rate_plots import SET_TITLES
-from selfsim.statistics.known_sets import KNOWN_DIMENSIONS
+from selfsim.statistics.synthetic import KNOWN_DIMENSIONS
 
 
 def test_every_set_of_known_dimension_has_a_title():

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 
 from selfsim import ss_rate
 from selfsim.rate import area, blocks, distances, loops, scales
-from selfsim.statistics.known_sets import known_activations
+from selfsim.statistics.synthetic import known_activations
 from tests import reference
 
 RNG = np.random.default_rng(0)

@@ -8,8 +8,7 @@ import torch
 
 from selfsim import box_counts, pair_distances, ss_rate
 from selfsim.rate.distances import square_form
-from selfsim.statistics.known_sets import KNOWN_DIMENSIONS, known_activations
-from selfsim.statistics.varied_layers import varied_activations
+from selfsim.statistics.synthetic import KNOWN_DIMENSIONS, known_activations, varied_activations
 
 NAMES = list(KNOWN_DIMENSIONS)
 

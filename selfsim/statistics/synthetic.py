@@ -1,0 +1,168 @@
+"""Made-up activations: sets of points of known dimension, and random layers of many kinds.
+
+In a known set, one neuron is one point. Its coordinates become samples, times the square root of their number, so that
+the distances of the feature network are those between the points.
+"""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checks import check_choice, check_integer
+
+# Fractal dimension of each set (of the limit that the points approach); None where there is no power law.
+KNOWN_DIMENSIONS = MappingProxyType(
+    {
+        "line": 1.0,
+        "square": 2.0,
+        "cantor": math.log(2) / math.log(3),
+        "sierpinski": math.log(3) / math.log(2),
+        "ultrametric tree": 1.0,
+        "clusters": None,
+        "gauss": None,
+    }
+)
+
+_CLUSTERS = 8
+_SAMPLES = 64  # of the sets without coordinates
+
+
+def known_activations(name: str, *, n: int = 256, seed: int = 0) -> Tensor:
+    """Return activations whose feature network is a known set of points.
+
+    Parameters
+    ----------
+    name : {"line", "square", "cantor", "sierpinski", "ultrametric tree", "clusters", "gauss"}
+        "line": evenly spaced points from 0 to 1.
+        "square": random points of the unit square.
+        "cantor": left ends of the pieces of the middle-third dust on [0, 1].
+        "sierpinski": lower left corners of the pieces of a triangle of side 1.
+        "ultrametric tree": leaves of a binary tree. Two leaves are ``2**-depth`` of their last common ancestor apart,
+        so that the two longest of any three distances are equal.
+        "clusters": eight clusters of nearly equal size. Distances are about 0.07 within a cluster and 1.4 between two.
+        "gauss": independent standard normal numbers.
+    n : int
+        Number of neurons, at least 8. "cantor" and "sierpinski" are complete at powers of 2 and 3. At other numbers,
+        some pieces are divided once more than others.
+    seed : int
+        Non-negative seed of "square", "clusters" and "gauss". The other sets are not random.
+
+    Returns
+    -------
+    Tensor, shape (samples, n)
+        float64. There are as many samples as coordinates: 1 (line, cantor), 2 (square, sierpinski), 2 n - 2
+        (ultrametric tree), 64 (clusters, gauss).
+
+    Raises
+    ------
+    ValueError
+        Unknown name, fewer than 8 neurons, or a negative seed.
+
+    Notes
+    -----
+    Time and memory O(samples n). ``selfsim.statistics.synthetic.KNOWN_DIMENSIONS`` has the dimensions of the sets.
+
+    References
+    ----------
+    .. [1] K. Falconer, Fractal Geometry, 3rd ed., Wiley (2014), ch. 9: self-similar sets and their dimension.
+
+    Examples
+    --------
+    >>> import selfsim
+    >>> known_activations("cantor", n=8)[0, :4] * 27
+    tensor([ 0., 18.,  6., 24.], dtype=torch.float64)
+    >>> float(selfsim.pair_distances(known_activations("ultrametric tree", n=8)).min())
+    0.25
+    """
+    check_choice(name, KNOWN_DIMENSIONS, name="name")
+    n = check_integer(n, name="n", least=_CLUSTERS)
+    rng = np.random.default_rng(check_integer(seed, name="seed", least=0))
+    match name:
+        case "line":
+            points = np.linspace(0, 1, n)[:, None]
+        case "square":
+            points = rng.random((n, 2))
+        case "cantor":
+            points = _self_similar(np.array([[0.0], [2 / 3]]), 1 / 3, n)
+        case "sierpinski":
+            points = _self_similar(np.array([[0.0, 0.0], [0.5, 0.0], [0.25, math.sqrt(3) / 4]]), 1 / 2, n)
+        case "ultrametric tree":
+            points = _tree_leaves(n)
+        case "clusters":
+            centres = rng.standard_normal((_CLUSTERS, _SAMPLES))
+            values = centres[np.arange(n) % _CLUSTERS] + 0.05 * rng.standard_normal((n, _SAMPLES))
+            points = values / math.sqrt(_SAMPLES)
+        case _:
+            points = rng.standard_normal((n, _SAMPLES)) / math.sqrt(_SAMPLES)
+    return torch.from_numpy(points.T * math.sqrt(points.shape[1])).contiguous()
+
+
+def _self_similar(shifts: NDArray[np.float64], ratio: float, n: int) -> NDArray[np.float64]:
+    """Return points ``(n, coordinates)`` of the union of its own copies, shrunk by `ratio` and moved by `shifts`.
+
+    Point i is written in the base of the number of copies. Its lowest digit names the largest copy that it lies in, and
+    the next digit the copy inside that one. This fills the pieces of each level evenly.
+    """
+    base = len(shifts)
+    levels = next(level for level in range(1, n + 1) if base**level >= n)
+    digits = np.arange(n)[:, None] // base ** np.arange(levels) % base
+    return (shifts[digits] * ratio ** np.arange(levels)[:, None]).sum(1)
+
+
+def _tree_leaves(n: int) -> NDArray[np.float64]:
+    """Return the leaves ``(n, 2 n - 2)`` of a binary tree, with one coordinate for each node except the root.
+
+    A node of height h (0 for a leaf) below a node of height H gives its leaves a coordinate of ``sqrt((H² - h²) / 2)``.
+    From a leaf up to a common ancestor, the squares then sum to half the squared height of the ancestor.
+    """
+    columns = []
+    branches = [(0, n, 1.0)]
+    for first, last, parent_height in branches:  # the list grows during the loop
+        middle = (first + last) // 2
+        for start, end in ((first, middle), (middle, last)):
+            height = parent_height / 2 if end - start > 1 else 0.0
+            columns.append(np.zeros(n))
+            columns[-1][start:end] = math.sqrt((parent_height**2 - height**2) / 2)
+            if height:
+                branches.append((start, end, height))
+    return np.stack(columns, 1)
+
+
+def varied_activations(seed: int, *, samples: int = 128, n: int = 96, draw: int = 0) -> Tensor:
+    """Return activations of a random layer, to compare measures without training.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the layer: number of hidden factors (1 to 64), weights, share of noise, offsets, spread of the gains,
+        activation function (none, ReLU or tanh) and overall size (0.1 to 10).
+    samples, n : int
+        Numbers of samples and neurons, at least 1.
+    draw : int
+        Number of the draw. Other draws are independent samples of the same layer.
+
+    Returns
+    -------
+    Tensor, shape (samples, n)
+        float64.
+
+    Examples
+    --------
+    >>> varied_activations(3).shape, bool((varied_activations(3) == varied_activations(3, draw=1)).any())
+    (torch.Size([128, 96]), False)
+    """
+    layer, fresh = np.random.default_rng(seed), np.random.default_rng([seed, draw, 1])
+    factors = int(2 ** layer.uniform(0, 6.99))
+    noise, size = 10 ** layer.uniform(-2, 0), 10 ** layer.uniform(-1, 1)
+    gains = size * np.exp(layer.uniform(0, 1) * layer.standard_normal(n))
+    offsets = layer.uniform(0, 1) * layer.standard_normal(n)
+    weights = layer.standard_normal((factors, n)) / math.sqrt(factors)
+    function = (lambda x: x, lambda x: np.maximum(x, 0), np.tanh)[layer.integers(3)]
+    values = fresh.standard_normal((samples, factors)) @ weights + noise * fresh.standard_normal((samples, n))
+    return torch.from_numpy(gains * function(values + offsets))
