@@ -1,12 +1,14 @@
-# Every target does all its own set-up: `make book` and `make test` work in a fresh clone.
+# Every target installs what it needs: `make book` and `make test` work in a fresh clone.
 #
 # Settings, given on the command line:
-#   PYTHON=python3.12         the interpreter that .venv is made from (3.11 or newer)
-#   PRESET=quick              the preset of notebooks/runs.yml that `book` and `publish` execute
+#   PYTHON=python3.12         the interpreter for .venv (3.11 or newer)
+#   PRESET=quick              the preset of notebooks/runs.yml for `book` and `publish`
+#   WORKERS=2                 the processes of `test` and `test-all` (by default one per core, 8 at most)
 #   UV_TORCH_BACKEND=cpu      (environment) PyTorch without CUDA: a far smaller download on Linux
 
 PYTHON ?= python3
 PRESET ?= quick
+WORKERS ?= logical
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,8 +16,11 @@ STAMP := $(VENV)/.selfsim-installed
 NEEDED_KB := 7000000
 
 .DEFAULT_GOAL := help
-# The announcement is a prerequisite that must come before the set-up, with `make -j` too.
+# The cost of a command is a prerequisite of its own and must be printed before the set-up, with `make -j` too.
 .NOTPARALLEL:
+
+# `worksteal` gives the waiting tests of a busy worker to an idle one.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup book publish test test-all lint format linkcheck browser constraints clean clean-all \
 	say-setup say-book say-publish say-test say-test-all
@@ -25,8 +30,9 @@ help: ## list these targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "The first of them sets up .venv: 1 to 4 minutes, 6 GB of disk with the CUDA builds of PyTorch."
-	@echo "Settings: PYTHON=python3.12, PRESET=quick; UV_TORCH_BACKEND=cpu in the environment leaves CUDA out."
+	@echo "The first command sets up .venv: 1 to 4 minutes, 6 GB of disk with the CUDA builds of PyTorch."
+	@echo "Settings: PYTHON=python3.12, PRESET=quick, WORKERS=2."
+	@echo "With UV_TORCH_BACKEND=cpu in the environment, PyTorch comes without CUDA."
 
 book: say-book $(STAMP) ## execute the notebooks and render the book: 14 minutes, 300 MB
 	@$(BIN)/selfsim book --preset $(PRESET)
@@ -34,45 +40,46 @@ book: say-book $(STAMP) ## execute the notebooks and render the book: 14 minutes
 publish: say-publish $(STAMP) ## execute PRESET and copy the checked chapters into book/chapters/
 	@$(BIN)/selfsim book --preset $(PRESET) --publish
 
-test: say-test $(STAMP) ## run the tests, without the long ones: 5 minutes at most
-	@$(BIN)/python -m pytest -m "not long"
+test: say-test $(STAMP) ## run the tests except the long ones: 4 minutes at most
+	@$(PYTEST) -m "not long"
 
 test-all: say-test-all $(STAMP) ## run every test: 30 minutes at most
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
-lint: $(STAMP) ## check the code with ruff
+lint: $(STAMP) ## check the code with ruff and its types with mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
-format: $(STAMP) ## let ruff format the code and mend what it can
+format: $(STAMP) ## format the code and apply ruff's fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 linkcheck: $(STAMP) ## check the book's links to other sites (needs a network)
 	@$(BIN)/jupyter-book build . --builder linkcheck --path-output _build/linkcheck
 
-constraints: $(STAMP) ## compile constraints.txt anew from pyproject.toml (needs a network)
+constraints: $(STAMP) ## update constraints.txt from pyproject.toml (needs a network)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --upgrade --all-extras pyproject.toml -o constraints.txt
 
-browser: $(STAMP) ## open every page of _build/html in Chromium: 5 minutes
+browser: $(STAMP) ## check every page of _build/html in Chromium: 5 minutes
 	@$(BIN)/python tests/browser/check_book.py _build/html
 
-setup: say-setup $(STAMP) ## only set up .venv
+setup: say-setup $(STAMP) ## set up .venv and do nothing else
 
 clean: ## remove _build and caches; .venv, data and runs stay
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
-	find selfsim tests notebooks book benchmarks -type d \
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	find selfsim study tests notebooks book benchmarks -type d \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} + 2>/dev/null || true
 
-clean-all: clean ## the same, and remove .venv
+clean-all: clean ## do the same and remove .venv
 	rm -rf $(VENV)
 
-# What a command costs is said before anything is done.
+# Each command prints its cost before it starts.
 
 say-setup:
 	@if [ ! -f $(STAMP) ]; then \
-		echo "First the set-up of $(VENV): 1 to 4 minutes and 6 GB of disk (less without CUDA)."; \
+		echo "$(VENV) is set up first: 1 to 4 minutes and 6 GB of disk (less without CUDA)."; \
 	fi
 
 say-book: say-setup
@@ -83,18 +90,18 @@ say-publish: say-setup
 	@echo "It replaces the chapters in book/chapters/."
 
 say-test: say-setup
-	@echo "make test: up to 5 minutes on 2 cores and 100 MB of disk."
+	@echo "make test: up to 4 minutes on 2 cores and 100 MB of disk."
 
 say-test-all: say-setup
 	@echo "make test-all: up to 30 minutes on 2 cores and 500 MB of disk."
 
-# The set-up is done anew when what it installs has changed. uv is told the interpreter by name, because an
-# active virtual or conda environment would otherwise be taken for the target.
+# A change of pyproject.toml or constraints.txt repeats the set-up. `--python` names the target, because uv would
+# otherwise install into an active virtual or conda environment.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "make: selfsim needs Python 3.11 or newer, and \"$(PYTHON)\" is" \
 			"$$($(PYTHON) --version 2>&1 | tail -n 1)." >&2; \
-		echo "Install a newer Python, or name one that you have: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+		echo "Install a newer Python, or name an installed one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
 		exit 1; }
 	@free=$$(df -Pk . | awk 'NR == 2 { print $$4 }'); \
 	if [ ! -d $(VENV) ] && [ "$${free:-0}" -lt $(NEEDED_KB) ]; then \

@@ -1,4 +1,4 @@
-"""The commands of the Makefile, as far as they can be seen without installing anything."""
+"""The targets of the Makefile, with stand-ins for the tools: nothing is installed."""
 
 import os
 import re
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 
 def make(directory: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess:
-    # Under `make test` this test is a child of make, and MAKEFLAGS would hand it that call's settings.
-    inherited = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PRESET", "PYTHON"}
+    # Under `make test` this process is a child of make and would inherit that call's settings.
+    inherited = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PRESET", "PYTHON", "WORKERS"}
     environment = {name: value for name, value in os.environ.items() if name not in inherited} | extra
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=environment)
@@ -34,9 +34,9 @@ def executable(path: Path, text: str) -> Path:
     return path
 
 
-def prepared(clone: Path) -> Path:
-    """A clone whose .venv is there, with tools that only say how they were called."""
-    for tool in ("selfsim", "python", "ruff", "uv", "jupyter-book"):
+def with_environment(clone: Path) -> Path:
+    """Add a .venv whose tools print how they were called."""
+    for tool in ("selfsim", "python", "ruff", "mypy", "uv", "jupyter-book"):
         executable(clone / ".venv" / "bin" / tool, f'echo "{tool} called: $*"')
     (clone / ".venv" / ".selfsim-installed").touch()
     return clone
@@ -60,42 +60,41 @@ def test_an_old_python_is_refused_with_the_remedy(clone):
     assert not (clone / ".venv").exists()
 
 
-@pytest.mark.parametrize("target", ["book", "publish", "test", "test-all"])
-def test_time_and_disk_are_said_before_the_set_up(clone, target):
-    # The interpreter fails, so whatever stands in the output was said before the set-up began.
-    result = make(clone, "-j4", target, "PYTHON=/bin/false")
-    assert result.returncode != 0
-    assert "set-up" in result.stdout
-    assert "6 GB of disk" in result.stdout
-    assert re.search(rf"make {target}\b.*minutes.*disk", result.stdout)
+def test_every_command_prints_its_time_and_disk_before_the_set_up(clone):
+    for target in ("book", "publish", "test", "test-all"):
+        # The interpreter fails, so the set-up ends before it prints anything.
+        result = make(clone, "-j4", target, "PYTHON=/bin/false")
+        assert result.returncode != 0
+        assert "set up" in result.stdout
+        assert "6 GB of disk" in result.stdout
+        assert re.search(rf"make {target}\b.*minutes.*disk", result.stdout)
 
 
-def test_little_free_disk_is_warned_of(clone):
+def test_the_set_up_warns_of_little_free_disk(clone):
     fake = executable(clone / "bin" / "df", "echo h; echo 'dev 9 9 2000000 9% /'").parent
     python = executable(clone / "python", 'case "$2" in *version_info*) exit 0;; *) exit 1;; esac')
     result = make(clone, "setup", f"PYTHON={python}", PATH=f"{fake}:{os.environ['PATH']}")
     assert "only 2 GB of disk are free here; the set-up may need 7 GB" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "call"),
-    [
-        (["book"], "selfsim called: book --preset quick"),
-        (["publish", "PRESET=cifar10"], "selfsim called: book --preset cifar10 --publish"),
-        (["test"], "python called: -m pytest -m not long"),
-        (["test-all"], "python called: -m pytest\n"),
-        (["lint"], "ruff called: format --check ."),
-    ],
-)
-def test_what_the_targets_call(clone, arguments, call):
-    result = make(prepared(clone), *arguments)
-    assert result.returncode == 0, result.stderr
-    assert call in result.stdout
-    assert "uv called" not in result.stdout  # the set-up is there already
+def test_the_targets_call_their_tools(clone):
+    with_environment(clone)
+    workers = "python called: -m pytest -n logical --maxprocesses 8 --dist worksteal"
+    for arguments, calls in [
+        ("book", ["selfsim called: book --preset quick"]),
+        ("publish PRESET=cifar10", ["selfsim called: book --preset cifar10 --publish"]),
+        ("test", [f"{workers} -m not long"]),
+        ("test-all", [workers]),
+        ("test WORKERS=3", ["python called: -m pytest -n 3 --maxprocesses 8 --dist worksteal -m not long"]),
+        ("lint", ["ruff called: check .", "ruff called: format --check .", "mypy called: "]),
+    ]:
+        result = make(clone, *arguments.split())
+        assert result.returncode == 0, result.stderr
+        assert [line for line in result.stdout.splitlines() if " called: " in line] == calls
 
 
-def test_a_changed_constraints_file_sets_up_anew(clone):
-    prepared(clone)
+def test_a_changed_constraints_file_repeats_the_set_up(clone):
+    with_environment(clone)
     os.utime(clone / ".venv" / ".selfsim-installed", (1, 1))
     result = make(clone, "setup", "PYTHON=" + str(clone / ".venv" / "bin" / "python"))
     assert result.returncode == 0, result.stderr
@@ -103,7 +102,7 @@ def test_a_changed_constraints_file_sets_up_anew(clone):
 
 
 def test_clean_keeps_environment_data_and_runs(clone):
-    prepared(clone)
+    with_environment(clone)
     for folder in ("_build/quick/html", "data", "runs", ".pytest_cache", "selfsim/__pycache__"):
         (clone / folder).mkdir(parents=True)
     assert make(clone, "clean").returncode == 0

@@ -1,199 +1,199 @@
-"""The rules of the package's layout: wings, light imports, no global state."""
+"""Rules of the layout: rooms in their order, light imports, small files, no global state."""
+
+from __future__ import annotations
 
 import ast
-import importlib.util
+import io
 import itertools
-import subprocess
-import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import selfsim
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "selfsim"
-FILES = sorted(PACKAGE.rglob("*.py"))
-WINGS = ["boxes", "rate", "statistics", "models", "training", "figures", "publish", "sweep"]
+FILES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+# A room imports only from the foundation and from the rooms before it.
+ROOMS = ["boxes", "rate", "statistics", "models", "training", "figures", "publish", "sweep"]
 FOUNDATION = ["checks", "compiled", "files", "validation", "uncertainty"]
-DOOR = "command_line"  # leads everywhere
-FIGURES = {"matplotlib", "seaborn", "pandas"}
-HEAVY = {*FIGURES, "timm", "torchvision", "papermill", "jupyter_book", "nbformat", "yaml"}
+ENTRIES = ["__init__", "command_line"]  # may import from every room, inside functions
+DRAWING = {"matplotlib", "seaborn"}
+HEAVY = {*DRAWING, "pandas", "timm", "torchvision", "papermill", "jupyter_book", "nbformat", "yaml", "distributed"}
 
 
 def by_path(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imported_modules(tree: ast.AST, path: Path) -> list[tuple[ast.stmt, str]]:
-    """Every absolute module name that a file imports, in functions too."""
-    inside = [*path.relative_to(ROOT).with_suffix("").parts]
-    package = inside[:-1]
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [(node, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            names += [(node, f"{module}.{alias.name}") for alias in node.names]
-    return names
-
-
-def wing_of(path: Path) -> str:
+def room_of(path: Path) -> str:
     parts = path.relative_to(PACKAGE).parts
     return parts[0] if len(parts) > 1 else path.stem
 
 
-def allowed_rooms(room: str) -> set[str]:
-    if room in WINGS:
-        return {*FOUNDATION, *WINGS[: WINGS.index(room) + 1]}
-    return set(FOUNDATION)
+def imports(tree: ast.AST, path: Path) -> Iterator[tuple[ast.stmt, str]]:
+    """Yield every absolute name that a file imports, with its statement."""
+    package = by_path(path).split("/")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node, f"{module}.{alias.name}") for alias in node.names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=by_path)
-def test_wings_import_only_from_wings_before_them(path):
-    room = wing_of(path)
-    if room in ("__init__", DOOR):
-        return  # the front door leads everywhere, and opens each room only when it is entered
-    for node, name in imported_modules(ast.parse(path.read_text()), path):
-        parts = name.split(".")
-        if parts[0] == "selfsim" and len(parts) > 1 and parts[1] != "__version__":
-            assert parts[1] in allowed_rooms(room), f"line {node.lineno}: {room} must not import {name}"
-
-
-def test_there_are_no_other_rooms():
-    rooms = {wing_of(path) for path in FILES} - {"__init__"}
-    assert rooms <= {*WINGS, *FOUNDATION, DOOR}
-
-
-@pytest.mark.parametrize("path", FILES, ids=by_path)
-def test_heavy_packages_are_imported_only_inside_functions(path):
-    heavy = HEAVY - FIGURES if wing_of(path) == "figures" else HEAVY
-    tree = ast.parse(path.read_text())
-    inside_functions = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
-    for_types_only = {
+def imports_at_load_time(tree: ast.Module, path: Path) -> Iterator[tuple[ast.stmt, str]]:
+    """Yield the imports outside functions and outside `if TYPE_CHECKING`."""
+    later = {
         id(node)
         for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(block, ast.If) and ast.unparse(block.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"})
         for node in ast.walk(block)
     }
-    for node, name in imported_modules(tree, path):
-        if id(node) not in inside_functions | for_types_only:
-            assert name.split(".")[0] not in heavy, (
-                f"line {node.lineno}: import {name} inside the function that uses it"
-            )
+    return ((node, name) for node, name in imports(tree, path) if id(node) not in later)
 
 
-@pytest.mark.parametrize("path", FILES, ids=by_path)
-def test_files_stay_short(path):
-    lines = len(path.read_text().splitlines())
-    assert lines <= 450, f"{lines} lines: one idea a file"
+def code_lines(path: Path) -> int:
+    """The number of lines with code: neither comments nor docstrings."""
+    text = path.read_text(encoding="utf-8")
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in layout
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(FILES[path]):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
 
 
-@pytest.mark.parametrize("path", FILES, ids=by_path)
-def test_the_library_prints_nothing_seeds_nothing_and_validates_with_errors(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Assert):
-            pytest.fail(f"line {node.lineno}: raise an error that names the argument; python -O drops assert")
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            seeds = {"torch.manual_seed", "np.random.seed", "numpy.random.seed", "random.seed"}
-            assert called not in seeds or path.name == "seeding.py", (  # which gives the caller's states back
-                f"line {node.lineno}: {called} changes the caller's random numbers; use a generator"
-            )
-            if called == "print":
-                assert path.name == "command_line.py", f"line {node.lineno}: the library prints"
+def test_the_package_has_these_rooms_and_no_others():
+    assert {room_of(path) for path in FILES} == {*ROOMS, *FOUNDATION, *ENTRIES}
 
 
-def run_python(code: str) -> list[str]:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return result.stdout.split()
+def test_rooms_import_only_from_rooms_before_them():
+    faults = []
+    for path, tree in FILES.items():
+        room = room_of(path)
+        if room in ENTRIES:
+            continue
+        allowed = {*FOUNDATION, *ROOMS[: ROOMS.index(room) + 1]} if room in ROOMS else set(FOUNDATION)
+        for node, name in imports(tree, path):
+            top, _, rest = name.partition(".")
+            if top == "selfsim" and rest.partition(".")[0] not in {*allowed, "__version__", ""}:
+                faults.append(f"{by_path(path)}:{node.lineno}: {room} must not import {name}")
+    assert not faults, "\n".join(faults)
 
 
-def test_import_brings_no_heavy_package():
-    code = f"""
-import sys, selfsim
-print(*({HEAVY!r} & set(sys.modules)))
-"""
-    assert run_python(code) == []
+def test_the_package_imports_neither_the_study_nor_the_tests():
+    faults = [
+        f"{by_path(path)}:{node.lineno}: {name}"
+        for path, tree in FILES.items()
+        for node, name in imports(tree, path)
+        if name.partition(".")[0] in {"study", "tests", "benchmarks"}
+    ]
+    assert not faults, "\n".join(faults)
 
 
-def test_measuring_brings_no_heavy_package():
-    code = f"""
-import sys, numpy, torch, selfsim
-x = torch.from_numpy(numpy.random.default_rng(0).standard_normal((16, 12)))
-rate = selfsim.ss_rate(x)
-assert 0 < float(rate) < 1
-print(*({HEAVY!r} & set(sys.modules)))
-"""
-    assert run_python(code) == []
+def test_only_figures_draw():
+    """Outside `figures`, no room before `publish` imports a drawing package, not even inside a function."""
+    faults = [
+        f"{by_path(path)}:{node.lineno}: {name}"
+        for path, tree in FILES.items()
+        if room_of(path) not in {"figures", "publish"}
+        for node, name in imports(tree, path)
+        if name.partition(".")[0] in DRAWING
+    ]
+    assert not faults, "\n".join(faults)
 
 
-PUBLIC = {
-    "ss_rate", "FeatureNetwork", "box_cover", "check_cover", "box_counts", "fractal_dimension",
-    "multifractal", "renormalize", "Probe", "activations", "create", "SelfSimilarityConstraint", "train",
-    "load_run",
-}  # fmt: skip
-FIRST = {"ss_rate", "FeatureNetwork", "box_counts", "Probe", "SelfSimilarityConstraint", "train"}
+def test_heavy_packages_are_imported_inside_the_functions_that_use_them():
+    faults = []
+    for path, tree in FILES.items():
+        heavy = HEAVY - DRAWING - {"pandas"} if room_of(path) == "figures" else HEAVY
+        faults += [
+            f"{by_path(path)}:{node.lineno}: import {name} inside a function"
+            for node, name in imports_at_load_time(tree, path)
+            if name.partition(".")[0] in heavy
+        ]
+    assert not faults, "\n".join(faults)
 
 
-def public_names() -> list[str]:
-    import selfsim
-
-    return sorted(name for name in selfsim.__all__ if not name.startswith("__"))
-
-
-def test_the_first_public_names_are_there():
-    assert set(public_names()) >= FIRST
+def test_no_room_has_more_than_a_quarter_of_the_code():
+    lines = Counter()
+    for path in FILES:
+        lines[room_of(path)] += code_lines(path)
+    room, most = lines.most_common(1)[0]
+    assert most <= lines.total() / 4, f"{room} has {most} of {lines.total()} lines"
 
 
-def test_type_checkers_see_every_public_name_where_it_is_loaded_from():
-    import selfsim
-
-    (block,) = [node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
-    seen = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert seen == selfsim._ROOMS
-
-
-def test_unknown_attribute_is_an_attribute_error():
-    import selfsim
-
-    with pytest.raises(AttributeError, match="no_such_name"):
-        selfsim.no_such_name  # noqa: B018
+def test_files_are_short_and_say_what_they_are_for():
+    faults = []
+    for path, tree in FILES.items():
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 450:
+            faults.append(f"{by_path(path)}: {lines} lines, need at most 450")
+        if not ast.get_docstring(tree):
+            faults.append(f"{by_path(path)}: no docstring")
+    assert not faults, "\n".join(faults)
 
 
-def test_dir_shows_the_public_names():
-    import selfsim
+def test_the_package_prints_nothing_seeds_nothing_and_asserts_nothing():
+    seeds = {"torch.manual_seed", "np.random.seed", "numpy.random.seed", "random.seed"}
+    faults = []
+    for path, tree in FILES.items():
+        for node in ast.walk(tree):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if isinstance(node, ast.Assert):
+                faults.append(f"{by_path(path)}:{node.lineno}: raise an error instead; python -O removes assertions")
+            elif called in seeds and path.name != "seeding.py":  # seeding.py restores the caller's random state
+                faults.append(f"{by_path(path)}:{node.lineno}: {called} changes the caller's random state")
+            elif called == "print" and path.name != "command_line.py":
+                faults.append(f"{by_path(path)}:{node.lineno}: a library does not print")
+    assert not faults, "\n".join(faults)
 
-    assert set(dir(selfsim)) >= set(public_names())
+
+MEASURES = {"ss_rate", "FeatureNetwork", "box_cover", "box_counts", "fractal_dimension", "Probe", "activations"}
+TRAINING = {"SelfSimilarityConstraint", "train", "load_run"}
 
 
 def sections(docstring: str) -> set[str]:
+    """The titles of a numpydoc docstring: lines that dashes of the same length underline."""
     lines = [line.strip() for line in docstring.splitlines()]
     return {title for title, rule in itertools.pairwise(lines) if title and rule == "-" * len(title)}
 
 
-@pytest.mark.parametrize("name", sorted(PUBLIC))
-def test_public_names_are_documented_with_an_example(name):
-    import selfsim
-
-    if name not in selfsim.__all__:
-        pytest.skip(f"selfsim.{name} is planned and does not exist yet")
-    found = sections(getattr(selfsim, name).__doc__ or "")
-    assert "Parameters" in found
-    assert "Examples" in found
-    if not isinstance(getattr(selfsim, name), type):
-        assert found & {"Returns", "Raises", "Yields"}
+def test_public_names_are_listed_and_loaded_on_first_use():
+    assert set(selfsim.__all__) >= MEASURES | TRAINING
+    assert set(dir(selfsim)) >= set(selfsim.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        selfsim.no_such_name  # noqa: B018
 
 
-def test_every_room_says_what_it_is_for():
-    for path in FILES:
-        assert ast.get_docstring(ast.parse(path.read_text())), f"{by_path(path)} has no docstring"
+def test_type_checkers_find_every_public_name_where_it_is_loaded_from():
+    (block,) = [node for node in FILES[PACKAGE / "__init__.py"].body if isinstance(node, ast.If)]
+    assert {alias.asname: node.module for node in block.body for alias in node.names} == selfsim._ROOMS
 
 
-def test_package_is_the_one_of_this_checkout():
-    assert Path(importlib.util.find_spec("selfsim").origin).parent == PACKAGE
+def test_public_functions_and_classes_are_documented_with_an_example():
+    results = {"BoxCounts", "ConstraintProposal", "RateDrivers", "Run"}  # what a function returns, shown there
+    faults = []
+    for name in sorted({*selfsim.__all__} - results):
+        value = getattr(selfsim, name)
+        titles = sections(value.__doc__ or "")
+        if "Examples" not in titles or not titles & {"Parameters", "Attributes"}:
+            faults.append(f"selfsim.{name}: need the sections Parameters and Examples, got {sorted(titles)}")
+        if not isinstance(value, type) and not titles & {"Returns", "Raises", "Yields"}:
+            faults.append(f"selfsim.{name}: no section Returns, Raises or Yields")
+    assert not faults, "\n".join(faults)
+
+
+def test_the_package_under_test_is_the_one_of_this_checkout():
+    assert Path(selfsim.__file__).parent == PACKAGE
