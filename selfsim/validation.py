@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def check_activations(
@@ -81,6 +86,26 @@ def check_finite(activations: Tensor, *, name: str = "activations") -> None:
             f"{name}: got {int(bad.sum())} values that are NaN or Inf (the first is {value} at sample {sample}, "
             f"neuron {neuron}), need finite values"
         )
+
+
+def by_layer(layers: Mapping[str, Tensor], function: Callable[[Tensor], T]) -> dict[str, T]:
+    """Apply `function` to every layer of a mapping; its TypeError or ValueError then names the layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> by_layer({"block 1": torch.zeros(4)}, check_activations)
+    Traceback (most recent call last):
+        ...
+    ValueError: layer 'block 1': activations: got shape (4,), need two dimensions (samples, neurons)
+    """
+    results = {}
+    for name, layer in layers.items():
+        try:
+            results[name] = function(layer)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"layer {name!r}: {error}") from error
+    return results
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -1,4 +1,4 @@
-"""The paper's own picture of one layer: ln N_B against ln(1 + l), with a straight line through it."""
+"""The paper's picture of one layer: ln N_B against ln(1 + l_B), with a fitted straight line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..boxes.complete_linkage import counts_at, merge_heights
 from ..boxes.correlation_sum import surrogate_count
-from ..checks import check_choice
+from ..checks import check_choice, check_integer
 from ..validation import check_activations
-from .distances import all_equal, have_range, pair_distances
-from .scales import fractions_below, scale_lengths
+from .distances import NoRange, has_range, pair_distances
+from .paper import fractions_below, scale_lengths
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RateCurve:
     slope, intercept : float
         Least-squares line of ``ln N_B`` on ``ln(1 + l_B)``.
     residual : float
-        Root mean square of what the line leaves over, in units of ln N_B.
+        Root mean square of the line's residuals, in units of ln N_B.
     """
 
     l_B: np.ndarray
@@ -44,7 +44,7 @@ class RateCurve:
 
 
 def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogate") -> RateCurve:
-    """Box counts over the paper's scales, with slope, intercept and residual of the fitted line.
+    """Return the box counts over the paper's scales, with slope, intercept and residual of the fitted line.
 
     Parameters
     ----------
@@ -64,6 +64,10 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     TypeError, ValueError
         As `ss_rate`; fewer than three scales.
 
+    Notes
+    -----
+    Time O(neurons² samples), memory O(neurons²); runs on the CPU.
+
     References
     ----------
     .. [1] Self-similarity Analysis in Deep Neural Networks, arXiv 2507.17785.
@@ -77,13 +81,12 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     (True, 100)
     """
     check_choice(count, ("surrogate", "complete-linkage"), name="count")
-    if isinstance(scales, bool) or not isinstance(scales, int) or scales < 3:
-        raise ValueError(f"scales: got {scales!r}, need an integer of at least 3 to fit a line")
+    scales = check_integer(scales, name="scales", least=3)
     activations = check_activations(activations, min_neurons=3)
     distances = pair_distances(activations).cpu()
     low, high = float(distances.min()), float(distances.max())
-    if not have_range(low, high, distances.dtype):
-        raise all_equal(distances.numel(), low, high)
+    if not has_range(low, high, distances.dtype):
+        raise NoRange.all_equal(distances.numel(), low, high)
     sizes = scale_lengths(low, high, scales)
     fraction = fractions_below(distances, sizes)
     if count == "surrogate":

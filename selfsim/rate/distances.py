@@ -1,4 +1,4 @@
-"""Edge lengths of the feature network: distances between neurons, differentiable and safe at any magnitude.
+"""Edge lengths of the feature network: distances between neurons, safe at any magnitude, and their gradient.
 
 Neuron ``i`` is the vector of its activations on the samples; the edge between two neurons has the length
 ``||v_i - v_j|| / sqrt(samples)`` (arXiv 2507.17785, the feature network's adjacency).
@@ -7,7 +7,7 @@ Neuron ``i`` is the vector of its activations on the samples; the edge between t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +17,9 @@ from torch import Tensor
 from ..validation import check_activations
 from .loops import compiled_loops_pay, distances_of_rows, fill_rows, keep_freed_memory
 
-# Rows of a block on a CPU: few enough for its cache, enough for the matrix product.
+# Rows of a block on a CPU: few enough for the cache, enough for the matrix product.
 _ROWS = 256
-# Pairs from which on the system would take freed memory back.
+# From this many pairs on, the system would take freed memory back.
 _MUCH = 100_000
 
 
@@ -48,8 +48,8 @@ def scaled_neurons(activations: Tensor) -> Scaled:
 def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
     """Euclidean distances ``(pairs,)`` between the columns of ``(samples, neurons)``, in scipy's order of pairs.
 
-    With `rows`, only those between these neurons and all later ones: a part of the whole without a gap. Differences
-    are taken before squares, so that a common offset costs no digits.
+    With `rows`, only those between these neurons and all later ones, which are contiguous in that order. Differences
+    are taken before squares, so a common offset costs no digits.
     """
     n = neurons.shape[1]
     first, stop = (0, n) if rows is None else (rows.start, rows.stop)
@@ -71,26 +71,26 @@ def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
 
 
 def distances_by_product(neurons: Tensor) -> Tensor:
-    """The same from one matrix product in float64, for float32 neurons on a card, whose `pdist` takes far longer.
+    """The same from one matrix product in float64, for float32 neurons on a GPU, where `pdist` takes far longer.
 
-    The product keeps the digits of a distance down to 1e-7 of the neurons' norms; below that float32 neurons have none.
+    The product keeps the digits of a distance down to 1e-7 of the neurons' norms; float32 neurons have none below.
     """
     centred = neurons.double()
     centred -= centred.mean(1, keepdim=True)
     product = centred.t() @ centred
     squares = product.diagonal()
-    i, j = torch.triu_indices(*product.shape, 1, device=product.device)
+    i, j = torch.triu_indices(len(product), len(product), 1, device=product.device)
     ends = squares[i] + squares[j]
     found = ends - 2 * product[i, j]
     return torch.where(found > 1e-14 * ends, found, 0.0).sqrt().to(neurons.dtype)
 
 
 def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice) -> None:
-    """Add to `gradient` what the pairs of `rows` with later neurons contribute; all ``(samples, neurons)``.
+    """Add to `gradient` ``(samples, neurons)`` what the pairs of `rows` with later neurons contribute.
 
-    A value whose derivative by the distance of i and j is ``weight_ij * distance_ij`` has the gradient ``rowsum(W) X
-    - W X``: two matrix products for a block of rows instead of a pass over pairs and samples. The two terms nearly
-    cancel where neurons share an offset, which would cost digits: X is to be `centred`.
+    A value whose derivative with respect to the distance of i and j is ``weight_ij * distance_ij`` has the gradient
+    ``rowsum(W) X - W X``: two matrix products for a block of rows instead of a pass over pairs and samples. The two
+    terms nearly cancel where neurons share an offset, which would cost digits, so X must be `centred`.
     """
     first, stop = rows.start, rows.stop
     block = weight.new_empty(stop - first, centred.shape[1] - first)
@@ -106,15 +106,15 @@ def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice)
 
 
 def _above_diagonal(block: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a block (rows, neurons from the first row on) has each of its pairs, in the order of pairs."""
-    i, j = torch.triu_indices(*block.shape, 1, device=block.device)
+    """Indices of each pair in a block ``(rows, neurons from the first row on)``, in the order of pairs."""
+    i, j = torch.triu_indices(block.shape[0], block.shape[1], 1, device=block.device)
     return i, j
 
 
 def row_blocks(neurons: Tensor, max_bytes: int | None = None) -> Iterator[tuple[slice, slice]]:
-    """Neighbouring rows, and their pairs with all later neurons, which with what is made of them fit `max_bytes`."""
+    """Yield blocks of rows and their pairs with all later neurons; the work on a block fits `max_bytes`."""
     n = neurons.shape[1]
-    if max_bytes is None:  # a block that stays in a processor's cache; a GPU takes all at once
+    if max_bytes is None:  # a block that stays in the processor's cache; a GPU takes all at once
         size = _ROWS if neurons.device.type == "cpu" else n
     else:  # about six arrays of the size of the block
         size = max(1, max_bytes // (6 * n * neurons.element_size()))
@@ -148,49 +148,21 @@ def equal_within(dtype: torch.dtype) -> float:
     return 8 * torch.finfo(dtype).eps
 
 
-def have_range(low: float, high: float, dtype: torch.dtype) -> bool:
-    """Whether two distances are finite and differ by more than rounding; not so where one is NaN."""
+def has_range(low: float, high: float, dtype: torch.dtype) -> bool:
+    """Whether two distances are finite and differ by more than rounding; False where one is NaN."""
     return low < high < math.inf and high - low > equal_within(dtype) * high
 
 
-def all_equal(pairs: int, low: float, high: float) -> ValueError:
-    """The error for activations whose distances span no range."""
-    return ValueError(
-        f"activations: all {pairs} distances between neurons are equal (to rounding), from {low:.6g} to {high:.6g}; "
-        "need at least two different ones"
-    )
+class NoRange(ValueError):
+    """The distances of a layer span no range, so the rate has no axis."""
 
-
-class OfDistances(torch.autograd.Function):
-    """A scalar function of all pair distances, with the gradient to the activations in one matrix product.
-
-    ``evaluate(distances, one, need_slope)`` gets the raw condensed distances and the raw distance that stands for
-    the length 1; it returns the value (0-dim) and its derivative by each raw distance (or None).
-    """
-
-    @staticmethod
-    def forward(ctx, activations: Tensor, evaluate: Callable) -> Tensor:
-        neurons, scale = scaled_neurons(activations)
-        distances = raw_distances(neurons)
-        one = scale * activations.shape[0] ** 0.5
-        value, slope = evaluate(distances, one, ctx.needs_input_grad[0])
-        if slope is None:
-            ctx.mark_non_differentiable(value)
-        else:
-            ctx.save_for_backward(neurons, scale, distances, slope)
-        return value
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream: Tensor):
-        if not ctx.saved_tensors:
-            return None, None
-        neurons, scale, distances, slope = ctx.saved_tensors
-        centred = neurons - neurons.mean(1, keepdim=True)
-        gradient = torch.zeros_like(neurons)
-        for rows, pairs in row_blocks(neurons):
-            add_gradient(gradient, centred, by_distance(slope[pairs], distances[pairs]), rows)
-        return gradient * (upstream * scale), None
+    @classmethod
+    def all_equal(cls, pairs: int, low: float, high: float) -> NoRange:
+        """The error for distances that are all equal."""
+        return cls(
+            f"activations: all {pairs} distances between neurons are equal (to rounding), from {low:.6g} to "
+            f"{high:.6g}; need at least two different ones"
+        )
 
 
 def pair_distances(activations: Tensor | np.ndarray) -> Tensor:

@@ -1,13 +1,16 @@
-"""What drives the SS rate of a layer: which pairs, and which neurons."""
+"""The pairs and neurons that the SS rate of a layer depends on."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import check_integer, check_number
 from ..validation import check_activations
 from .distances import pair_distances
 from .options import RateOptions
@@ -37,25 +40,32 @@ class RateDrivers:
     without: np.ndarray
 
     def most_different_without(self, k: int = 3) -> list[int]:
-        """The `k` neurons without which, one at a time, the rate would be most different; the strongest first."""
+        """The `k` neurons whose removal changes the rate most, strongest first."""
+        k = check_integer(k, name="k", least=0)
         return np.argsort(-np.abs(self.without - self.rate), kind="stable")[:k].tolist()
 
-    def share_of_strongest(self, share: float = 0.9) -> int:
-        """How many neurons carry this share of the squared gradient: few mean that single neurons decide."""
+    def carriers(self, share: float = 0.9) -> int:
+        """Number of neurons that carry this share of the squared gradient; few mean that single neurons decide."""
+        share = check_number(share, name="share", within="(0, 1]")
         squares = np.sort(self.by_neuron**2)[::-1].cumsum()
         return int(np.searchsorted(squares, share * squares[-1])) + 1
 
+    def share_of_strongest(self, share: float = 0.9) -> int:
+        """Deprecated name of `carriers`."""
+        warnings.warn("share_of_strongest: use carriers, its new name", DeprecationWarning, stacklevel=2)
+        return self.carriers(share)
 
-def rate_drivers(activations: Tensor, *, ends: str = "attached") -> RateDrivers:
-    """Find which pairs and neurons the exact SS rate of a layer depends on.
+
+def rate_drivers(activations: Tensor, *, ends: Literal["attached", "detached"] = "attached") -> RateDrivers:
+    """Return the pairs and neurons that the exact SS rate of a layer depends on.
 
     Parameters
     ----------
     activations : Tensor, shape (samples, neurons)
         At least four neurons.
     ends : {"attached", "detached"}
-        As for `ss_rate`: whether the gradient passes through the shortest and the longest distance. Attached is the
-        rate's true sensitivity.
+        Whether the gradient passes through the shortest and the longest distance, as for `ss_rate`. "attached" is
+        the rate's true sensitivity.
 
     Returns
     -------
@@ -64,11 +74,12 @@ def rate_drivers(activations: Tensor, *, ends: str = "attached") -> RateDrivers:
     Raises
     ------
     TypeError, ValueError
-        As `ss_rate`; and where the rate without one of the neurons does not exist.
+        As `ss_rate`; also where the layer without one of its neurons has no rate.
 
     Notes
     -----
-    Time O(neurons³): one rate for each neuron left out (1 s for 400). Memory O(neurons²).
+    Time O(neurons³): one rate for each neuron left out (1 s for 400 neurons). Memory O(neurons²). Works under
+    `torch.no_grad` and `torch.inference_mode` too.
 
     References
     ----------
@@ -81,16 +92,18 @@ def rate_drivers(activations: Tensor, *, ends: str = "attached") -> RateDrivers:
     >>> rate_drivers(x).most_different_without(1)
     [7]
     """
-    x = check_activations(activations, min_neurons=4).detach().cpu().double().requires_grad_()
-    rate = ss_rate(x, ends=ends)
-    (gradient,) = torch.autograd.grad(rate, x)
-    distances = pair_distances(x.detach())
-    by_neuron = gradient.norm(dim=0) * distances.median() * x.shape[0] ** 0.5
-    keep = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
+    options = RateOptions(ends=ends)
+    # A copy outside inference mode, where a gradient can be taken whatever the caller's mode is.
+    with torch.inference_mode(False), torch.enable_grad():
+        x = check_activations(activations, min_neurons=4).detach().cpu().double().clone().requires_grad_()
+        rate = ss_rate(x, ends=ends)
+        (gradient,) = torch.autograd.grad(rate, x)
+    x = x.detach()
+    by_neuron = gradient.norm(dim=0) * pair_distances(x).median() * x.shape[0] ** 0.5
+    keep = torch.ones(x.shape[1], dtype=torch.bool)
     without = []
     for neuron in range(x.shape[1]):
         keep[neuron] = False
-        without.append(ss_rate(x.detach()[:, keep]).item())
+        without.append(ss_rate(x[:, keep]).item())
         keep[neuron] = True
-    by_pair = slope_by_length(x, RateOptions(ends=ends)).cpu().numpy()
-    return RateDrivers(rate.item(), by_neuron.cpu().numpy(), by_pair, np.array(without))
+    return RateDrivers(rate.item(), by_neuron.numpy(), slope_by_length(x, options).numpy(), np.array(without))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from ..checks import check_integer, check_number
+from ..files import write_atomic
+from ..validation import by_layer
 from .distances import pair_distances
 
 
@@ -31,7 +37,7 @@ class FeatureNetwork:
     n : int
         Number of neurons.
     samples : int
-        Number of samples that the lengths were taken over.
+        Number of samples behind each length.
 
     Raises
     ------
@@ -52,7 +58,7 @@ class FeatureNetwork:
     2
     """
 
-    def __init__(self, activations: Tensor):
+    def __init__(self, activations: Tensor) -> None:
         self.distances: np.ndarray = pair_distances(activations).cpu().numpy()
         self.samples, self.n = activations.shape
 
@@ -63,8 +69,11 @@ class FeatureNetwork:
         """Symmetric matrix ``(n, n)`` of edge lengths, zero on the diagonal."""
         return squareform(self.distances, checks=False)
 
-    def nearest(self, k: int) -> np.ndarray:
-        """Boolean ``(n, n)``: row i has its k nearest other neurons; among equals, the first."""
+    def nearest(self, neighbours: int) -> np.ndarray:
+        """Boolean ``(n, n)``: row i marks the nearest other neurons of neuron i; among equals, the first."""
+        k = check_integer(neighbours, name="neighbours")
+        if k >= self.n:
+            raise ValueError(f"neighbours: got {k}, need an integer from 1 to {self.n - 1}")
         matrix = self.matrix()
         np.fill_diagonal(matrix, np.inf)
         near = np.zeros(matrix.shape, dtype=bool)
@@ -74,7 +83,7 @@ class FeatureNetwork:
     def to_networkx(
         self, *, distance: float | None = None, quantile: float | None = None, neighbours: int | None = None
     ) -> nx.Graph:
-        """As a networkx graph with edge attribute ``length``: complete, or thresholded in one of three ways.
+        """Return a networkx graph with edge attribute ``length``, complete or thresholded in one of three ways.
 
         Parameters
         ----------
@@ -88,49 +97,42 @@ class FeatureNetwork:
         Returns
         -------
         networkx.Graph
-            Nodes are numbers of neurons; neurons without edges stay.
+            Nodes are the indices of the neurons; neurons without edges stay.
 
         Raises
         ------
         ValueError
             More than one threshold, or one out of its range.
         """
-        given = {"distance": distance, "quantile": quantile, "neighbours": neighbours}
-        given = {name: value for name, value in given.items() if value is not None}
+        named = {"distance": distance, "quantile": quantile, "neighbours": neighbours}
+        given = [name for name, value in named.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"to_networkx: got {' and '.join(given)}, need at most one threshold")
         i, j = np.triu_indices(self.n, 1)
-        keep = self._kept(i, j, **given)
+        keep = np.ones(len(self.distances), dtype=bool)
+        if distance is not None:
+            keep = self.distances < check_number(distance, name="distance", within="(0, inf]")
+        if quantile is not None:
+            share = check_number(quantile, name="quantile", within="(0, 1]")
+            keep = self.distances <= np.quantile(self.distances, share)
+        if neighbours is not None:
+            near = self.nearest(neighbours)
+            keep = (near | near.T)[i, j]
         graph = nx.Graph()
         graph.add_nodes_from(range(self.n))
         lengths = self.distances[keep].astype(float).tolist()
         graph.add_weighted_edges_from(zip(i[keep].tolist(), j[keep].tolist(), lengths, strict=True), weight="length")
         return graph
 
-    def _kept(self, i, j, *, distance=None, quantile=None, neighbours=None) -> np.ndarray:
-        if distance is not None:
-            if not distance > 0:
-                raise ValueError(f"distance: got {distance!r}, need a length above 0")
-            return self.distances < distance
-        if quantile is not None:
-            if not 0 < quantile <= 1:
-                raise ValueError(f"quantile: got {quantile!r}, need a share in (0, 1]")
-            return self.distances <= np.quantile(self.distances, quantile)
-        if neighbours is not None:
-            if isinstance(neighbours, bool) or not isinstance(neighbours, int) or not 1 <= neighbours < self.n:
-                raise ValueError(f"neighbours: got {neighbours!r}, need an integer from 1 to {self.n - 1}")
-            near = self.nearest(neighbours)
-            return (near | near.T)[i, j]
-        return np.ones(len(self.distances), dtype=bool)
-
     def save(self, path: str | os.PathLike) -> None:
-        """Write to a ``.npz`` file (numpy arrays only, nothing executable)."""
-        with open(path, "wb") as file:
-            np.savez_compressed(file, distances=self.distances, n=self.n, samples=self.samples)
+        """Write to a ``.npz`` file of arrays, in one step: a full disk leaves the previous file intact."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, distances=self.distances, n=self.n, samples=self.samples)
+        write_atomic(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FeatureNetwork:
-        """Read what `save` wrote.
+        """Read what `save` wrote; nothing in the file is executed.
 
         Raises
         ------
@@ -141,24 +143,31 @@ class FeatureNetwork:
             raise FileNotFoundError(f"path: no file {os.fspath(path)!r}")
         try:
             with np.load(path, allow_pickle=False) as stored:
-                distances, n, samples = stored["distances"], int(stored["n"]), int(stored["samples"])
-        except Exception as error:
-            raise ValueError(f"path: {os.fspath(path)!r} is not a feature network that save() wrote") from error
+                distances, n, samples = stored["distances"], stored["n"].item(), stored["samples"].item()
+            n, samples = check_integer(n, name="n", least=2), check_integer(samples, name="samples")
+            if distances.dtype not in (np.float32, np.float64) or distances.shape != (n * (n - 1) // 2,):
+                raise ValueError(f"distances: got {distances.dtype} of shape {distances.shape} for n = {n}")
+            if not np.isfinite(distances).all() or distances.min() < 0:
+                raise ValueError("distances: got NaN, Inf or negative ones")
+        except Exception as error:  # of zipfile, numpy and the checks above
+            raise ValueError(
+                f"path: {os.fspath(path)!r} is not a feature network that save() wrote ({error})"
+            ) from error
         network = cls.__new__(cls)
         network.distances, network.n, network.samples = distances, n, samples
         return network
 
-    def write_graphml(self, path: str | os.PathLike, **threshold) -> None:
-        """Write as GraphML, for other tools; thresholds as in `to_networkx`."""
+    def write_graphml(self, path: str | os.PathLike, **threshold: Any) -> None:
+        """Write as GraphML, for other tools; thresholds as for `to_networkx`."""
         nx.write_graphml(self.to_networkx(**threshold), os.fspath(path))
 
 
-def feature_networks(activations: dict[str, Tensor]) -> dict[str, FeatureNetwork]:
-    """The feature network of every layer in a mapping such as `Probe.activations`.
+def feature_networks(activations: Mapping[str, Tensor]) -> dict[str, FeatureNetwork]:
+    """Return the feature network of every layer in a mapping such as `Probe.activations`.
 
     Parameters
     ----------
-    activations : dict of str to Tensor (samples, neurons)
+    activations : mapping of str to Tensor (samples, neurons)
 
     Returns
     -------
@@ -167,8 +176,8 @@ def feature_networks(activations: dict[str, Tensor]) -> dict[str, FeatureNetwork
 
     Raises
     ------
-    ValueError
-        As `FeatureNetwork`.
+    TypeError, ValueError
+        As `FeatureNetwork`; names the layer.
 
     Examples
     --------
@@ -176,4 +185,4 @@ def feature_networks(activations: dict[str, Tensor]) -> dict[str, FeatureNetwork
     >>> feature_networks({"block 1": torch.eye(4)})
     {'block 1': FeatureNetwork(n=4, samples=4)}
     """
-    return {name: FeatureNetwork(layer) for name, layer in activations.items()}
+    return by_layer(activations, FeatureNetwork)

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
-from ..checks import check_choice
+from ..checks import check_choice, check_integer, check_number
 
-PAPER_SCALES = 256
+
+class RateKeywords(TypedDict, total=False):
+    """The keywords of `ss_rate`, for type checkers and completion."""
+
+    scales: int | None
+    gradient: Literal["exact", "straight-through"]
+    ends: Literal["attached", "detached"]
+    count: Literal["surrogate", "complete-linkage", "greedy-coloring"]
+    quantiles: tuple[float, float] | None
+    unit: Literal["absolute", "median"]
+    standardize: bool
+    leave_out: int
+    max_bytes: int | None
+    check: bool
 
 
 @dataclass(frozen=True)
 class RateOptions:
-    """Which SS rate: the options of `ss_rate`, checked."""
+    """The options of `ss_rate`, checked; see there for what each one means.
+
+    Raises
+    ------
+    ValueError
+        An option out of its range, or options that exclude each other.
+    """
 
     scales: int | None = None
     gradient: str = "exact"
@@ -24,35 +44,34 @@ class RateOptions:
     max_bytes: int | None = None
     check: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice(self.gradient, ("exact", "straight-through"), name="gradient")
         check_choice(self.ends, ("attached", "detached"), name="ends")
         check_choice(self.count, ("surrogate", "complete-linkage", "greedy-coloring"), name="count")
         check_choice(self.unit, ("absolute", "median"), name="unit")
-        for name, least in (("scales", 2), ("max_bytes", 1), ("leave_out", 0)):
-            value = getattr(self, name)
-            if value is None and name != "leave_out":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                none = "" if name == "leave_out" else "None or "
-                raise ValueError(f"{name}: got {value!r}, need {none}a integer of at least {least}")
+        check_integer(self.leave_out, name="leave_out", least=0)
+        if self.scales is not None:
+            check_integer(self.scales, name="scales", least=2)
+        if self.max_bytes is not None:
+            check_integer(self.max_bytes, name="max_bytes")
         if self.quantiles is not None:
-            pair = isinstance(self.quantiles, (tuple, list)) and len(self.quantiles) == 2
-            if not pair or not 0 <= self.quantiles[0] < self.quantiles[1] <= 1:
-                raise ValueError(f"quantiles: got {self.quantiles!r}, need (low, high) with 0 <= low < high <= 1")
-        plain = self.count == "surrogate" and self.quantiles is None and self.unit == "absolute"
-        if self.gradient == "straight-through" and not plain:
+            _check_quantiles(self.quantiles)
+        published = self.count == "surrogate" and self.quantiles is None and self.unit == "absolute"
+        if self.gradient == "straight-through" and not published:
             raise ValueError(
                 "gradient: got 'straight-through', which is the published rate's; need count='surrogate', "
                 f"quantiles=None and unit='absolute', got {self.count!r}, {self.quantiles!r} and {self.unit!r}"
             )
-        if self.max_bytes is not None and (self.scales is None or not plain):
+        if self.max_bytes is not None and (self.scales is None or not published):
             raise ValueError(
                 "max_bytes: only the sum over scales works in blocks; need scales=256 (or another number), "
                 "count='surrogate', quantiles=None and unit='absolute'"
             )
 
-    @property
-    def at_scales(self) -> int:
-        """Number of scales where a number is needed."""
-        return self.scales or PAPER_SCALES
+
+def _check_quantiles(quantiles: object) -> None:
+    if isinstance(quantiles, (tuple, list)) and len(quantiles) == 2:
+        low, high = (check_number(value, name="quantiles", within="[0, 1]") for value in quantiles)
+        if low < high:
+            return
+    raise ValueError(f"quantiles: got {quantiles!r}, need (low, high) with 0 <= low < high <= 1")

@@ -1,25 +1,43 @@
-"""The SS rate: how far the box-counting curve of a feature network lies from a perfect power law.
+"""The SS rate: the area between a layer's box-counting curve and a straight line, on logarithmic axes.
 
-The core of the package, in one sitting: the distances between neurons (`distances`); the logarithmic axis and the
-area under the staircase of counts (`area`), or the paper's sum over scales (`scales`); the rate of given distances
-by each count (`by_count`); and here, the function that puts them together.
+Read this file for the whole computation: the distances between neurons (`distances`), the logarithmic axis and the
+area under the staircase of counts (`area`), and the gradient back to the activations. Beside it stand the paper's sum
+over 256 scales (`paper`) and the rate of real boxes (`by_count`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
 
-from ..validation import check_activations, check_finite
-from .blocks import RateOverScales
-from .by_count import value_and_slope
-from .distances import OfDistances, equal_within, raw_distances, scaled_neurons, square_form
-from .options import RateOptions
+from ..validation import by_layer, check_activations, check_finite
+from .area import Array, Axis, area, end_places, surrogate_steps
+from .by_count import rate_by_coloring, rate_by_linkage
+from .distances import (
+    NoRange,
+    add_gradient,
+    by_distance,
+    equal_within,
+    raw_distances,
+    row_blocks,
+    scaled_neurons,
+    square_form,
+)
+from .loops import sorted_with_order, unsorted
+from .options import RateKeywords, RateOptions
+from .paper import PAPER_SCALES, PaperRate, rate_over_scales
 
 
+@overload
+def ss_rate(activations: Tensor, **options: Unpack[RateKeywords]) -> Tensor: ...
+@overload
+def ss_rate(activations: Mapping[str, Tensor], **options: Unpack[RateKeywords]) -> dict[str, Tensor]: ...
 def ss_rate(
     activations: Tensor | Mapping[str, Tensor],
     *,
@@ -34,47 +52,50 @@ def ss_rate(
     max_bytes: int | None = None,
     check: bool = True,
 ) -> Tensor | dict[str, Tensor]:
-    """Self-similarity (SS) rate of a layer: 0 for a perfect power law, up to about 1.
+    """Return the self-similarity (SS) rate of a layer, from 0 to about 1.
 
-    The layer's neurons form a complete network with edges ``||v_i - v_j|| / sqrt(samples)``. Its box counts N_B
-    against the box size l_B are compared with the ideal power law on logarithmic axes; the rate is twice the area
-    between the two. Smaller means closer to a power law. It is not free of scale, and it hangs on the shortest and
-    the longest edge: always read it beside its null band (`selfsim.null_band`) at the same number of neurons and
-    samples.
+    The layer's neurons form a complete network with edges ``||v_i - v_j|| / sqrt(samples)``. On logarithmic axes, the
+    curve of its box counts N_B against ``1 + l_B`` runs between the same ends as a straight line. The rate is twice
+    the area between the two.
+
+    A rate of 0 means that the count used is a power law of ``1 + l_B``. For the paper's surrogate count, that is one
+    particular law of distances, not self-similarity: noise scores about 0.2, and a correlation sum that is a perfect
+    power law scores 0.77 at 128 neurons. The rate also depends on the unit, and on the shortest and the longest edge.
+    Read it beside its null band (`selfsim.null_band`), at the same number of neurons and samples.
 
     Parameters
     ----------
     activations : Tensor, shape (samples, neurons), or mapping of names to such
         At least three neurons and one sample. Half precision is accumulated in float32.
     scales : int, optional
-        None gives the exact area. A number m gives the paper's sum over m scales; its own value is ``scales=256``
-        (about S/m below the area).
+        None gives the exact area. A number m gives a sum over m scales, about S/m below the area; the paper's value
+        is that of ``scales=256``.
     gradient : {"exact", "straight-through"}
-        "exact" is the gradient of the exact area, whatever `scales`. "straight-through" is the paper's: that of a
-        sigmoid count with bandwidth 1 in absolute units, with 256 scales (or `scales`), the ends constant.
+        "exact" is the gradient of the exact area, whatever `scales`. "straight-through" is the paper's: the gradient
+        of a sigmoid count with bandwidth 1 in absolute units, at 256 scales (or `scales`), the ends constant.
     ends : {"attached", "detached"}
         Whether the exact gradient passes through the shortest and the longest distance. Attached, it is the true
-        gradient, and almost all of it sits on these two pairs: what training moves first are single neurons.
-        Detached, it spreads over the layer, which is what a constraint needs.
+        gradient, almost all of which sits on these two pairs, so training moves single neurons first. Detached, it
+        spreads over the layer, which is what a constraint needs.
     count : {"surrogate", "complete-linkage", "greedy-coloring"}
-        The paper's correlation-sum formula; boxes by agglomeration, differentiable through the pair that realises
-        each merge; boxes by greedy colouring at `scales` sizes (default 256), a value without gradient.
+        The paper's correlation-sum formula; boxes by complete linkage, differentiable through the pair that realises
+        each merge; or boxes by greedy colouring at `scales` sizes (default 256), whose rate has no gradient.
     quantiles : (float, float), optional
-        Robust variant: the curve begins and ends at these quantiles of the distances instead of at the shortest and
-        the longest, so that no single pair decides; (0.01, 0.99), say.
+        Robust variant: the curve begins and ends at these quantiles of the distances, such as (0.01, 0.99), instead
+        of at the shortest and the longest, so that no single pair decides.
     unit : {"absolute", "median"}
-        Scale-free variant: "median" measures lengths in units of their median, so that scaled activations have the
-        same rate. By default the 1 in ln(1 + l) is 1 in the activations' own units, as published.
+        Scale-free variant: "median" measures lengths in units of their median, so scaled activations have the same
+        rate. By default the 1 in ln(1 + l) is 1 in the activations' own units, as published.
     standardize : bool
-        Variant: give every neuron mean 0 and standard deviation 1 over the samples first.
+        Whether to give every neuron mean 0 and standard deviation 1 over the samples first.
     leave_out : int
-        Robust variant: leave out this many neurons, those with the largest mean distance to the others.
+        Robust variant: leave out this many neurons with the largest mean distance to the others.
     max_bytes : int, optional
-        Work in blocks of at most this much memory beyond the activations and their gradient; for sums over
-        `scales`, with the straight-through gradient. The value is the same, the distances are computed three times.
+        Work in blocks of at most this much memory beyond the activations and their gradient. Only for sums over
+        `scales` with the straight-through gradient. The value is the same; distances are computed three times.
     check : bool
-        Whether to raise for NaN, Inf and distances that are all equal (one synchronisation on a GPU). Without the
-        check such activations give NaN.
+        Whether to raise for NaN, Inf and distances that are all equal, at the cost of one synchronisation on a GPU.
+        Without the check, such activations give NaN.
 
     Returns
     -------
@@ -86,13 +107,13 @@ def ss_rate(
     TypeError
         Not a tensor, or not of a floating-point type.
     ValueError
-        Fewer than three neurons (after `leave_out`), no samples, NaN or Inf, all distances equal, neurons that are
-        constant where they are to be standardised, an unknown option, or options that exclude each other.
+        Fewer than three neurons (after `leave_out`), no samples, NaN or Inf, all distances equal, constant neurons
+        with `standardize`, an unknown option, or options that exclude each other. For a mapping, names the layer.
 
     Notes
     -----
     Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Complete linkage runs on
-    the CPU. Ties between distances have no unique derivative; one of the one-sided ones is returned.
+    the CPU. Where distances are tied, the derivative is one of the one-sided ones.
 
     References
     ----------
@@ -110,37 +131,149 @@ def ss_rate(
     """
     options = RateOptions(scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes, check)
     if isinstance(activations, Mapping):
-        return {name: _rate(layer, options) for name, layer in activations.items()}
+        return by_layer(activations, lambda layer: _rate(layer, options))
     return _rate(activations, options)
 
 
 def _rate(activations: Tensor, options: RateOptions) -> Tensor:
-    activations = check_activations(activations, min_neurons=3 + options.leave_out, finite=False)
-    if activations.device.type not in ("cpu", "cuda"):  # Apple's mps lacks half of what follows
-        return _rate(activations.cpu(), options).to(activations.device)
+    x = check_activations(activations, min_neurons=3 + options.leave_out, finite=False)
+    if x.device.type not in ("cpu", "cuda"):  # Apple's mps lacks half of what follows
+        return _rate(x.cpu(), options).to(x.device)
     if options.standardize:
-        activations = _standardized(activations, check=options.check)
+        x = _standardized(x, check=options.check)
     if options.leave_out:
-        activations = activations[:, _without_most_distant(activations.detach(), options.leave_out)]
-    return _evaluated(activations, options)
+        x = x[:, _without_most_distant(x.detach(), options.leave_out)]
+    return _evaluated(x, options)
 
 
-# numpy's sort and scipy's linkage cannot be traced; inside a compiled graph they run as they are.
-@torch.compiler.disable
+def _untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """As `torch.compiler.disable`, which costs 8 s of imports, but only once something is being compiled."""
+    disabled: Callable[..., Tensor] | None = None
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Tensor:
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*arguments)
+
+    return call
+
+
+# NumPy's sort and scipy's linkage cannot be traced; in a compiled graph they run as they are.
+@_untraced
 def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
     needs_all = options.gradient == "exact" and activations.requires_grad and torch.is_grad_enabled()
     if options.max_bytes is not None and needs_all:
         raise ValueError("max_bytes: got it with gradient='exact', which needs all distances; need 'straight-through'")
     if options.gradient == "straight-through" or options.max_bytes is not None:
-        return RateOverScales.apply(activations, options.at_scales, options.max_bytes, options.check)
-    return OfDistances.apply(activations, functools.partial(value_and_slope, activations, options))
+        return PaperRate.apply(activations, options.scales or PAPER_SCALES, options.max_bytes, options.check)
+    return ExactRate.apply(activations, options)
+
+
+class ExactRate(torch.autograd.Function):
+    """The rate of ``(samples, neurons)``, with the gradient of the exact area."""
+
+    @staticmethod
+    def forward(ctx: Any, activations: Tensor, options: RateOptions) -> Tensor:
+        neurons, scale = scaled_neurons(activations)
+        distances = raw_distances(neurons)
+        one = scale * activations.shape[0] ** 0.5
+        try:
+            value, slope = value_and_slope(distances, one, neurons.shape[1], options, ctx.needs_input_grad[0])
+        except NoRange:
+            if options.check:
+                check_finite(activations)
+                raise
+            value = torch.full_like(scale, math.nan)
+            slope = torch.full_like(distances, math.nan) if ctx.needs_input_grad[0] else None
+        if slope is None:
+            ctx.mark_non_differentiable(value)
+        else:
+            ctx.save_for_backward(neurons, scale, distances, slope)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None]:
+        if not ctx.saved_tensors:
+            return None, None
+        neurons, scale, distances, slope = ctx.saved_tensors
+        centred = neurons - neurons.mean(1, keepdim=True)
+        gradient = torch.zeros_like(neurons)
+        for rows, pairs in row_blocks(neurons):
+            add_gradient(gradient, centred, by_distance(slope[pairs], distances[pairs]), rows)
+        return gradient * (upstream * scale), None
+
+
+def value_and_slope(
+    raw: Tensor, one: Tensor, n: int, options: RateOptions, need_slope: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The rate of given distances, and its derivative with respect to each.
+
+    Parameters
+    ----------
+    raw : Tensor, shape (pairs,)
+        Condensed distances, in any unit.
+    one : Tensor, 0-dim
+        The raw distance of length 1.
+    n : int
+        Number of neurons.
+    options : RateOptions
+    need_slope : bool
+
+    Returns
+    -------
+    value : Tensor, 0-dim
+    slope : Tensor, shape (pairs,), or None
+        None without `need_slope`, and for greedy colouring.
+
+    Raises
+    ------
+    NoRange
+        The distances are all equal, or not all finite.
+    """
+    # scipy's linkage and the colouring run on the CPU, wherever the activations are.
+    on_cpu = raw.device.type == "cpu" or options.count != "surrogate"
+    distances: Array = raw.cpu().numpy() if on_cpu else raw
+    unit: Array = one.cpu().numpy()[()] if on_cpu else one
+    slope: Array | None = None
+    if options.count == "complete-linkage":
+        value, slope = rate_by_linkage(distances, unit, n, options, need_slope)
+    elif options.count == "greedy-coloring":
+        value = rate_by_coloring(distances, unit, n, options)
+    else:
+        if options.scales is None or need_slope:
+            value, slope = surrogate_area(distances, unit, n, options, need_slope)
+        if options.scales is not None:
+            value = rate_over_scales(distances, unit, n, options)
+    like_raw = functools.partial(torch.as_tensor, dtype=raw.dtype, device=raw.device)
+    return like_raw(value), None if slope is None else like_raw(slope)
+
+
+def surrogate_area(
+    raw: Array, one: Array, n: int, options: RateOptions, need_slope: bool
+) -> tuple[Array, Array | None]:
+    """The exact rate of the surrogate count, whose curve is a staircase with a step at every distance."""
+    ascending, order = raw.sort() if isinstance(raw, Tensor) else sorted_with_order(raw)
+    places = end_places(len(raw), options)
+    axis = Axis.between([ascending[place] for place in places], one, options, raw)
+    value, slope = area(ascending, axis, surrogate_steps(n, raw), options, need_slope)
+    if slope is None:
+        return value, None
+    return value, unsorted(slope.with_ends(places), order)
 
 
 def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
-    """Derivative of the rate by the length of each edge, ``(pairs,)``, in scipy's order of pairs."""
+    """Derivative of the rate with respect to the length of each edge, ``(pairs,)``, in scipy's order of pairs."""
     neurons, scale = scaled_neurons(activations.detach())
     one = scale * activations.shape[0] ** 0.5
-    return value_and_slope(activations, options, raw_distances(neurons), one, True)[1] * one
+    slope = value_and_slope(raw_distances(neurons), one, activations.shape[1], options, True)[1]
+    if slope is None:
+        raise ValueError(f"count: got {options.count!r}, whose rate has no gradient; need another one")
+    return slope * one
 
 
 def _standardized(activations: Tensor, *, check: bool) -> Tensor:

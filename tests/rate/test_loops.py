@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import pdist
 
 from selfsim import ss_rate
-from selfsim.rate import area, blocks, distances, loops, scales
+from selfsim.rate import area, distances, loops, paper
 from selfsim.statistics.synthetic import known_activations
 from tests import reference
 
@@ -25,7 +25,7 @@ def gauss(samples: int, neurons: int) -> torch.Tensor:
 @pytest.fixture
 def no_loops(monkeypatch):
     """As where numba is not installed."""
-    for module in (area, distances, scales):
+    for module in (area, distances, loops, paper):
         monkeypatch.setattr(module, "compiled_loops_pay", lambda pairs: False)
 
 
@@ -63,17 +63,17 @@ class TestLoops:
     )
     def test_sort_is_a_stable_argsort(self, values):
         values = values.astype(np.float32)
-        ascending, order = area.sorted_with_order(values)
+        ascending, order = loops.sorted_with_order(values)
         np.testing.assert_array_equal(order, np.argsort(values, kind="stable"))
         np.testing.assert_array_equal(ascending, np.sort(values))
-        np.testing.assert_array_equal(area.unsorted(ascending, order), values)
+        np.testing.assert_array_equal(loops.unsorted(ascending, order), values)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("spread", [1e-6, 1.0, 1e6])
     def test_counts_below_are_strict(self, dtype, spread):
         lengths = np.sort(1 + spread * RNG.random(4000)).astype(dtype)
         at = np.concatenate([[lengths[0], lengths[7], lengths[7]], np.linspace(lengths[9], lengths[-1], 200)])
-        got = scales.counts_below(torch.from_numpy(RNG.permutation(lengths)), at)
+        got = paper.counts_below(torch.from_numpy(RNG.permutation(lengths)), at)
         np.testing.assert_array_equal(got, [(lengths.astype(np.float64) < limit).sum() for limit in at])
 
     def test_series(self):
@@ -129,7 +129,7 @@ class TestRate:
         x = gauss(16, 200)
         whole = gradients_of(x, **options)
         monkeypatch.setattr(distances, "_ROWS", 48)  # the last block has fewer
-        monkeypatch.setattr(blocks, "_KEPT", 0)
+        monkeypatch.setattr(paper, "_KEPT", 0)
         got = gradients_of(x, **options)
         assert got[0] == pytest.approx(whole[0], abs=1e-14)
         assert (got[1] - whole[1]).norm() <= 1e-12 * whole[1].norm()

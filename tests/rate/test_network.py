@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import networkx as nx
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import pdist
 
-from selfsim import FeatureNetwork, feature_networks, pair_distances, rate_curve
+from selfsim import FeatureNetwork, feature_networks, pair_distances, rate_curve, ss_rate
 from tests import reference
 
 
@@ -80,6 +83,57 @@ def test_load_says_what_is_wrong(tmp_path):
     (tmp_path / "other.npz").write_bytes(b"not a network")
     with pytest.raises(ValueError, match="not a feature network"):
         FeatureNetwork.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": -1},
+        {"n": 11},
+        {"n": 12.5},
+        {"n": "12"},
+        {"samples": 0},
+        {"distances": np.full(66, np.nan, np.float32)},
+        {"distances": np.full(66, -1, np.float32)},
+        {"distances": np.ones((6, 11), np.float32)},
+        {"distances": np.ones(66, np.int64)},
+        {"distances": np.array(["text"] * 66)},
+    ],
+)
+def test_load_refuses_what_no_network_has(tmp_path, changes):
+    network = FeatureNetwork(some())
+    stored = {"distances": network.distances, "n": network.n, "samples": network.samples}
+    np.savez(tmp_path / "network.npz", **(stored | changes))
+    with pytest.raises(ValueError, match="not a feature network"):
+        FeatureNetwork.load(tmp_path / "network.npz")
+
+
+def test_a_save_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "network.npz"
+    FeatureNetwork(some()).save(path)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        FeatureNetwork(some(9, 30)).save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["network.npz"]
+
+
+def test_numpy_integers_are_integers():
+    network = FeatureNetwork(some())
+    assert nx.utils.graphs_equal(network.to_networkx(neighbours=np.int64(2)), network.to_networkx(neighbours=2))
+    assert rate_curve(some(), scales=np.int64(20)).l_B.shape == (20,)
+    assert ss_rate(some(), scales=np.int64(20), leave_out=np.uint8(1)) == ss_rate(some(), scales=20, leave_out=1)
+
+
+def test_errors_of_a_mapping_name_the_layer():
+    for function in (ss_rate, feature_networks):
+        with pytest.raises(ValueError, match=r"^layer 'b': activations: got shape"):
+            function({"a": some(), "b": some()[0]})
 
 
 def test_graphml(tmp_path):

@@ -232,5 +232,20 @@ class TestDrivers:
 
     def test_gradient_sits_on_few_neurons_attached_and_on_many_detached(self):
         x = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
-        assert rate_drivers(x).share_of_strongest() <= 6
-        assert rate_drivers(x, ends="detached").share_of_strongest() >= 40
+        assert rate_drivers(x).carriers() <= 6
+        assert rate_drivers(x, ends="detached").carriers() >= 40
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_the_callers_gradient_mode_does_not_matter(self, mode):
+        x = torch.randn(16, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        expected = rate_drivers(x)
+        with mode():
+            inside = rate_drivers(x.clone())
+        np.testing.assert_array_equal(inside.by_neuron, expected.by_neuron)
+        np.testing.assert_array_equal(inside.by_pair, expected.by_pair)
+        assert expected.by_neuron.all()
+
+    def test_the_old_name_warns(self):
+        drivers = rate_drivers(torch.randn(16, 12, generator=torch.Generator().manual_seed(0)))
+        with pytest.warns(DeprecationWarning, match="use carriers"):
+            assert drivers.share_of_strongest(0.9) == drivers.carriers(0.9)

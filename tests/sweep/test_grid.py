@@ -101,7 +101,10 @@ def test_a_notebook_s_cells_are_named_by_their_parameters(read):
         ("minutes: -1", "minutes: got -1, need a number of at least 0"),
         ("megabytes: .nan", "megabytes: got nan, need a number of at least 0"),
         ("parameters: {architecture: mlp, dataset: cifar10}", "cell 1 {}: data_dir: got none, need the directory of"),
-        ("parameters: {architecture: mlp}\ngrid: {constraint.seed: [null]}", "cell 1 .*: seed: got None, need an integer"),
+        (
+            "parameters: {architecture: mlp}\ngrid: {constraint.seed: [null]}",
+            "cell 1 .*: seed: got None, need an integer",
+        ),
         ("parameters: {architecture: mlp}\ngrid: {seed: [1000000000000000000000]}", "cell 1 .*: seed: got 10+, need"),
         ("grid: {architecture: [vit_small, ViT-S]}", "cell 2 .*: asked for twice"),
         ("parameters: {architecture: mlp}\ngrid: {constraint.weight: [1, 1.0]}", "cell 2 .*: asked for twice"),

@@ -1,25 +1,36 @@
-"""The paper's own sum over scales, and its straight-through gradient in closed form (arXiv 2507.17785).
+"""The paper's own rate: a sum over scales, with its straight-through gradient in closed form (arXiv 2507.17785).
 
 The published code sums over 256 scales and lets the gradient flow through ``n * mean_j sigmoid(l - d_j)``, which
-takes a buffer of scales x pairs. Its derivative by a distance is one smooth function h of that distance, the same
-for all pairs, so it is tabulated once and read off.
+takes a buffer of scales x pairs. Its derivative with respect to a distance is one smooth function h of that distance,
+the same for all pairs, so it is tabulated once and looked up.
+
+The sum needs only the two ends and the counts below each scale, so the distances can be computed block by block and
+forgotten: for 16,384 neurons they alone fill half a gigabyte.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev
 from torch import Tensor
 
-from ..boxes.correlation_sum import surrogate_count
-from .area import sorted_with_order
-from .loops import chebyshev_sum, compiled_loops_pay, count_between
+from ..boxes.correlation_sum import surrogate_count, surrogate_drop
+from ..validation import check_finite
+from .area import Array, axis_of
+from .distances import NoRange, add_gradient, by_distance, has_range, raw_distances, row_blocks, scaled_neurons
+from .loops import chebyshev_sum, compiled_loops_pay, count_between, sorted_with_order
+from .options import RateOptions
 
+PAPER_SCALES = 256
+# Lengths processed at once by the direct sum.
 _PIECE = 32_768
+# Bytes of distances that are cheaper to keep than to compute three times.
+_KEPT = 2**22
 
 
 def scale_lengths(shortest: float, longest: float, scales: int) -> np.ndarray:
@@ -38,7 +49,7 @@ def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
     array = distances.detach().numpy()
     if not compiled_loops_pay(len(array)):
         return np.searchsorted(sorted_with_order(array)[0], limits, side="left")
-    # Non-negative floats have the order of their bits, and where their leading bits are, a table knows.
+    # Non-negative floats have the order of their bits; a table maps their leading bits to a place to start from.
     bits = limits.view(f"i{limits.itemsize}")
     shift = max(0, int(bits[-1] - bits[0]).bit_length() - 13)
     table = np.searchsorted(bits, bits[0] + (np.arange(2**13, dtype=bits.dtype) << shift), side="right")
@@ -50,9 +61,9 @@ def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
 def fractions_below(distances: Tensor, scales_at: np.ndarray, *, open_ends: bool = False) -> np.ndarray:
     """Fraction of the distances ``(pairs,)`` strictly below each of the ascending `scales_at` (same unit).
 
-    Where the scales reach from the shortest distance to the longest, the strict comparison at the two ends would be
-    decided by the rounding of the scale, so they are set: nothing lies below the shortest distance, all but one
-    below the longest. With `open_ends` they are counted like the others.
+    Where the scales reach from the shortest distance to the longest, rounding would decide the strict comparison at
+    the two ends, so they are set: nothing lies below the shortest distance, all but one below the longest. With
+    `open_ends` they are counted like the others.
     """
     pairs = distances.numel()
     fraction = counts_below(distances, scales_at) / pairs
@@ -62,7 +73,7 @@ def fractions_below(distances: Tensor, scales_at: np.ndarray, *, open_ends: bool
 
 
 def _rounded_up(values: np.ndarray, dtype: type) -> np.ndarray:
-    rounded = values.astype(dtype)
+    rounded: np.ndarray = values.astype(dtype)
     return np.where(rounded < values, np.nextafter(rounded, np.inf, dtype=dtype), rounded)
 
 
@@ -71,11 +82,20 @@ def sum_over_scales(drop: np.ndarray) -> float:
     return float(2 * np.mean(np.abs(np.linspace(0.0, 1.0, len(drop)) - drop)))
 
 
-def straight_through_weight(fraction: np.ndarray, n: int) -> np.ndarray:
-    """Weights ``(scales,)`` of the paper's derivative of S by a length d, ``h(d) = sum_i weight_i sigmoid'(l_i - d)``.
+def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> float:
+    """The rate of given distances ``(pairs,)`` at ``options.scales`` (256 by default), as published."""
+    axis = axis_of(raw, one, options)
+    low, high, unit = float(axis.low), float(axis.high), float(axis.one)
+    at = scale_lengths(low / unit, high / unit, options.scales or PAPER_SCALES) * unit
+    fraction = fractions_below(torch.as_tensor(raw), at, open_ends=options.quantiles is not None)
+    return sum_over_scales(surrogate_drop(fraction, n))
 
-    ``weight_i = -(n / P) dS/dC_i``; the signs at the two end scales are rounding noise in the published code and are
-    zero here.
+
+def straight_through_weight(fraction: np.ndarray, n: int) -> np.ndarray:
+    """Weights ``(scales,)`` of the paper's derivative of S with respect to a length d.
+
+    ``h(d) = sum_i weight_i sigmoid'(l_i - d)`` with ``weight_i = -(n / P) dS/dC_i``. The signs at the two end scales
+    are rounding noise in the published code and are zero here.
     """
     scales = len(fraction)
     count = surrogate_count(fraction, n)
@@ -99,7 +119,7 @@ def bump_sum(at: np.ndarray, weight: np.ndarray, dtype: torch.dtype) -> Callable
         series = chebyshev.Chebyshev.interpolate(lambda d: _bumps(d, at, weight), degree, domain=[low, high])
         return lambda lengths: _series(series.coef, low + half, half, lengths)
 
-    def directly(lengths: Tensor) -> Tensor:  # too wide a range for a short series: the sum itself
+    def directly(lengths: Tensor) -> Tensor:  # the range is too wide for a short series
         at_, weight_ = (torch.as_tensor(array).to(lengths) for array in (at, weight))
         pieces = [
             (((at_ - piece[:, None]) / 2).clamp_(-40, 40).cosh_().square_().reciprocal_() @ weight_) / 4
@@ -129,3 +149,50 @@ def _series(coefficients: np.ndarray, middle: float, half: float, lengths: Tenso
         previous.neg_().addcmul_(twice, current).add_(c)
         current, previous = previous, current
     return x * current - previous + float(coefficients[0])
+
+
+class PaperRate(torch.autograd.Function):
+    """The rate at `scales` with the paper's straight-through gradient, in blocks of at most `max_bytes`."""
+
+    @staticmethod
+    def forward(ctx: Any, activations: Tensor, scales: int, max_bytes: int | None, check: bool) -> Tensor:
+        neurons, scale = scaled_neurons(activations)
+        n = neurons.shape[1]
+        pairs = n * (n - 1) // 2
+        blocks = list(row_blocks(neurons, max_bytes))
+        few = len(blocks) == 1 or (max_bytes is None and pairs * neurons.element_size() <= _KEPT)
+        kept = raw_distances(neurons) if few else None
+
+        def distances(rows: slice, pairs: slice) -> Tensor:
+            return raw_distances(neurons, rows) if kept is None else kept[pairs]
+
+        ends = torch.stack([torch.stack(torch.aminmax(distances(*block))) for block in blocks])
+        low, high = ends[:, 0].amin().item(), ends[:, 1].amax().item()
+        ctx.save_for_backward(neurons, scale)
+        ctx.rest = None
+        one = float(scale) * activations.shape[0] ** 0.5
+        if not has_range(low, high, neurons.dtype):
+            if check:
+                check_finite(activations)
+                raise NoRange.all_equal(pairs, low / one, high / one)
+            return torch.full_like(scale, math.nan)
+        at = scale_lengths(low / one, high / one, scales)
+        fraction = np.sum([counts_below(distances(*block), at * one) for block in blocks], axis=0) / pairs
+        fraction[0], fraction[-1] = 0.0, (pairs - 1) / pairs
+        ctx.rest = (at, fraction, one, blocks, distances)
+        return neurons.new_tensor(sum_over_scales(surrogate_drop(fraction, n)))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        neurons, scale = ctx.saved_tensors
+        if ctx.rest is None:
+            return torch.full_like(neurons, math.nan), None, None, None
+        at, fraction, one, blocks, distances = ctx.rest
+        slope = bump_sum(at, straight_through_weight(fraction, neurons.shape[1]), neurons.dtype)
+        centred = neurons - neurons.mean(1, keepdim=True)
+        gradient = torch.zeros_like(neurons)
+        for rows, pairs in blocks:
+            raw = distances(rows, pairs)
+            add_gradient(gradient, centred, by_distance(slope(raw / one), raw), rows)
+        return gradient * (upstream * scale / one), None, None, None
