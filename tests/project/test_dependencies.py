@@ -1,10 +1,10 @@
-"""pyproject.toml, constraints.txt and environment.yml say the same about every dependency."""
+"""pyproject.toml, constraints.txt and environment.yml agree on every dependency."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -12,14 +12,16 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CARD = {"jupyter-book", "torch", "torchvision", "timm", "networkx", "matplotlib", "seaborn", "papermill"}
+PYTHONS = ["3.11", "3.12", "3.13"]
 PLATFORMS = {
     "linux": {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"},
     "macos": {"sys_platform": "darwin", "platform_machine": "arm64", "os_name": "posix"},
+    "windows": {"sys_platform": "win32", "platform_machine": "AMD64", "os_name": "nt"},
 }
 
 
 def direct_requirements(*groups: str) -> dict[str, Requirement]:
-    """Everything that pyproject.toml asks for by name; the package's own extras are left out."""
+    """The requirements of pyproject.toml, without the package's own extras."""
     lines = list(PROJECT["dependencies"])
     for group in groups or PROJECT["optional-dependencies"]:
         lines += PROJECT["optional-dependencies"][group]
@@ -35,13 +37,13 @@ def constraints_for(python: str, platform: str) -> dict[str, list[Requirement]]:
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }
-    found: dict[str, list[Requirement]] = {}
+    pins: dict[str, list[Requirement]] = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if line.strip() and not line.startswith("#"):
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate(environment):
-                found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
-    return found
+                pins.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return pins
 
 
 def pip_section() -> list[str]:
@@ -51,24 +53,22 @@ def pip_section() -> list[str]:
     return sections[0]
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-def test_every_dependency_has_one_exact_version_inside_its_range(python, platform):
-    constraints = constraints_for(python, platform)
-    for name, requirement in direct_requirements().items():
-        applicable = constraints.get(name, [])
-        assert len(applicable) == 1, f"{name}: {len(applicable)} versions apply to Python {python}"
-        (pin,) = applicable[0].specifier
-        assert pin.operator == "==", f"{name} is not pinned exactly: {applicable[0]}"
-        assert requirement.specifier.contains(pin.version, prereleases=True), (
-            f"constraints.txt has {name}=={pin.version}, pyproject.toml asks for {requirement.specifier}"
-        )
+def test_every_dependency_has_one_exact_version_inside_its_range():
+    for python, platform in itertools.product(PYTHONS, PLATFORMS):
+        pins = constraints_for(python, platform)
+        for name, requirement in direct_requirements().items():
+            where = f"{name} for Python {python} on {platform}"
+            assert len(pins.get(name, [])) == 1, f"{where}: {len(pins.get(name, []))} lines in constraints.txt"
+            (pin,) = pins[name][0].specifier
+            assert pin.operator == "==", f"{where} is not pinned exactly"
+            assert requirement.specifier.contains(pin.version, prereleases=True), (
+                f"{where}: constraints.txt has {pin.version}, pyproject.toml needs {requirement.specifier}"
+            )
 
 
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-def test_no_package_has_two_versions_at_once(python):
-    doubled = {name for name, pins in constraints_for(python, "linux").items() if len(pins) > 1}
-    assert not doubled
+def test_no_package_has_two_versions_at_once():
+    for python, platform in itertools.product(PYTHONS, PLATFORMS):
+        assert not {name for name, pins in constraints_for(python, platform).items() if len(pins) > 1}
 
 
 def test_constraints_do_not_pin_the_package_itself():
@@ -79,8 +79,8 @@ def test_environment_has_python_and_pip_from_conda():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = {Requirement(entry).name: Requirement(entry) for entry in dependencies if isinstance(entry, str)}
     assert set(conda) == {"python", "pip"}
-    for python, wanted in [("3.10", False), ("3.11", True), ("3.12", True), ("3.13", True)]:
-        assert conda["python"].specifier.contains(f"{python}.0") is wanted
+    allowed = [python for python in ["3.10", *PYTHONS] if conda["python"].specifier.contains(f"{python}.0")]
+    assert allowed == PYTHONS
     assert PROJECT["requires-python"] == ">=3.11"
 
 
