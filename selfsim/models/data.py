@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..checks import check_choice, check_integer, optional_package
-from .image_folder import FOLDER_NEED, folder_images
-from .images import Images, Split, as_split, in_memory
-from .subsets import divide, subset
+from .image_folder import FOLDER_NEED, PARTS, list_images, read_images, visible_folders
+from .images import Images, Split
+from .splits import Part
 
-# With the names that a reader knows; those of a folder are its own.
+# Titles in figures and tables; a folder's title is its own name.
 DATASETS = {
     "digits": "handwritten digits",
     "cifar10": "CIFAR-10",
@@ -26,7 +27,7 @@ DATASETS = {
 def load_images(
     dataset: str,
     *,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     pixels: int | None = None,
     train_images: int | None = None,
     validation_images: int | None = None,
@@ -39,18 +40,18 @@ def load_images(
     ----------
     dataset : {"digits", "cifar10", "cifar100", "imagenette", "folder"}
         "digits" comes with scikit-learn: 1,797 real handwritten digits of 8 by 8 pixels, no network needed. "cifar10"
-        and "cifar100" are read from torchvision's files or from folders of images, "imagenette" from its folders,
-        and "folder" is any directory with one folder of images per class, with or without ``train``, ``val`` and
-        ``test`` above them.
+        and "cifar100" are read from torchvision's files or from folders of images, "imagenette" from its folders.
+        "folder" is any directory with one folder of images per class, directly or inside ``train``, ``val`` and
+        ``test``.
     data_dir : path, optional
-        Where the data are; needed for all but "digits".
+        Directory of the data; needed for all but "digits". ``~`` is the home directory.
     pixels : int, optional
-        Resize to this height and width. By default digits and CIFAR keep their own size, folders need it.
+        Resize to this height and width. By default digits and CIFAR keep their own size; "folder" needs it.
     train_images, validation_images, test_images : int, optional
-        Take only so many, drawn evenly over classes, always the same ones; without `validation_images`, `test_images`
-        limits validation too.
+        Number of images of each part, drawn evenly over classes, the same ones in every call; by default all. Without
+        `validation_images`, `test_images` limits validation too.
     download : bool
-        Let torchvision fetch "cifar10", "cifar100" or "imagenette" into `data_dir`, if they are not there.
+        Let torchvision fetch "cifar10", "cifar100" or "imagenette" into `data_dir` if they are missing.
 
     Returns
     -------
@@ -59,15 +60,25 @@ def load_images(
     Raises
     ------
     ValueError
-        An unknown data set, a directory without images, a broken image, a subset that cannot be taken.
+        An unknown data set, a directory without images or with folders of unclear meaning, an image that cannot be
+        read (with its path), or a number of images that cannot be drawn.
     FileNotFoundError
-        Data that are not there, with what to do. No other data set is ever put in their place.
+        Missing data, with the remedy. No other data set ever replaces them.
+
+    Warns
+    -----
+    UserWarning
+        A folder beside ``train`` or image files of other formats are not read.
 
     Notes
     -----
-    Images stay in memory as bytes: 50,000 images of 32 pixels take 150 MB. Where the data come without a validation
-    part, a tenth of the training images (of the digits, a sixth) is set apart as such. Folders with ``train`` and
-    ``val`` only, as Imagenette's, have their ``val`` as the test set, because that is what is reported elsewhere.
+    Images stay in memory as bytes: 50,000 images of 32 pixels take 150 MB. If the data have no validation part, a tenth
+    of the training images becomes one (of the digits, a sixth). If a folder has ``train`` and ``val`` only, as
+    Imagenette, ``val`` is the test set, because results elsewhere are reported on it.
+
+    Pictures are turned as their EXIF orientation says, resized on their short side and cropped to the middle. Pictures
+    of 16 bits are scaled to 8. ``training``, ``valid``, ``validation``, ``dev`` and ``testing`` are known as names of
+    parts, in upper or lower case. Hidden files and folders are never read.
 
     Examples
     --------
@@ -81,79 +92,108 @@ def load_images(
     for argument, value in {"pixels": pixels, **sizes}.items():
         if value is not None:
             check_integer(value, name=argument)
-    limits = (train_images, test_images if validation_images is None else validation_images, test_images)
     if dataset == "digits":
-        return _digits(pixels, limits)
-    if not data_dir:
-        need = FOLDER_NEED if dataset == "folder" else _remedy(dataset)
-        raise FileNotFoundError(f"data_dir: got none; {need}")
-    root = Path(data_dir).expanduser()
-    if dataset == "folder":
-        return folder_images(root, pixels, limits, title=root.name)
-    if dataset == "imagenette":
-        return _imagenette(root, pixels or 224, limits, download)
-    return _cifar(dataset, root, pixels, limits, download)
+        title, parts, classes = _digits()
+    elif not data_dir:
+        raise FileNotFoundError(f"data_dir: got none; {FOLDER_NEED if dataset == 'folder' else _remedy(dataset)}")
+    else:
+        root = Path(os.path.expanduser(data_dir))
+        if dataset == "folder":
+            title, parts, classes = _folder(root, pixels, title=root.resolve().name)
+        elif dataset == "imagenette":
+            title, parts, classes = _imagenette(root, pixels or 224, download)
+        else:
+            title, parts, classes = _cifar(dataset, root, pixels, download)
+    limits = (train_images, test_images if validation_images is None else validation_images, test_images)
+    train, validation, test = (_split(part.limit(limit), pixels) for part, limit in zip(parts, limits, strict=True))
+    return Images.from_splits(title, train, validation, test, classes)
+
+
+# The title, the parts train, validation and test, and the names of the classes.
+_Source = tuple[str, tuple[Part, Part, Part], tuple[str, ...]]
+
+
+def _digits() -> _Source:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # Grey levels 0 to 16, scaled to bytes.
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    rest, test = Part(digits.target.astype(np.int64), images.__getitem__).divide(450)
+    return DATASETS["digits"], (*rest.divide(225), test), tuple("0123456789")
+
+
+def _cifar(dataset: str, root: Path, pixels: int | None, download: bool) -> _Source:
+    if not root.is_dir() and not download:
+        raise FileNotFoundError(f"data_dir: no directory {str(root)!r}; {_remedy(dataset)}")
+    if root.is_dir() and any(PARTS.get(folder.name.lower()) == "train" for folder in visible_folders(root)):
+        classes, samples = list_images(root)
+        number = dataset.removeprefix("cifar")
+        if len(classes) != int(number):
+            raise ValueError(f"data_dir: {str(root)!r} has {len(classes)} classes, need the {number} of {dataset}")
+        is_jpeg = samples["train"][0][0].lower().endswith((".jpg", ".jpeg"))
+        title = DATASETS[dataset] + (" (JPEG copy)" if is_jpeg else "")
+        return title, _folder_parts(samples, len(classes), pixels or 32), classes
+    datasets = optional_package("torchvision.datasets", extra="models")
+    torchvision_class = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+    try:
+        train, test = (torchvision_class(root, train=is_train, download=download) for is_train in (True, False))
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"data_dir: {str(root)!r} does not have {dataset} or is incomplete ({error}); {_remedy(dataset)}"
+        ) from error
+    train_part, test_part = (
+        Part(np.asarray(part.targets, dtype=np.int64), part.data.__getitem__) for part in (train, test)
+    )
+    return DATASETS[dataset], (*train_part.divide(len(train_part) // 10), test_part), tuple(train.classes)
+
+
+def _imagenette(root: Path, pixels: int, download: bool) -> _Source:
+    size = "160px" if pixels <= 160 else "320px"
+    folder = root / f"imagenette2-{size[:3]}"
+    if download and not folder.is_dir():
+        datasets = optional_package("torchvision.datasets", extra="models")
+        datasets.Imagenette(root, split="train", size=size, download=True)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data_dir: no directory {str(folder)!r}; {_remedy('imagenette')}")
+    return _folder(folder, pixels, title=DATASETS["imagenette"])
+
+
+def _folder(root: Path, pixels: int | None, *, title: str) -> _Source:
+    if pixels is None:
+        raise ValueError("pixels: got None for a folder of images, need the height and width to resize them to")
+    classes, samples = list_images(root)
+    return title, _folder_parts(samples, len(classes), pixels), classes
+
+
+def _folder_parts(samples: dict[str, list[tuple[str, int]]], classes: int, pixels: int) -> tuple[Part, Part, Part]:
+    """Divide off the parts without a folder: a tenth for validation alone, 15% each for validation and test."""
+
+    def part_of(pairs: list[tuple[str, int]]) -> Part:
+        paths = np.array([path for path, _ in pairs])
+        labels = np.array([label for _, label in pairs], dtype=np.int64)
+        return Part(labels, lambda indices: read_images(paths[indices], pixels))
+
+    parts = {name: part_of(pairs) for name, pairs in samples.items()}
+    train = parts["train"]
+    if len(parts) == 3:
+        return train, parts["validation"], parts["test"]
+    if len(parts) == 2:
+        return *train.divide(max(len(train) // 10, classes)), parts["test" if "test" in parts else "validation"]
+    number = max(len(train) * 15 // 100, classes)
+    rest, test = train.divide(number)
+    return *rest.divide(number), test
 
 
 def _remedy(dataset: str) -> str:
     return f"need the directory that has {dataset}, or download=True to fetch it into data_dir"
 
 
-def _digits(pixels: int | None, limits) -> Images:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    # Grey levels 0 to 16, brought to bytes.
-    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    labels = torch.from_numpy(digits.target.astype(np.int64))
-    rest, test = divide(labels.numpy(), 450)
-    train, validation = (rest[part] for part in divide(labels.numpy()[rest], 225))
-    indices = zip((train, validation, test), limits, strict=True)
-    parts = (_limited(Split(images[i], labels[i]), limit) for i, limit in indices)
-    return in_memory(DATASETS["digits"], parts, pixels, tuple(str(c) for c in range(10)))
-
-
-def _cifar(dataset: str, root: Path, pixels: int | None, limits, download: bool) -> Images:
-    if (root / "train").is_dir():
-        found = folder_images(root, pixels or 32, limits, title=DATASETS[dataset])
-        if len(found.classes) != int(dataset[5:]):
-            raise ValueError(
-                f"data_dir: {str(root)!r} has {len(found.classes)} classes, need the {dataset[5:]} of {dataset}"
-            )
-        return found
-    if not root.is_dir() and not download:
-        raise FileNotFoundError(f"data_dir: no directory {str(root)!r}; {_remedy(dataset)}")
-    datasets = optional_package("torchvision.datasets", extra="models")
-
-    source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
-    try:
-        whole, test = (source(root, train=train, download=download) for train in (True, False))
-    except RuntimeError as error:
-        raise FileNotFoundError(
-            f"data_dir: {str(root)!r} does not have it, or not whole ({error}); {_remedy(dataset)}"
-        ) from error
-    labels = np.asarray(whole.targets)
-    train, validation = divide(labels, len(labels) // 10)
-    pieces = ((whole, train), (whole, validation), (test, np.arange(len(test.targets))))
-    parts = (
-        _limited(as_split(part.data[i], np.asarray(part.targets)[i]), limit)
-        for (part, i), limit in zip(pieces, limits, strict=True)
-    )
-    return in_memory(DATASETS[dataset], parts, pixels, tuple(whole.classes))
-
-
-def _imagenette(root: Path, pixels: int, limits, download: bool) -> Images:
-    datasets = optional_package("torchvision.datasets", extra="models")
-
-    size = "160px" if pixels <= 160 else "320px"
-    place = root / f"imagenette2-{size[:3]}"
-    if download and not place.is_dir():
-        datasets.Imagenette(root, split="train", size=size, download=True)
-    if not place.is_dir():
-        raise FileNotFoundError(f"data_dir: no directory {str(place)!r}; {_remedy('imagenette')}")
-    return folder_images(place, pixels, limits, title=DATASETS["imagenette"])
-
-
-def _limited(split: Split, limit: int | None) -> Split:
-    keep = torch.from_numpy(subset(split.labels.numpy(), limit))
-    return Split(split.images[keep], split.labels[keep])
+def _split(part: Part, pixels: int | None) -> Split:
+    """Read the images of a part, and resize them where they have another size."""
+    array = part.read(np.arange(len(part)))
+    images = torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+    if pixels is not None and images.shape[-1] != pixels:
+        resize = partial(torch.nn.functional.interpolate, size=(pixels, pixels), mode="bilinear", antialias=True)
+        images = torch.cat([resize(some.float()).round().byte() for some in images.split(4096)])
+    return Split(images, torch.from_numpy(part.labels))

@@ -28,7 +28,7 @@ def make_folder(root, parts=("train", "test"), per_class=12, pixels=20):
     return root
 
 
-def fingerprints(split) -> set[bytes]:
+def image_bytes(split) -> set[bytes]:
     return {image.numpy().tobytes() for image in split.images}
 
 
@@ -40,7 +40,7 @@ class TestDigits:
             shares = torch.bincount(split.labels) / len(split)
             assert shares.min() > 0.08
             assert shares.max() < 0.12
-        prints = [fingerprints(s) for s in (digits.train, digits.validation, digits.test)]
+        prints = [image_bytes(s) for s in (digits.train, digits.validation, digits.test)]
         assert not (prints[0] & prints[2] or prints[1] & prints[2] or prints[0] & prints[1])
 
     def test_are_the_real_ones(self):
@@ -59,7 +59,7 @@ class TestDigits:
     def test_subset_is_a_part_of_the_whole(self):
         whole, part = load_images("digits"), load_images("digits", train_images=100, test_images=50)
         assert [len(s) for s in (part.train, part.validation, part.test)] == [100, 50, 50]
-        assert fingerprints(part.train) <= fingerprints(whole.train)
+        assert image_bytes(part.train) <= image_bytes(whole.train)
         assert torch.bincount(part.train.labels).min() >= 8
 
     def test_validation_has_a_limit_of_its_own(self):
@@ -84,7 +84,7 @@ class TestDigits:
 class TestFingerprint:
     """Every difference in what training sees changes it, and nothing else does."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def few(self):
         return load_images("digits", train_images=40, validation_images=20, test_images=20)
 
@@ -152,7 +152,7 @@ class TestFolder:
         assert tuple(map(len, splits)) == expected
         assert found.classes == CLASSES
         assert all(s.images.shape[1:] == (3, 16, 16) for s in splits)
-        prints = [fingerprints(s) for s in splits]
+        prints = [image_bytes(s) for s in splits]
         assert sum(map(len, prints)) == len(set.union(*prints)) == sum(expected)
         # Brightness was drawn by class: labels belong to their images.
         for split in splits:
@@ -190,25 +190,196 @@ class TestFolder:
             load_images("folder", data_dir=tmp_path, pixels=8)
         make_folder(tmp_path)
         (tmp_path / "train" / "fox").mkdir()
-        with pytest.raises(ValueError, match="class without images.*fox"):
+        (tmp_path / "test" / "fox").mkdir()
+        with pytest.raises(ValueError, match="fox' is a class without images"):
             load_images("folder", data_dir=tmp_path, pixels=8)
 
     def test_broken_image(self, tmp_path):
         broken = make_folder(tmp_path) / "train" / "dog" / "3.png"
         broken.write_bytes(broken.read_bytes()[:60])
-        with pytest.raises(ValueError, match="data_dir: cannot read the image.*3.png.*restore or delete"):
+        with pytest.raises(ValueError, match="data_dir: cannot read the image.*3.png.*restore, convert or delete"):
             load_images("folder", data_dir=tmp_path, pixels=8)
 
     def test_different_classes(self, tmp_path):
         make_folder(tmp_path)
         (tmp_path / "test" / "cat").rename(tmp_path / "test" / "cow")
-        with pytest.raises(ValueError, match="different classes"):
+        with pytest.raises(ValueError, match="different classes .'cat', 'cow' in one only"):
             load_images("folder", data_dir=tmp_path, pixels=8)
 
     def test_one_image_of_a_class(self, tmp_path):
         make_folder(tmp_path, ("",), per_class=1)
         with pytest.raises(ValueError, match="has 1 image; need at least 2"):
             load_images("folder", data_dir=tmp_path, pixels=8)
+
+
+class TestFolderNames:
+    """Parts by their usual names, hidden folders never; what is unclear is an error."""
+
+    def folder(self, root, *places, per_class=12):
+        """Make a folder of images at each place; each image of this folder is another one."""
+        for number, place in enumerate(places):
+            (root / place).mkdir(parents=True, exist_ok=True)
+            for k in range(per_class):
+                Image.new("RGB", (8, 8), (number, k, 0)).save(root / place / f"{k}.png")
+        return root
+
+    def sizes(self, root):
+        images = load_images("folder", data_dir=root, pixels=8)
+        assert images.classes == ("cat", "dog")
+        return len(images.train), len(images.validation), len(images.test)
+
+    def test_synonyms_are_the_same_parts(self, tmp_path):
+        for number, names in enumerate(
+            (
+                ("train", "valid", "test"),
+                ("train", "validation", "test"),
+                ("Train", "Val", "TEST"),
+                ("training", "dev", "testing"),
+            )
+        ):
+            places = [f"{number}/{part}/{name}" for part in names for name in ("cat", "dog")]
+            assert self.sizes(self.folder(tmp_path, *places) / str(number)) == (24, 24, 24), names
+        for number, second in enumerate(("validation", "Val", "testing")):
+            places = [f"two{number}/{part}/{name}" for part in ("training", second) for name in ("cat", "dog")]
+            assert self.sizes(self.folder(tmp_path, *places) / f"two{number}") == (22, 2, 24), second
+
+    def test_hidden_folders_and_files_are_no_data(self, tmp_path):
+        clean = self.folder(tmp_path / "clean", "cat", "dog")
+        root = self.folder(tmp_path / "other", "cat", "dog")
+        hidden = (".ipynb_checkpoints", "__MACOSX/cat", "@eaDir", ".git/train/cat", "cat/.ipynb_checkpoints")
+        self.folder(root, *hidden, "dog/x/.thumbs")
+        (root / "cat" / "._0.png").write_bytes(b"not an image: macOS puts its notes here")
+        assert self.sizes(root) == self.sizes(clean)
+        a, b = (load_images("folder", data_dir=place, pixels=8) for place in (clean, root))
+        assert a.fingerprint == b.fingerprint
+        parts = self.folder(tmp_path / "parts", *(f"{p}/{c}" for p in ("train", "test") for c in ("cat", "dog")))
+        self.folder(parts, "train/.ipynb_checkpoints", ".ipynb_checkpoints")
+        assert self.sizes(parts) == (22, 2, 24)
+
+    def test_a_class_called_train_is_a_class(self, tmp_path):
+        root = self.folder(tmp_path, "bus", "car", "train")
+        assert load_images("folder", data_dir=root, pixels=8).classes == ("bus", "car", "train")
+
+    def test_names_close_to_those_of_parts_beside_classes_are_classes(self, tmp_path):
+        root = self.folder(tmp_path, "brain/axial", "liver/axial", "rest/axial")
+        assert load_images("folder", data_dir=root, pixels=8).classes == ("brain", "liver", "rest")
+
+    def test_other_folders_beside_train_are_named_in_a_warning(self, tmp_path):
+        root = self.folder(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog", "figures")
+        (root / "train_logs").mkdir()
+        with pytest.warns(UserWarning, match="data_dir: '.*figures' is not read") as warned:
+            assert self.sizes(root) == (22, 2, 24)
+        assert warned[0].filename == __file__
+
+    def test_unclear_folders_are_errors(self, tmp_path):
+        parts, classes = ("train", "test"), ("cat", "dog")
+        for number, (places, message) in enumerate(
+            (
+                ([f"{p}/{c}" for p in (*parts, "vaild") for c in classes], "vaild' may be a part"),
+                ([f"{p}/{c}" for p in (*parts, "train2017") for c in classes], "train2017' may be a part"),
+                ([f"{p}/{c}" for p in (*parts, "extra") for c in classes], "extra' may be a part"),
+                ([f"{p}/{c}" for p in ("train", "tset") for c in classes], "tset' may be a part"),
+                ([f"{p}/{c}" for p in ("trian", "tset") for c in classes], "unclear whether"),
+                ([f"{p}/{c}" for p in ("train_images", "val_images") for c in classes], "unclear whether"),
+                ([f"{c}/{p}" for p in parts for c in classes], "unclear whether.*'cat' has 'test', 'train'"),
+                ([f"pets/{p}/{c}" for p in parts for c in classes], "unclear whether.*'pets' has 'test', 'train'"),
+                ([f"pets/{c}" for c in classes], "unclear whether.*'pets' has 'cat', 'dog'"),
+                ([f"{p}/{c}" for p in ("train", "val", "valid") for c in classes], "both 'val' and 'valid'"),
+                ([f"{p}/{c}" for p in ("val", "test") for c in classes], "but no train/"),
+                (["train", "test"], "train' has no folders of images"),
+                (["train/cat", "train/dog", "test"], "'cat', 'dog' in one only"),
+            )
+        ):
+            root = self.folder(tmp_path / str(number), *places, per_class=2)
+            with pytest.raises(ValueError, match=f"data_dir: .*({message})"):
+                load_images("folder", data_dir=root, pixels=8)
+
+
+class TestImageFiles:
+    """What a file holds arrives as it looks, or its name is in the error."""
+
+    def load(self, root, name, save):
+        """The first value of an image that `save` writes, among others that are black."""
+        for label in ("cat", "dog"):
+            (root / label).mkdir(parents=True)
+            for k in range(12):
+                if label == "dog":
+                    save(root / label / name.replace("*", str(k)))
+                else:
+                    Image.new("L", (8, 8)).save(root / label / f"{k}.png")
+        images = load_images("folder", data_dir=root, pixels=8)
+        return images.train.images[images.train.labels == 1][0]
+
+    def test_16_bits_are_scaled(self, tmp_path):
+        grey = Image.fromarray(np.full((8, 8), 30000, np.uint16))
+        for suffix in ("png", "tif", "pgm"):
+            assert self.load(tmp_path / suffix, f"*.{suffix}", grey.save).unique().tolist() == [117]
+        for number, (value, expected) in enumerate(((0, 0), (65535, 255), (128, 0), (129, 1))):
+            image = Image.fromarray(np.full((8, 8), value, np.uint16))
+            assert self.load(tmp_path / str(number), "*.png", image.save).unique().tolist() == [expected]
+
+    def test_other_ranges_are_errors_with_file_and_mode(self, tmp_path):
+        def of(dtype, value=30000):
+            return Image.fromarray(np.full((8, 8), value, dtype))
+
+        for number, (mode, save) in enumerate(
+            (
+                ("F", of(np.float32, 0.5).save),
+                ("I", of(np.int32).save),
+                ("I;16", lambda path: of(np.uint16).save(path, tiffinfo={262: 0})),  # 0 is white
+            )
+        ):
+            with pytest.raises(ValueError, match=rf"data_dir: cannot read the image '.*\d.tif' .mode '{mode}' has no"):
+                self.load(tmp_path / str(number), "*.tif", save)
+
+    def test_exif_orientation_is_applied(self, tmp_path):
+        upright = Image.fromarray(np.array([[250, 250], [0, 0]], np.uint8).repeat(4, 0).repeat(4, 1)).convert("RGB")
+        turned = upright.transpose(Image.Transpose.ROTATE_90)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn by 90 degrees to see it upright
+        expected = self.load(tmp_path / "upright", "*.jpg", upright.save)
+        for suffix in ("jpg", "png", "tif"):
+            seen = self.load(tmp_path / suffix, f"*.{suffix}", lambda path: turned.save(path, exif=exif))
+            assert (seen.int() - expected.int()).abs().max() < 5, suffix
+        assert expected[0, 0].min() > 200 and expected[0, -1].max() < 50
+
+    def test_gif(self, tmp_path):
+        image = Image.new("RGB", (8, 8), (200, 100, 0))
+        assert self.load(tmp_path / "one", "*.GIF", image.save)[:, 0, 0].tolist() == [200, 100, 0]
+        other = Image.new("RGB", (8, 8))
+        for suffix in ("gif", "webp", "tif", "png"):
+            with pytest.raises(ValueError, match=rf"cannot read the image '.*\d.{suffix}' .2 frames, need one"):
+                self.load(
+                    tmp_path / suffix,
+                    f"*.{suffix}",
+                    lambda path: image.save(path, save_all=True, append_images=[other]),
+                )
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_too_many_pixels(self, tmp_path, monkeypatch):
+        image = Image.new("L", (40, 50))
+        for most, message in ((1900, "40 x 50 pixels, more than"), (900, "decompression bomb")):
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+            with pytest.raises(ValueError, match=rf"the image '.*\d.png' .*{message}"):
+                self.load(tmp_path / str(most), "*.png", image.save)
+
+    def test_images_in_other_formats_are_named_in_a_warning(self, tmp_path):
+        def save(path):
+            Image.new("L", (8, 8)).save(path)
+            path.with_suffix(".svg").write_text("<svg/>")
+            path.with_suffix(".txt").write_text("a note")
+
+        with pytest.warns(UserWarning, match=r"12 files of '.*dog' are not read, such as '.*0.svg'"):
+            self.load(tmp_path, "*.png", save)
+
+    def test_home_directory(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        make_folder(tmp_path / "pictures")
+        found = load_images("folder", data_dir="~/pictures", pixels=8)
+        assert (found.title, len(found.test)) == ("pictures", 36)
+        with pytest.raises(FileNotFoundError, match="no directory '~no-such-user/x'"):
+            load_images("folder", data_dir="~no-such-user/x", pixels=8)
 
 
 class TestTorchvision:
@@ -240,10 +411,10 @@ class TestTorchvision:
 
         asked = []
         monkeypatch.setattr(CIFAR10, "download", lambda self: asked.append(self.root))
-        with pytest.raises(FileNotFoundError, match="not whole"):
+        with pytest.raises(FileNotFoundError, match="is incomplete"):
             load_images("cifar10", data_dir=tmp_path)
         assert asked == []
-        with pytest.raises(FileNotFoundError, match="not whole"):
+        with pytest.raises(FileNotFoundError, match="is incomplete"):
             load_images("cifar10", data_dir=tmp_path, download=True)
         assert len(asked) == 1
 
