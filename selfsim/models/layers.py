@@ -1,64 +1,62 @@
-"""Which layers of a network are read: its natural blocks, names, patterns, a number of them, stem and head."""
+"""Choose the layers to read: natural blocks, names, patterns, a number of layers, stem and head."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
+from numbers import Integral
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-# What comes before, between and after the blocks often stands in containers too.
+# Parts around the blocks are often containers, too.
 _NO_BLOCKS = ("stem", "patch_embed", "pos_", "head", "classifier")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `DistributedDataParallel` and `torch.compile`, whose names the layers have.
+    """Return the network inside `DistributedDataParallel` and `torch.compile`.
 
     Raises
     ------
     ValueError
-        `nn.DataParallel`, whose copies overwrite one another's activations.
+        `nn.DataParallel`, whose copies overwrite each other's activations, or a ScriptModule, which takes no hooks.
     TypeError
         No nn.Module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {model!r:.60}, need an nn.Module")
-    while True:
-        if isinstance(model, nn.DataParallel):
-            raise ValueError("model: got nn.DataParallel, whose layers are read once per card; need the bare model")
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        else:
-            return model
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Whether `torch.compile` stands around or in a network."""
-    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
+    if isinstance(model, nn.DataParallel):
+        raise ValueError("model: got nn.DataParallel, whose layers are read once per card; need the bare model")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError("model: got a ScriptModule, which takes no hooks; need the model before torch.jit")
+    inner = (
+        model.module if isinstance(model, nn.parallel.DistributedDataParallel) else getattr(model, "_orig_mod", None)
+    )
+    return unwrapped(inner) if isinstance(inner, nn.Module) else model
 
 
 def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -> dict[str, nn.Module]:
-    """The modules to read, by name, in the order of the model.
+    """Return the modules to read, by name, in the order of the model.
 
     Parameters
     ----------
     model : nn.Module
     layers : None, int or sequence of str
-        None: all of `natural_layers`. A number: so many of these, evenly spaced, the first and the last among them
-        (1: the last). Of a sequence, each entry is the name of a submodule; a pattern such as ``"stages.*.blocks.*"``,
-        whose stars each stand within one part of a name; or "stem" or "head": the module of that name or, if there
-        is none, the first or the last layer with weights; of a head made of parts, the last of them with weights.
+        None: all of `natural_layers`. An integer: that many of them, evenly spaced, with the first and the last (1: the
+        last). A sequence has names of submodules, patterns, "stem" and "head". In a pattern such as
+        ``"stages.*.blocks.*"`` each star matches within one part of a name. "stem" and "head" are the modules of that
+        name; without such a module, the first and the last layer with weights. Of a head with parts, the last part with
+        weights is read.
 
     Raises
     ------
     ValueError
-        A layer that the model does not have (with the nearest name), a pattern without a match, more layers than
-        there are, or none.
+        A layer that the model does not have (the message has the nearest name), a pattern without a match, a
+        ScriptModule, more layers than there are, or none.
 
     Examples
     --------
@@ -71,8 +69,8 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
     modules.pop("", None)
     if layers is None:
         chosen = set(natural_layers(model))
-    elif isinstance(layers, int) and not isinstance(layers, bool):
-        chosen = _spaced(natural_layers(model), layers)
+    elif isinstance(layers, Integral) and not isinstance(layers, bool):
+        chosen = _spaced(natural_layers(model), int(layers))
     elif isinstance(layers, str) or not isinstance(layers, Sequence):
         example = [layers] if isinstance(layers, str) else ["blocks.0"]
         raise ValueError(f"layers: got {layers!r}, need a sequence of names such as {example}, or a number of layers")
@@ -80,7 +78,18 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
         chosen = {name for entry in layers for name in _named(entry, modules)}
     if not chosen:
         raise ValueError("layers: got none, need at least one name from model.named_modules()")
+    for name in chosen:
+        if isinstance(modules[name], torch.jit.ScriptModule):
+            raise ValueError(f"layers: {name!r} is a ScriptModule, which takes no hooks; need it before torch.jit")
     return {name: module for name, module in modules.items() if name in chosen}
+
+
+def draw_layers(layers: Sequence[str], number: int | None, generator: torch.Generator) -> list[str]:
+    """Return `number` of the layers, drawn at random and in their given order; all of them for None or too few."""
+    if number is None or number >= len(layers):
+        return list(layers)
+    drawn = torch.randperm(len(layers), generator=generator)[:number]
+    return [layers[i] for i in sorted(drawn.tolist())]
 
 
 def _spaced(names: list[str], number: int) -> set[str]:
@@ -92,8 +101,8 @@ def _spaced(names: list[str], number: int) -> set[str]:
 
 
 def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
-    """The names that one entry of `layers` stands for."""
-    # Some models call the parts of their head and never the head itself; a stem is called as a whole.
+    """Return the names that one entry of `layers` matches."""
+    # Some models call the parts of their head and never the head itself. A stem is always called.
     in_parts = entry == "head" and any(True for _ in modules.get("head", nn.Identity()).children())
     if entry in ("stem", "head") and (entry not in modules or in_parts):
         inside = {name: m for name, m in modules.items() if entry not in modules or name.startswith(f"{entry}.")}
@@ -101,7 +110,7 @@ def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
             return weighted[:1] if entry == "stem" else weighted[-1:]
         if entry not in modules:
             raise ValueError(f"layers: got {entry!r}, but no module of this model has weights")
-    # The names that a wrapped model shows are taken too.
+    # Wrapped models have names with a prefix.
     parts = re.sub(r"^((module|_orig_mod)\.)+", "", str(entry)).split(".")
     found = [name for name in modules if name == entry]
     found = found or [name for name in modules if isinstance(entry, str) and _matches(name.split("."), parts)]
@@ -116,40 +125,40 @@ def _matches(name: list[str], pattern: list[str]) -> bool:
 
 
 def _nearest(parts: list[str], modules: dict[str, nn.Module]) -> str:
-    """The likest name or pattern, compared part by part."""
+    """Return a hint at the most similar name or pattern, compared part by part, or an empty string."""
 
-    def likeness(name: list[str]) -> float:
+    def similarity(name: list[str]) -> float:
         return sum(fnmatchcase(n, p) or SequenceMatcher(None, n, p).ratio() for n, p in zip(name, parts, strict=True))
 
-    alike = [name.split(".") for name in modules if name.count(".") == len(parts) - 1]
-    best = max(alike, key=likeness, default=None)
-    if best is None or likeness(best) < len(parts) - 0.5:
+    candidates = [name.split(".") for name in modules if name.count(".") == len(parts) - 1]
+    best = max(candidates, key=similarity, default=None)
+    if best is None or similarity(best) < len(parts) - 0.5:
         return ""
     return f"; did you mean {'.'.join(p if fnmatchcase(n, p) else n for n, p in zip(best, parts, strict=True))!r}?"
 
 
-def _listed(names, most: int = 12) -> str:
-    names = list(names)
+def _listed(modules: Iterable[str], most: int = 12) -> str:
+    names = list(modules)
     return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def natural_layers(model: nn.Module) -> list[str]:
-    """Names of the blocks that a network is made of, in its own order.
+    """Return the names of the blocks of a network, in its own order.
 
-    A block is a module with parts and weights of its own that stands in an ``nn.Sequential``, ``nn.ModuleList`` or
-    ``nn.ModuleDict``: the residual blocks of ResNet, ViT and their kin. Of a stage that keeps further blocks under the
-    name ``blocks``, these are taken. Stem and head are left out; only ResMLP is read at its stem too, as in the paper
-    [1]_. A network without blocks is read at the nonlinearities of its ``features`` (VGG), else at the stages that
-    timm knows of it, at its nonlinearities, or at its layers with weights but the last.
+    A block is a module with submodules and weights inside an ``nn.Sequential``, ``nn.ModuleList`` or
+    ``nn.ModuleDict``, such as the residual blocks of ResNet and ViT. If a stage has further blocks under the name
+    ``blocks``, those are taken. Stem and head are left out, except for the stem of ResMLP, which the paper reads [1]_.
+    A network without blocks is read at the nonlinearities of its ``features`` (VGG). Without these, at the stages that
+    timm lists, else at its nonlinearities, else at all layers with weights except the last.
 
     Raises
     ------
     ValueError
-        Nothing of the kind.
+        The model has none of these.
 
     References
     ----------
-    .. [1] Self-similarity Analysis in Deep Neural Networks, arXiv 2507.17785, the layers of its experiments.
+    .. [1] Self-similarity Analysis in Deep Neural Networks, arXiv 2507.17785, layers of the experiments.
 
     Examples
     --------
@@ -177,27 +186,27 @@ def natural_layers(model: nn.Module) -> list[str]:
 
 
 def _blocks(module: nn.Module, prefix: str = "") -> list[str]:
-    """Blocks in the containers of a module or, where there are none, in those of its parts."""
+    """Return the blocks in a module's containers, or without containers in those of its children."""
     if isinstance(module, _CONTAINERS):
         return _within(module, prefix)
     children = [(name, child) for name, child in module.named_children() if not name.startswith(_NO_BLOCKS)]
-    held = [(name, child) for name, child in children if isinstance(child, _CONTAINERS)]
-    found = [block for name, child in held for block in _within(child, f"{prefix}{name}.")]
-    return found or [block for name, child in children for block in _blocks(child, f"{prefix}{name}.")]
+    containers = [(name, child) for name, child in children if isinstance(child, _CONTAINERS)]
+    blocks = [block for name, child in containers for block in _within(child, f"{prefix}{name}.")]
+    return blocks or [block for name, child in children for block in _blocks(child, f"{prefix}{name}.")]
 
 
 def _within(container: nn.Module, prefix: str) -> list[str]:
-    found = []
+    blocks = []
     for key, child in container.named_children():
         name = f"{prefix}{key}"
         stage = getattr(child, "blocks", None)
         if isinstance(child, _CONTAINERS):
-            found += _within(child, f"{name}.")
+            blocks += _within(child, f"{name}.")
         elif isinstance(stage, _CONTAINERS) and (inner := _within(stage, f"{name}.blocks.")):
-            found += inner
-        elif any(True for _ in child.children()) and any(p.ndim > 1 for p in child.parameters()):
-            found.append(name)
-    return found
+            blocks += inner
+        elif any(True for _ in child.children()) and _has_weights(child):
+            blocks.append(name)
+    return blocks
 
 
 def _nonlinear(module: nn.Module, prefix: str) -> list[str]:
@@ -206,4 +215,10 @@ def _nonlinear(module: nn.Module, prefix: str) -> list[str]:
 
 
 def _weighted(modules: dict[str, nn.Module]) -> list[str]:
-    return [name for name, m in modules.items() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    return [name for name, m in modules.items() if _has_weights(m, recurse=False)]
+
+
+def _has_weights(module: nn.Module, recurse: bool = True) -> bool:
+    """Whether a module has weight matrices or kernels; those of lazy modules count before they have a shape."""
+    parameters = module.named_parameters(recurse=recurse)
+    return any(name.endswith("weight") if is_lazy(p) else p.ndim > 1 for name, p in parameters)

@@ -1,12 +1,15 @@
-"""From a layer's output to activations (samples, neurons): which tensor, which axis, and how places are pooled."""
+"""Turn a layer's output into activations (samples, neurons): choose the tensor and its channels, pool the places."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 POOLINGS = ("mean", "max", "class-token", "flatten")
 CHANNELS = ("auto", "first", "last")
@@ -17,16 +20,16 @@ _LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.RNNBase, nn.MultiheadAttention,
 
 @dataclass(frozen=True)
 class KnownChannels:
-    """What the layers inside a module say of its channels.
+    """Channels of a module's output, as far as the layers inside it show them.
 
     Attributes
     ----------
     widths : frozenset of int
-        Numbers of channels: lengths of biases, normalisations and branch scales, outputs of convolutions and linears.
+        Possible numbers of channels: lengths of biases and normalisation weights, outputs of convolutions and linears.
     first : frozenset of int
-        Numbers of dimensions of the outputs in which a layer inside has its channels first.
+        Numbers of dimensions for which a layer inside has its channels first.
     last : bool
-        Whether a layer inside has its channels last, as linear, recurrent and attention layers do.
+        Whether a layer inside has its channels last, as linear, recurrent and attention layers have.
     """
 
     widths: frozenset[int] = frozenset()
@@ -35,36 +38,41 @@ class KnownChannels:
 
 
 def pooled(
-    output,
+    output: Any,
     *,
-    pooling: str | Callable[[Tensor], Tensor] = "mean",
+    pooling: str | Callable[[Any], Tensor] = "mean",
     channels: str = "auto",
     known: KnownChannels = KnownChannels(),
     mask: Tensor | None = None,
     part: int | str | None = None,
     layer: str = "output",
 ) -> Tensor:
-    """A layer's output as activations ``(samples, neurons)``, pooled by its number of dimensions.
+    """Return a layer's output as activations ``(samples, neurons)``.
 
     Parameters
     ----------
-    output : Tensor, or tuple, list or mapping that holds one
-        ``(samples, neurons)`` is taken as it is. Of ``(samples, tokens, channels)``, ``(samples, channels, height,
-        width)`` and ``(samples, height, width, channels)`` the places, that is tokens or space, are pooled.
+    output : Tensor or PackedSequence, or a tuple, list, mapping or object that holds one
+        ``(samples, neurons)`` is copied. In ``(samples, tokens, channels)``, ``(samples, channels, height, width)``
+        and ``(samples, height, width, channels)`` the places (tokens or pixels) are pooled. A `PackedSequence` is
+        ``(samples, tokens, channels)`` with a mask of its own.
     pooling : {"mean", "max", "class-token", "flatten"} or callable
-        The mean or the maximum over places; the first token; or every channel of every place a neuron. A callable
-        takes the tensor (of an object that is no tensor, tuple or mapping: the object) and gives ``(samples,
-        neurons)``.
+        Mean or maximum over places, the first token, or one neuron for every channel of every place. A callable takes
+        the tensor, PackedSequence or other object and returns ``(samples, neurons)``.
     channels : {"auto", "first", "last"}
-        Where the channels are; for "auto" see `channel_axis`.
+        Position of the channels; for "auto" see `channel_axis`.
     known : KnownChannels
         What is known of the layer, for "auto".
     mask : Tensor, shape (samples, places...), optional
-        True or 1 where a place counts, as the attention mask of padded text.
+        True or 1 where a place counts, such as the attention mask of padded text.
     part : int or str, optional
-        Which entry of a tuple or mapping, or attribute of another object; by default the first tensor in it.
+        Index or key in a tuple or mapping, or attribute of another object. By default the first tensor.
     layer : str
-        The layer's name, for messages.
+        Name of the layer in error messages.
+
+    Returns
+    -------
+    Tensor, shape (samples, neurons)
+        A new tensor, so that later layers may change `output` in place.
 
     Raises
     ------
@@ -81,27 +89,34 @@ def pooled(
     >>> pooled(tokens, mask=torch.tensor([[1, 1, 0]]))
     tensor([[2.]])
     """
-    x = output if callable(pooling) and part is None and _is_object(output) else _tensor(output, part, layer)
-    # Whatever is no new tensor is copied: the next layer may work in place, also on what autograd has saved.
     if callable(pooling):
-        x = pooling(x.clone() if isinstance(x, Tensor) else x)
+        value = output if part is None and _is_object(output) else _selected(output, part, layer)
+        x = pooling(value.clone() if isinstance(value, Tensor) else value)
         if not isinstance(x, Tensor) or x.ndim != 2:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"pooling: for layer {layer!r} it gave {got}, need a tensor (samples, neurons)")
         return x.clone()
+    x = _selected(output, part, layer)
+    if isinstance(x, PackedSequence):
+        x, lengths = pad_packed_sequence(x, batch_first=True)
+        channels = "last"
+        if mask is None and pooling != "class-token":
+            mask = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
     if x.ndim == 2:
         return x.clone()
     if x.ndim < 2 or (x.ndim > 4 and channels == "auto" and pooling != "flatten"):
         raise ValueError(
             f"layer {layer!r}: its output has shape {tuple(x.shape)}, need 2 dimensions (samples, neurons), "
-            "3 (samples, tokens, channels) or 4 (samples, channels, height, width); of more, name channels='first' "
-            "or 'last'"
+            "3 (samples, tokens, channels) or 4 (samples, channels, height, width); for more dimensions, need "
+            "channels='first' or 'last'"
+        )
+    if mask is not None and pooling not in ("mean", "max"):
+        raise ValueError(
+            f"mask: layer {layer!r} has padded places, which pooling={pooling!r} reads; need 'mean' or 'max'"
         )
     if pooling == "flatten":
-        _refuse(mask, pooling)
         return x.flatten(1).clone()
     if pooling == "class-token":
-        _refuse(mask, pooling)
         if x.ndim != 3:
             raise ValueError(
                 f"pooling: got 'class-token', but layer {layer!r} gives {tuple(x.shape)}; need (samples, tokens, "
@@ -110,27 +125,26 @@ def pooled(
         return x[:, 0].clone()
     axis = {"first": 1, "last": x.ndim - 1}.get(channels) or channel_axis(x.shape, known)
     places = tuple(i for i in range(1, x.ndim) if i != axis)
-    kept = None
     if mask is not None:
-        found = tuple(x.shape[i] for i in (0, *places))
-        if tuple(mask.shape) != found:
-            raise ValueError(f"mask: got shape {tuple(mask.shape)}, but layer {layer!r} has samples and places {found}")
-        kept = (mask.to(x.device) != 0).unsqueeze(axis)
+        shape = tuple(x.shape[i] for i in (0, *places))
+        if tuple(mask.shape) != shape:
+            raise ValueError(f"mask: got shape {tuple(mask.shape)}, but layer {layer!r} has samples and places {shape}")
+        mask = (mask.to(x.device) != 0).unsqueeze(axis)
     if pooling == "max":
-        return (x.clone() if kept is None else x.masked_fill(~kept, -torch.inf)).amax(places)
-    # In half precision the sum over the places of a map can exceed the largest number.
+        return (x.clone() if mask is None else x.masked_fill(~mask, -torch.inf)).amax(places)
+    # In half precision the sum over the places of a map can overflow.
     sums = torch.promote_types(x.dtype, torch.float32)
-    if kept is None:
+    if mask is None:
         return x.mean(places, dtype=sums).to(x.dtype)
-    return (x.masked_fill(~kept, 0).sum(places, dtype=sums) / kept.sum(places)).to(x.dtype)
+    return (x.masked_fill(~mask, 0).sum(places, dtype=sums) / mask.sum(places)).to(x.dtype)
 
 
 def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> int:
-    """Which axis of a layer's output holds its channels: 1, or the last.
+    """Return the axis of a layer's output that holds its channels: 1 or the last one.
 
-    Three signs are counted: where layers of such types have their channels, which of the axes has a known number of
-    channels, and which two axes are those of a square map. Of equal counts the types decide; without them tokens are
-    ``(samples, tokens, channels)`` and maps ``(samples, channels, height, width)``.
+    Three signs are added up: the types of the layers inside, whether an axis has a known number of channels, and which
+    two axes have the shape of a square map. If they cancel, the types decide. Without types, three dimensions are
+    ``(samples, tokens, channels)`` and four are ``(samples, channels, height, width)``.
 
     Examples
     --------
@@ -148,13 +162,13 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
 
 
 def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownChannels:
-    """What is known of a module's channels; of one without weights, such as a nonlinearity, of the layer before it.
+    """Return what is known of a module's channels; without weights, as in a nonlinearity, of the layer before it.
 
     Parameters
     ----------
     module : nn.Module
     model : nn.Module, optional
-        The network that the module stands in; "before" is in the order of ``model.modules()``.
+        The network around the module. "Before" is in the order of ``model.modules()``.
 
     Examples
     --------
@@ -162,21 +176,22 @@ def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownCh
     >>> known_channels(model[1], model)
     KnownChannels(widths=frozenset({16}), first=frozenset({3}), last=False)
     """
-    found = _known(module)
-    if found == KnownChannels() and model is not None:
+    known = _known(module)
+    if known == KnownChannels() and model is not None:
         for other in model.modules():
             if other is module:
                 break
             if any(True for _ in other.parameters(recurse=False)) and not any(True for _ in other.children()):
-                found = _known(other)
-    return found
+                known = _known(other)
+    return known
 
 
 def _known(module: nn.Module) -> KnownChannels:
-    widths = {p.numel() for p in module.parameters() if p.ndim == 1}
-    first, last = set(), False
+    widths = {p.numel() for p in module.parameters() if not is_lazy(p) and p.ndim == 1}
+    first: set[int] = set()
+    last = False
     for part in module.modules():
-        # timm and torchvision derive normalisations of channels first from LayerNorm, and call them LayerNorm2d.
+        # timm and torchvision have a LayerNorm2d with channels first that derives from LayerNorm.
         maps = "2d" in type(part).__name__
         if isinstance(part, nn.modules.conv._ConvNd):
             widths.add(part.out_channels)
@@ -189,36 +204,41 @@ def _known(module: nn.Module) -> KnownChannels:
     return KnownChannels(frozenset(widths), frozenset(first), last)
 
 
-def _tensor(output, part: int | str | None, layer: str) -> Tensor:
-    """The tensor that is read of an output."""
-    found = output
+def first_tensor(output: Any) -> Any:
+    """Return the first tensor or PackedSequence in nested tuples, lists and mappings, or what is there instead."""
+    while _is_nested(output):
+        entries = list(output.values()) if isinstance(output, Mapping) else list(output)
+        tensors = [entry for entry in entries if isinstance(entry, (Tensor, PackedSequence))]
+        nested = [entry for entry in entries if _is_nested(entry)]
+        if not tensors and not nested:
+            break
+        output = (tensors or nested)[0]
+    return output
+
+
+def _selected(output: Any, part: int | str | None, layer: str) -> Any:
+    """Return the tensor or PackedSequence that is read of an output."""
     if part is not None:
         try:
-            found = getattr(output, part) if _is_object(output) else output[part]
+            output = output[part] if _is_nested(output) or isinstance(output, Tensor) else getattr(output, str(part))
         except (LookupError, TypeError, AttributeError) as error:
             holds = list(output) if isinstance(output, Mapping) else type(output).__name__
             raise ValueError(f"part: got {part!r}, but layer {layer!r} gives {holds}") from error
-    while isinstance(found, (tuple, list, Mapping)):
-        entries = list(found.values()) if isinstance(found, Mapping) else found
-        tensors = [entry for entry in entries if isinstance(entry, Tensor)]
-        nested = [entry for entry in entries if isinstance(entry, (tuple, list, Mapping))]
-        if not tensors and not nested:
-            break
-        found = (tensors or nested)[0]
-    if not isinstance(found, Tensor):
-        raise TypeError(f"layer {layer!r}: its output is a {type(found).__name__}, need a tensor (name `part`)")
-    if found.is_nested:
+    x = first_tensor(output)
+    data = x.data if isinstance(x, PackedSequence) else x
+    if not isinstance(data, Tensor):
+        raise TypeError(f"layer {layer!r}: its output is a {type(data).__name__}, need a tensor (name `part`)")
+    if data.is_nested:
         raise TypeError(f"layer {layer!r}: its output is a nested tensor; build it with enable_nested_tensor=False")
-    if not found.is_floating_point():
-        raise TypeError(f"layer {layer!r}: its output is of {found.dtype}, need a real floating-point type")
-    return found
+    if not data.is_floating_point():
+        raise TypeError(f"layer {layer!r}: its output is of {data.dtype}, need a real floating-point type")
+    return x
 
 
-def _is_object(output) -> bool:
-    """Whether an output is none of the kinds in which a tensor is looked for, such as a dataclass."""
+def _is_nested(output: Any) -> bool:
+    return isinstance(output, (tuple, list, Mapping)) and not isinstance(output, PackedSequence)
+
+
+def _is_object(output: Any) -> bool:
+    """Whether an output is neither a tensor nor a container of tensors, such as a dataclass."""
     return not isinstance(output, (Tensor, tuple, list, Mapping))
-
-
-def _refuse(mask: Tensor | None, pooling: str) -> None:
-    if mask is not None:
-        raise ValueError(f"mask: not for pooling={pooling!r}; need 'mean' or 'max'")

@@ -1,19 +1,22 @@
-"""Reading the hidden neurons of any network: forward hooks that are always removed."""
+"""Read the activations of hidden layers during a forward pass, with hooks that are always removed."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from ..checks import check_choice, check_integer
+from ..checks import check_choice, check_integer, check_seed
 from ..validation import resolve_device
-from .layers import chosen_layers, is_compiled, unwrapped
-from .pooling import CHANNELS, POOLINGS, known_channels, pooled
+from .batches import call_with_batch
+from .layers import chosen_layers, draw_layers, unwrapped
+from .pooling import CHANNELS, POOLINGS, KnownChannels, known_channels, pooled
 
 
 class Probe:
@@ -22,58 +25,63 @@ class Probe:
     Parameters
     ----------
     model : nn.Module
-        Any network. It is not changed: hooks exist only inside the ``with`` block. Of `DistributedDataParallel` and
-        `torch.compile`, the network inside is read.
+        Any network. It has hooks only inside the ``with`` block. `DistributedDataParallel` and `torch.compile` are
+        looked through.
     layers : int or sequence of str, optional
-        By default the natural blocks (every residual block, or stage). A number: so many of them, evenly spaced, the
-        first and the last among them. A sequence: names as in ``model.named_modules()``, patterns such as
-        ``"stages.*.blocks.*"``, or "stem" and "head". See `chosen_layers`.
+        By default the natural blocks, that is every residual block or stage. An integer: that many of them, evenly
+        spaced, with the first and the last. A sequence: names as in ``model.named_modules()``, patterns such as
+        ``"stages.*.blocks.*"``, "stem" or "head"; see `chosen_layers`.
     pooling : {"mean", "max", "class-token", "flatten"} or callable
         How tokens ``(samples, tokens, channels)`` and maps ``(samples, channels, height, width)`` become ``(samples,
-        neurons)``: averaged over places, their maximum, the first token, or every channel of every place a neuron. A
-        callable takes a layer's output (a tensor, or an object such as a dataclass as it is) and gives ``(samples,
+        neurons)``: mean or maximum over places, the first token, or one neuron for every channel of every place. A
+        callable takes a layer's output (a tensor, or an object such as a dataclass) and returns ``(samples,
         neurons)``.
     channels : {"auto", "first", "last"}
-        Which axis holds the channels; "auto" goes by the types and sizes of the layers inside it and by the shape.
+        Axis of the channels. "auto" uses the types and sizes of the layers inside, and the shape.
     draw : int, optional
-        Each ``with`` block reads only so many of the layers, drawn anew; the others cost nothing.
+        Number of layers, drawn anew, that each ``with`` block reads. The others cost nothing.
     seed : int
-        Of that draw. Equal seeds draw alike, so the ranks of a data-parallel job do; no other random state is touched.
+        Seed of that draw. Equal seeds give equal draws, so that all ranks of a data-parallel job read the same layers.
+        No other random state is used.
     gather : bool
-        In a `torch.distributed` job, read the samples of all ranks, with gradient; without one, nothing changes.
+        Whether to read the samples of all ranks of a `torch.distributed` job, with gradient.
     part : int or str, optional
-        Which entry of a tuple or mapping, or attribute of another object, that a layer gives; by default its first
-        tensor.
+        Which entry of a tuple or mapping, or attribute of another object, to read of a layer's output. By default its
+        first tensor.
 
     Attributes
     ----------
     layers : tuple of str
         The layers that may be read, in the order of the model.
     drawn : tuple of str
-        The layers that the last ``with`` block read: all of them without `draw`.
+        The layers that the last ``with`` block read. Without `draw`, all of them.
     mask : Tensor or None, shape (samples, tokens)
-        Set it before the forward pass to leave out padded tokens (True or 1: counts). It is for the next ``with``
-        block alone, and for poolings "mean" and "max".
+        Which tokens count (True or 1), to leave out padding. Set it before each ``with`` block. It is reset to None at
+        the end of the block, and needs pooling "mean" or "max".
 
     Raises
     ------
     ValueError
-        A layer that the model does not have (with the nearest name), no layers to read, or an unknown option.
+        A layer that the model does not have (the message has the nearest name), no layers to read, a ScriptModule, or
+        an unknown option.
     TypeError
-        `model` is no nn.Module.
+        `model` is not an nn.Module.
 
     Notes
     -----
-    Only the pooled activations of the chosen layers are kept: memory O(samples * neurons) per layer, plus what
-    autograd keeps for their gradient. A first axis that is not the sample (windows of attention, a sequence) is seen
-    only where the layers differ in it, or where `activations` can compare it with the batch.
+    Memory is O(samples * neurons) per layer for the pooled activations, plus what autograd keeps for their gradient. A
+    layer whose first axis is not the samples (windows of attention, a sequence) is an error only if the layers differ
+    in that axis. `activations` compares it with the batch as well.
 
-    With `gather`, every rank computes the same penalty P from all samples. The backward pass adds up the gradients that
-    the ranks' equal penalties send to a sample, which gives the number of ranks times dP/dx; `DistributedDataParallel`
-    then averages over ranks: the result is the gradient of P. Every rank needs the same number of samples.
+    With `gather`, every rank computes the same penalty P from all samples. The backward pass adds up the gradients
+    that the ranks' penalties send to a sample, which gives the number of ranks times dP/dx. `DistributedDataParallel`
+    then averages over ranks, so the result is the gradient of P. Every rank needs the same number of samples.
 
-    Compiled code passes over hooks that it was not compiled with. So a network under `torch.compile` runs uncompiled
-    inside the ``with`` block.
+    Compiled code ignores hooks that were added after its compilation. So `torch.compile` is off inside the ``with``
+    block, in whatever order the model was probed and compiled.
+
+    Gradient checkpointing with ``use_reentrant=True`` runs the forward pass without gradient, so that the activations
+    inside have none; with ``use_reentrant=False`` they have.
 
     Examples
     --------
@@ -90,13 +98,14 @@ class Probe:
         model: nn.Module,
         layers: int | Sequence[str] | None = None,
         *,
-        pooling: str | Callable[[Tensor], Tensor] = "mean",
+        pooling: str | Callable[[Any], Tensor] = "mean",
         channels: str = "auto",
         draw: int | None = None,
         seed: int = 0,
         gather: bool = False,
         part: int | str | None = None,
-    ):
+    ) -> None:
+        self._root = unwrapped(model)
         self._modules = chosen_layers(model, layers)
         self.layers = tuple(self._modules)
         if not callable(pooling):
@@ -108,88 +117,129 @@ class Probe:
         self.gather = gather
         self.drawn = self.layers
         self.mask: Tensor | None = None
-        self._pooling = dict(pooling=pooling, channels=channels, part=part)
-        self._root = unwrapped(model)
-        self._known = {layer: known_channels(module, self._root) for layer, module in self._modules.items()}
-        self._generator = torch.Generator().manual_seed(check_integer(seed, name="seed", least=None))
+        self._pooling, self._channels, self._part = pooling, channels, part
+        self._known: dict[str, KnownChannels] = {}  # filled at the first pass, when lazy modules have their shapes
+        self._generator = torch.Generator().manual_seed(check_seed(seed))
+        self._block: ExitStack | None = None  # removes the hooks
+        self._forget()
+
+    def _forget(self) -> None:
         self._read: dict[str, Tensor] = {}
-        self._ran = False
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        self._compiled = is_compiled(model)
-        self._stance = None
+        self._causes: dict[str, str] = {}  # by layer, why its activations have no gradient
+        self._called = False
+        self._gradients_enabled = torch.is_grad_enabled()
 
     @property
     def activations(self) -> dict[str, Tensor]:
-        """The last ``with`` block's activations, layer to Tensor of shape (samples, neurons), in the order of the pass.
+        """The last ``with`` block's activations, by layer in the order of the pass: Tensor, shape (samples, neurons).
 
-        Of several forward passes or calls of a layer, as where weights are shared, the last counts. Empty before the
-        first forward pass.
+        After several passes, or calls of a layer with shared weights, the last one counts. Empty before the first pass.
 
         Raises
         ------
         ValueError
-            The forward pass did not reach all of the layers, or they differ in their numbers of samples.
+            The forward pass did not reach all layers, or the layers differ in their numbers of samples.
         """
-        if self._read or self._ran:
+        if self._read or self._called:
             self._check_reached()
             samples = {layer: len(value) for layer, value in self._read.items()}
             if len(set(samples.values())) > 1:
                 raise ValueError(f"layers: they differ in their first axis, need the samples there: {samples}")
         return self._read
 
+    def no_gradient_cause(self, layer: str) -> str:
+        """Return the likely cause why a layer's activations have no gradient; empty if they have one."""
+        return self._causes.get(layer, "")
+
     def state_dict(self) -> dict[str, Tensor]:
-        """The state of the draw, for a checkpoint."""
+        """Return the state of the draw, for a checkpoint."""
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on drawing where `state` was taken."""
+        """Continue the draw from a state that `state_dict` returned."""
         self._generator.set_state(state["generator"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy gets: all but the activations and the open ``with`` block."""
+        return vars(self) | {"mask": None, "_read": {}, "_causes": {}, "_called": False, "_block": None}
+
     def __enter__(self) -> Probe:
-        if self._hooks:
-            raise RuntimeError("Probe: already inside a `with` block of this probe")
-        if self.mask is not None:
-            _check_mask(self.mask)
-        self._read, self._ran = {}, False
-        if self.draw is not None:
-            order = torch.randperm(len(self.layers), generator=self._generator)
-            self.drawn = tuple(self.layers[i] for i in sorted(order[: self.draw].tolist()))
-        self._hooks.append(self._root.register_forward_pre_hook(self._runs))
-        for layer in self.drawn:
-            self._hooks.append(self._modules[layer].register_forward_hook(self._reader(layer)))
-        if self._compiled:
-            # Compiled code passes over hooks that came after it.
-            self._stance = torch.compiler.set_stance("force_eager")
-            self._stance.__enter__()
+        if self._block is not None:
+            raise RuntimeError("Probe: already inside a `with` block of this probe; leave it first, or make a second")
+        with ExitStack() as block:  # if anything below fails, what was done is undone
+            block.callback(setattr, self, "mask", None)
+            if self.mask is not None:
+                _check_mask(self.mask)
+            self._forget()
+            self.drawn = tuple(draw_layers(self.layers, self.draw, self._generator))
+            block.callback(self._root.register_forward_pre_hook(self._note_call).remove)
+            for layer in self.drawn:
+                block.callback(self._modules[layer].register_forward_hook(self._reader(layer)).remove)
+            block.enter_context(_uncompiled())
+            self._block = block.pop_all()
         return self
 
-    def __exit__(self, *exception) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        if self._stance is not None:
-            self._stance.__exit__(*exception)
-            self._stance = None
-        self.mask = None
+    def __exit__(self, *exception: object) -> None:
+        if self._block is not None:
+            self._block.close()
+            self._block = None
 
-    def _runs(self, module: nn.Module, args) -> None:
-        self._ran = True
+    def _note_call(self, module: nn.Module, args: object) -> None:
+        self._called, self._gradients_enabled = True, torch.is_grad_enabled()
 
-    def _reader(self, layer: str):
-        def read(module: nn.Module, args, output) -> None:
-            value = pooled(output, **self._pooling, known=self._known[layer], mask=self.mask, layer=layer)
+    def _reader(self, layer: str) -> Callable[[nn.Module, object, Any], None]:
+        def read(module: nn.Module, args: object, output: Any) -> None:
+            if module is not self._modules[layer]:  # a copy of the model, made inside the block
+                return
+            if layer not in self._known:
+                self._known[layer] = known_channels(module, self._root)
+            # Checkpointing counts what autograd saves; the plain hooks keep what is saved here out of its count.
+            with saved_tensors_hooks(_unchanged, _unchanged) if torch.is_grad_enabled() else nullcontext():
+                value = pooled(
+                    output,
+                    pooling=self._pooling,
+                    channels=self._channels,
+                    known=self._known[layer],
+                    mask=self.mask,
+                    part=self._part,
+                    layer=layer,
+                )
             if self.gather and dist.is_available() and dist.is_initialized():
                 from torch.distributed.nn.functional import all_gather
 
                 value = torch.cat(all_gather(value))
             self._read[layer] = value
+            self._causes[layer] = "" if value.requires_grad else self._cause(module)
 
         return read
+
+    def _cause(self, module: nn.Module) -> str:
+        if not self._gradients_enabled:
+            return "the forward pass ran under torch.no_grad() or inference_mode()"
+        if not torch.is_grad_enabled():
+            return "gradient checkpointing with use_reentrant=True (need False), or torch.no_grad() inside the model"
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            return "the layer detaches its output"
+        return "the layer and all before it are frozen (requires_grad=False)"
 
     def _check_reached(self) -> None:
         missing = [layer for layer in self.drawn if layer not in self._read]
         if missing:
             raise ValueError(f"layers: the forward pass does not reach {', '.join(map(repr, missing))}")
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Return a context in which compiled code runs uncompiled, because it ignores hooks that are newer than it."""
+    if "torch._dynamo" not in sys.modules or torch.compiler.is_compiling():
+        return nullcontext()
+    try:
+        return torch.compiler.set_stance("force_eager")
+    except RuntimeError:  # called from compiled code, which is traced with the hooks
+        return nullcontext()
 
 
 def activations(
@@ -199,29 +249,28 @@ def activations(
     layers: int | Sequence[str] | None = None,
     samples: int | None = 128,
     device: str | torch.device = "auto",
-    pooling: str | Callable[[Tensor], Tensor] = "mean",
+    pooling: str | Callable[[Any], Tensor] = "mean",
     channels: str = "auto",
     part: int | str | None = None,
     mask: str | None = None,
 ) -> dict[str, Tensor]:
-    """Activations of a network's layers on the first samples of a loader, in eval mode, without gradient.
+    """Return the activations of a network's layers on the first samples of a loader, in eval mode, without gradient.
 
     Parameters
     ----------
     model : nn.Module
-        Moved to `device` for the passes and back; the training mode of each part is restored.
+        Moved to `device` for the passes and back. The training mode of every module is restored.
     loader : iterable
-        Of batches ``x``, ``(x, y)`` or a dict. Of a dict, the entries that ``model.forward`` takes by name are
-        passed by name (all, where it takes any name); if there are none, its first entry is passed.
+        Batches ``x``, ``(x, y)``, ``(x1, x2, y)``, ``((x1, x2), y)`` or dicts; see `call_with_batch`.
     layers, pooling, channels, part
-        As for `Probe`.
+        As in `Probe`.
     samples : int, optional
-        Exactly this many samples, from the front. None takes all. Rates depend on the number of samples: keep it
-        the same wherever rates are compared.
+        Number of samples, taken from the front. None takes all. Rates depend on it: compare rates of equally many
+        samples only.
     device : str
-        ``"auto"``: CUDA where there is a card, else the CPU.
+        ``"auto"``: CUDA if there is a card, else the CPU.
     mask : str, optional
-        The entry of the batches, which are then dicts, that says which tokens count: "attention_mask", say.
+        Key of the batches, which are then dicts, for the mask of the tokens that count, such as "attention_mask".
 
     Returns
     -------
@@ -231,8 +280,12 @@ def activations(
     Raises
     ------
     ValueError
-        An unknown layer, a layer that the forward pass does not reach or whose first axis is not the sample, a
-        loader that is empty or has fewer samples than asked for, empty batches, or batches without the mask.
+        An unknown layer, a layer that the forward pass does not reach or whose first axis is not the samples, a
+        loader without batches or with too few samples, empty batches, or batches without the mask.
+
+    Notes
+    -----
+    Time is that of the forward passes. Memory is O(samples * neurons) for the result.
 
     Examples
     --------
@@ -255,7 +308,7 @@ def activations(
                     raise ValueError(f"mask: need batches that are dicts with {mask!r}, got {got}")
                 probe.mask = batch[mask]
             with probe:
-                size = _forward(model, batch, device)
+                _, size = call_with_batch(model, batch, device)
             probe._check_reached()
             for layer, value in probe._read.items():
                 if size not in (None, len(value)):
@@ -269,13 +322,13 @@ def activations(
     if seen == 0:
         raise ValueError("loader: got no batches, need at least one")
     if samples is not None and seen < samples:
-        raise ValueError(f"samples: asked for {samples}, but the loader has only {seen}")
+        raise ValueError(f"samples: got {samples}, but the loader has only {seen}")
     return {layer: torch.cat(parts)[:samples] for layer, parts in pieces.items()}
 
 
 @contextmanager
-def _evaluating(model: nn.Module, device: torch.device):
-    """The model on `device` and in eval mode; afterwards where and as it was, part by part."""
+def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put the model on `device` and into eval mode, and restore both afterwards, module by module."""
     modes = {module: module.training for module in model.modules()}
     home = next((p.device for p in model.parameters()), device)
     try:
@@ -287,24 +340,7 @@ def _evaluating(model: nn.Module, device: torch.device):
             module.training = training
 
 
-def _forward(model: nn.Module, batch, device: torch.device) -> int | None:
-    """Pass a batch; gives its number of samples, where the first thing passed is a tensor."""
-    if isinstance(batch, (Mapping, tuple, list)) and not batch:
-        raise ValueError(f"loader: got an empty batch {batch!r}, need samples")
-    named = {}
-    if isinstance(batch, Mapping):
-        # That of a wrapper takes anything.
-        parameters = inspect.signature(unwrapped(model).forward).parameters
-        any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        named = {key: _to(value, device) for key, value in batch.items() if any_name or key in parameters}
-        first = next(iter((named or batch).values()))
-    else:
-        first = batch[0] if isinstance(batch, (tuple, list)) else batch
-    model(**named) if named else model(_to(first, device))
-    return len(first) if isinstance(first, Tensor) and first.ndim else None
-
-
-def _check_mask(mask) -> None:
+def _check_mask(mask: object) -> None:
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask: got {type(mask).__name__}, need a tensor (samples, tokens)")
     if mask.ndim < 2:
@@ -312,8 +348,4 @@ def _check_mask(mask) -> None:
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError("mask: got other values than 0 and 1, need 1 (or True) where a token counts and 0 elsewhere")
     if not bool(mask.flatten(1).any(1).all()):
-        raise ValueError("mask: got a sample of which no place counts, which has no mean")
-
-
-def _to(value, device: torch.device):
-    return value.to(device) if isinstance(value, Tensor) else value
+        raise ValueError("mask: got a sample without places that count, which has no mean")

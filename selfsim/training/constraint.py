@@ -3,76 +3,78 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, check_seed
-from ..models.probe import Probe
+from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
-from .penalty import check_targets, check_weight, layers_of, naming
-from .schedules import Moment, Schedule, schedule_from
+from .penalty import LayerPenalty, naming
+from .schedules import Schedule, ScheduleInput, schedule_from
 
 
 @dataclass
-class _Past:
-    """All that changes during training but the draw of layers; what is kept by layer has its name as key."""
+class _State:
+    """What changes during training, except the draw of layers. Dicts have the layers' names as keys."""
 
     progress: float = 0.0
     task_losses: list[float] = field(default_factory=list)
-    rates: dict[str, list[float]] = field(default_factory=dict)  # mean of every epoch
+    rates: dict[str, list[float]] = field(default_factory=dict)  # mean rate of each past epoch
     targets: dict[str, float] = field(default_factory=dict)
     shapes: dict[str, list[int]] = field(default_factory=dict)
-    baseline: dict[str, float] = field(default_factory=dict)  # S_old; of all layers together under ""
-    sums: dict[str, list] = field(default_factory=dict)  # in this epoch: sum of the rates and their number
+    baseline: dict[str, float] = field(default_factory=dict)  # S_old; with gate_by="all" under the key ""
+    sums: dict[str, list[Any]] = field(default_factory=dict)  # of this epoch: sum of the rates, and their number
 
-    def mean_rates(self) -> tuple[dict[str, float], float | None]:
-        """Of this epoch: each layer's mean, and that of all values."""
-        sums = self.as_numbers()
-        if not sums:
-            return {}, None
-        total, calls = (sum(column) for column in zip(*sums.values(), strict=True))
-        return {layer: s / n for layer, (s, n) in sums.items()}, total / calls
+    def mean_rates(self) -> dict[str, float]:
+        """Return the mean rate of each layer in this epoch."""
+        return {layer: total / calls for layer, (total, calls) in self.sums_as_numbers().items()}
 
-    def as_numbers(self) -> dict[str, list]:
-        """The sums as plain numbers, which belong to no device."""
+    def overall_mean_rate(self) -> dict[str, float]:
+        """Return the mean of all rates of this epoch under the key "", or nothing if there are none."""
+        sums = self.sums_as_numbers().values()
+        total, calls = sum(total for total, _ in sums), sum(calls for _, calls in sums)
+        return {"": total / calls} if calls else {}
+
+    def sums_as_numbers(self) -> dict[str, list[Any]]:
+        """Return the sums as Python numbers, which belong to no device."""
         return {layer: [float(total), calls] for layer, (total, calls) in self.sums.items()}
 
 
-class SelfSimilarityConstraint:
-    """``weight / 2 * (S - target)²``, to add to any loss; S is the SS rate of the probed layers.
+class SelfSimilarityConstraint(LayerPenalty):
+    """A penalty ``weight / 2 * (S - target)²`` on the SS rate S of hidden layers, to add to any loss.
 
     Parameters
     ----------
     target : float, schedule, or mapping of layers to these
-        The SS rate to be reached, in [0, 1]. Rates of unstructured noise lie at about .2 to .25 for hundreds of
-        neurons and samples. A schedule is one of `selfsim.training.schedules`, its plain data such as
-        ``{"schedule": "linear", "start": 0.2, "end": 0.1}``, or any function from a `Moment` to a target. It is asked
-        once per epoch and layer: at the layer's first batch, and in every `step`. A mapping names every layer.
+        The SS rate to reach, in [0, 1]. Unstructured noise of hundreds of neurons and samples has rates of about .2
+        to .25. A schedule is one of `selfsim.training.schedules`, its plain data such as ``{"schedule": "linear",
+        "start": 0.2, "end": 0.1}``, or any function from a `ScheduleInput` to a target. It is called at the layer's
+        first batch and in every `step`. A mapping needs an entry for every layer.
     weight : float
         At least 0.
     ends : {"detached", "attached"}
-        Detached, the shortest and the longest distance are constants to the gradient, which then spreads over all
-        neurons. Attached, almost all of it sits on the two pairs that realise them, and training moves single
-        neurons instead of the layer.
+        "detached": the shortest and the longest distance are constants to the gradient, which then spreads over all
+        neurons. "attached": almost all of the gradient acts on the two pairs of neurons with these distances, and
+        training moves single neurons instead of the layer.
     layers_per_step : int, optional
-        How many layers, drawn anew each time, the penalty is averaged over; by default all that were read.
+        Number of layers, drawn anew for each call, that the penalty is averaged over. By default all that were read.
+        With ``Probe(draw=...)`` the other layers are not even read.
     scales, gradient, count, quantiles, unit, standardize, leave_out, check
-        Which SS rate: as for `ss_rate`.
+        Options of the SS rate, as in `ss_rate`.
     gate : float, optional
-        The paper's gate A: the penalty of a layer is multiplied by ``1 - min(|S - S_old| / S_old, A) / A``, where
-        S_old is the mean of S over an earlier epoch; it is 0 until there is one. None for no gate.
+        The paper's gate A. It multiplies the penalty of a layer by ``1 - min(|S - S_old| / S_old, A) / A``, where
+        S_old is the mean of S over an earlier epoch. Without an earlier epoch the factor is 0. None: no gate.
     gate_every : int
-        S_old is taken anew each time so many epochs are over.
+        Number of epochs after which S_old is renewed.
     gate_by : {"layer", "all"}
-        S_old of each layer by itself, or one mean over the values of all layers.
+        Whether each layer has an S_old of its own, or all share the mean over their values.
     seed : int
-        Of the draw of layers; no other random state is touched.
+        Seed of the draw of layers. No other random state is used.
 
     Raises
     ------
@@ -81,8 +83,9 @@ class SelfSimilarityConstraint:
 
     Notes
     -----
-    Each call costs one `ss_rate` per drawn layer, and its gradient; it counts in the epoch's mean rates, by which gate
-    and schedules go. Under data parallelism all ranks draw the same layers, since they have the same seed.
+    Each call costs one `ss_rate` and its gradient for each drawn layer. Each call counts in the epoch's mean rates,
+    which gate and schedules use. In a data-parallel job all ranks draw the same layers, because they have the same
+    seed.
 
     References
     ----------
@@ -125,33 +128,31 @@ class SelfSimilarityConstraint:
         gate_by: str = "layer",
         seed: int = 0,
     ):
-        check_weight(weight)
-        if gate is not None and (isinstance(gate, bool) or not isinstance(gate, Real) or not gate > 0):
-            raise ValueError(f"gate: got {gate!r}, need None or a number above 0")
-        check_seed(seed)
-        for argument, value in (("layers_per_step", layers_per_step), ("gate_every", gate_every)):
-            if value is not None:
-                check_integer(value, name=argument)
-        check_choice(gate_by, ("layer", "all"), name="gate_by")
+        super().__init__(weight)
         if count == "greedy-coloring":
             raise ValueError(
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
             )
-        # Wrong options fail here, not in the middle of a training. A list of quantiles is what JSON has for a pair.
-        quantiles = tuple(quantiles) if isinstance(quantiles, list) else quantiles
         self.measure = RateOptions(
-            scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes=None, check=check
+            scales=scales,
+            gradient=gradient,
+            ends=ends,
+            count=count,
+            quantiles=(quantiles[0], quantiles[1]) if isinstance(quantiles, list) else quantiles,
+            unit=unit,
+            standardize=standardize,
+            leave_out=leave_out,
+            check=check,
         )
-        by_layer = isinstance(target, Mapping) and "schedule" not in target
-        self.target = (
-            {layer: schedule_from(of, name=f"target of {layer!r}") for layer, of in target.items()}
-            if by_layer
-            else schedule_from(target)
+        self.target = _schedules_from(target)
+        self.layers_per_step = (
+            None if layers_per_step is None else check_integer(layers_per_step, name="layers_per_step")
         )
-        self.weight = float(weight)
-        self.layers_per_step, self.gate, self.gate_every, self.gate_by = layers_per_step, gate, gate_every, gate_by
-        self._draw = torch.Generator().manual_seed(seed)
-        self._past = _Past()
+        self.gate = None if gate is None else check_number(gate, name="gate", within="(0, inf)")
+        self.gate_every = check_integer(gate_every, name="gate_every")
+        self.gate_by = check_choice(gate_by, ("layer", "all"), name="gate_by")
+        self._generator = torch.Generator().manual_seed(check_seed(seed))
+        self._state = _State()
 
     @classmethod
     def paper(
@@ -164,127 +165,120 @@ class SelfSimilarityConstraint:
         gate_by: str = "all",
         seed: int = 0,
     ) -> SelfSimilarityConstraint:
-        """The constraint as published: 256 scales, straight-through gradient, one drawn layer per batch, the gate.
+        """Return the constraint as published: 256 scales, straight-through gradient, one drawn layer per batch, gate.
 
-        The gate compares the drawn layer's value on one batch with the epoch's mean over the values of all drawn
-        layers, as published; ``gate_by="layer"`` compares each layer with its own mean. Two things differ from the
-        published code: the draw of layers is seeded, and S_old is part of the state, so that a resumed training does
+        The gate compares the drawn layer's rate on one batch with the epoch's mean over the rates of all drawn layers,
+        as published. With ``gate_by="layer"`` it compares each layer with its own mean. Two things differ from the
+        published code. The draw of layers is seeded, and S_old is part of the state, so that a resumed training does
         not begin with a closed gate.
         """
-        published = dict(scales=256, gradient="straight-through", layers_per_step=1)
-        return cls(target, weight, **published, gate=gate, gate_every=gate_every, gate_by=gate_by, seed=seed)
-
-    def __call__(self, activations: Probe | Mapping[str, Tensor] | Tensor) -> Tensor:
-        """The penalty, 0-dim, to add to the loss of this batch.
-
-        Parameters
-        ----------
-        activations : Probe, mapping of layers to Tensor, or Tensor, shape (samples, neurons)
-            A probe after its ``with`` block around the forward pass, or its activations. A single tensor is the layer
-            "activations".
-
-        Raises
-        ------
-        ValueError
-            A probe that has read nothing, targets that name other layers, or activations that have no rate, such as
-            those of a layer that has collapsed; names the layer. With ``check=False`` the penalty is NaN instead.
-        """
-        known, activations = layers_of(activations)
-        check_targets(self.target, known)
-        past, penalties = self._past, []
-        for layer in self._drawn(list(activations)):
-            with naming(layer):
-                rate = ss_rate(activations[layer], **vars(self.measure))
-            past.shapes[layer] = list(activations[layer].shape)
-            if layer not in past.targets:
-                past.targets[layer] = self._asked(layer)
-            openness = 1.0 if self.gate is None else self._openness(layer, rate.detach())
-            penalties.append(openness * (rate - past.targets[layer]) ** 2)
-            # Summed on the device: reading the number at every step would make a GPU wait.
-            total, calls = past.sums.get(layer, (0.0, 0))
-            past.sums[layer] = [rate.detach() + total, calls + 1]
-        return 0.5 * self.weight * torch.stack(penalties).mean()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(target={self.target!r}, weight={self.weight:g})"
+        return cls(
+            target,
+            weight,
+            scales=256,
+            gradient="straight-through",
+            layers_per_step=1,
+            gate=gate,
+            gate_every=gate_every,
+            gate_by=gate_by,
+            seed=seed,
+        )
 
     @property
     def targets(self) -> dict[str, float]:
         """The present target of every layer that was read."""
-        return dict(self._past.targets)
+        return dict(self._state.targets)
 
-    def _drawn(self, layers: list[str]) -> list[str]:
-        if self.layers_per_step is None or self.layers_per_step >= len(layers):
-            return layers
-        chosen = torch.randperm(len(layers), generator=self._draw)[: self.layers_per_step]
-        return [layers[i] for i in sorted(chosen.tolist())]
+    def _chosen_layers(self, layers: list[str]) -> list[str]:
+        return draw_layers(layers, self.layers_per_step, self._generator)
 
-    def _asked(self, layer: str) -> float:
-        """The target that the layer's schedule gives now."""
-        schedule = self.target[layer] if isinstance(self.target, dict) else self.target
-        past = self._past
-        now = Moment(
-            past.progress,
-            *past.shapes[layer],
-            self.measure,
-            tuple(past.task_losses),
-            tuple(past.rates.get(layer, ())),
-            past.targets.get(layer),
+    def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
+        state = self._state
+        rate = ss_rate(activations, **vars(self.measure))
+        state.shapes[layer] = list(activations.shape)
+        if layer not in state.targets:
+            state.targets[layer] = self._scheduled_target(layer)
+        # Summed on the device: converting to a number at every step would make a GPU wait.
+        total, calls = state.sums.get(layer, (0.0, 0))
+        state.sums[layer] = [rate.detach() + total, calls + 1]
+        return self._gate_factor(layer, rate.detach()) * (rate - state.targets[layer]) ** 2
+
+    def _scheduled_target(self, layer: str) -> float:
+        schedule, state = self._layer_target(layer), self._state
+        samples, neurons = state.shapes[layer]
+        past = ScheduleInput(
+            progress=state.progress,
+            samples=samples,
+            neurons=neurons,
+            measure=self.measure,
+            task_losses=tuple(state.task_losses),
+            rates=tuple(state.rates.get(layer, ())),
+            target=state.targets.get(layer),
         )
-        return check_number(schedule(now), name=f"target of {layer!r} by {schedule!r}", within="[0, 1]")
+        return check_number(schedule(past), name=f"target by {schedule!r}", within="[0, 1]")
 
-    def _openness(self, layer: str, rate: Tensor) -> Tensor | float:
-        old = self._past.baseline.get(layer if self.gate_by == "layer" else "")
+    def _gate_factor(self, layer: str, rate: Tensor) -> Tensor | float:
+        if self.gate is None:
+            return 1.0
+        old = self._state.baseline.get(layer if self.gate_by == "layer" else "")
         return 0.0 if old is None else 1 - ((rate - old).abs() / old).clamp(max=self.gate) / self.gate
 
     def step(self, *, epoch: int, epochs: int, task_loss: float | None = None) -> None:
-        """Tell the constraint that epoch number `epoch` (from 1) of `epochs` is over: targets and gate move on.
+        """Renew targets and gate after epoch number `epoch` (from 1) of `epochs`.
 
         Parameters
         ----------
         epoch, epochs : int
         task_loss : float, optional
-            The epoch's mean loss without the penalty. An adaptive target needs it.
+            Mean loss of the epoch without the penalty. The adaptive schedule needs it.
 
         Raises
         ------
         ValueError
-            An epoch out of range, a loss that is not finite, or a schedule that gives no target in [0, 1].
+            An epoch out of range, a loss that is not finite, or a schedule that returns no number in [0, 1].
         """
         if not 1 <= epoch <= epochs:
             raise ValueError(f"epoch: got {epoch!r}, need 1 to epochs={epochs!r}")
+        state = self._state
         if task_loss is not None:
             task_loss = float(task_loss.detach() if isinstance(task_loss, Tensor) else task_loss)
-            if not math.isfinite(task_loss):
-                raise ValueError(f"task_loss: got {task_loss!r}, need a finite number")
-            self._past.task_losses.append(task_loss)
-        past = self._past
-        means, overall = past.mean_rates()
+            state.task_losses.append(check_number(task_loss, name="task_loss"))
+        means = state.mean_rates()
         for layer, mean in means.items():
-            past.rates.setdefault(layer, []).append(mean)
-        if self.gate is not None and means:
-            for key, mean in (means if self.gate_by == "layer" else {"": overall}).items():
-                if key not in past.baseline or epoch % self.gate_every == 0:
-                    past.baseline[key] = mean
-        past.sums = {}
-        past.progress = min(epoch / max(epochs - 1, 1), 1.0)  # 1 while the last epoch trains
-        past.targets = {layer: self._asked(layer) for layer in past.targets}
+            state.rates.setdefault(layer, []).append(mean)
+        if self.gate is not None:
+            for key, mean in (means if self.gate_by == "layer" else state.overall_mean_rate()).items():
+                if key not in state.baseline or epoch % self.gate_every == 0:
+                    state.baseline[key] = mean
+        state.sums = {}
+        state.progress = min(epoch / max(epochs - 1, 1), 1.0)  # 1 while the last epoch trains
+        for layer in state.targets:
+            with naming(layer):
+                state.targets[layer] = self._scheduled_target(layer)
 
-    def state_dict(self) -> dict:
-        """All that changes during training, for a checkpoint: tensors, numbers, lists and dicts."""
-        return {"draw": self._draw.get_state()} | copy.deepcopy(vars(self._past) | {"sums": self._past.as_numbers()})
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint: tensors, numbers, lists and dicts."""
+        sums = self._state.sums_as_numbers()
+        return {"draw": self._generator.get_state()} | copy.deepcopy(vars(self._state) | {"sums": sums})
 
-    def load_state_dict(self, state: Mapping) -> None:
-        """Go on from what `state_dict` gave.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned.
 
         Raises
         ------
         ValueError
             Not the state of a constraint.
         """
-        need = {"draw", *vars(self._past)}
+        need = {"draw", *vars(self._state)}
         if set(state) != need:
             raise ValueError(f"state: got the entries {sorted(state)}, need those of `state_dict`, {sorted(need)}")
-        state = copy.deepcopy(dict(state))
-        self._draw.set_state(state.pop("draw").cpu())
-        self._past = _Past(**state)
+        entries = copy.deepcopy(dict(state))
+        self._generator.set_state(entries.pop("draw").cpu())
+        self._state = _State(**entries)
+
+
+def _schedules_from(target: float | Schedule | Mapping) -> Schedule | dict[str, Schedule]:
+    """Return the schedule of all layers, or those of layers by name."""
+    if isinstance(target, Mapping) and "schedule" not in target:
+        return {layer: schedule_from(value, name=f"target of {layer!r}") for layer, value in target.items()}
+    return schedule_from(target)

@@ -1,51 +1,91 @@
-"""What penalties on hidden layers have in common: which layers they get, a weight, targets by layer, named errors."""
+"""What penalties on hidden layers share: their layers, weight and targets, and errors that name the layer."""
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..checks import check_choice
+from ..checks import check_choice, check_number
 from ..models.probe import Probe
 
+_SINGLE = "activations"  # the name of a single tensor's layer
 
-def layers_of(activations: Probe | Mapping[str, Tensor] | Tensor) -> tuple[list[str], Mapping[str, Tensor]]:
-    """The names of all layers that may be read, and the activations of those that were."""
-    if isinstance(activations, Probe):
-        known, activations = activations.layers, activations.activations
-    else:
-        activations = activations if isinstance(activations, Mapping) else {"activations": activations}
-        known = list(activations)
-    if not activations:
-        raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
-    return known, activations
+
+class LayerPenalty(ABC):
+    """Base class: ``weight / 2`` times the mean over layers of a squared distance to a target."""
+
+    # A dict has a target for each layer by name; anything else is the target of every layer.
+    target: Any
+
+    def __init__(self, weight: float) -> None:
+        self.weight = check_number(weight, name="weight", within="[0, inf)")
+
+    def __call__(self, activations: Probe | Mapping[str, Tensor] | Tensor) -> Tensor:
+        """Return the penalty of this batch, to add to its loss.
+
+        Parameters
+        ----------
+        activations : Probe, mapping of layers to Tensor, or Tensor, shape (samples, neurons)
+            A probe after its ``with`` block, or the activations that it read. A single tensor is a layer with the
+            name "activations".
+
+        Returns
+        -------
+        Tensor, 0-dim
+
+        Raises
+        ------
+        ValueError
+            A probe that has read nothing, targets of other layers, or activations without a rate or scale, such as
+            those of a collapsed layer; the message names the layer.
+        """
+        if isinstance(activations, Probe):
+            names, values = activations.layers, activations.activations
+        else:
+            values = {_SINGLE: activations} if isinstance(activations, Tensor) else activations
+            names = tuple(values)
+        if not values:
+            raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
+        if isinstance(self.target, dict):
+            _check_target_names(self.target, names)
+        squares = []
+        for layer in self._chosen_layers(list(values)):
+            with naming(layer):
+                squares.append(self._squared_error(layer, values[layer]))
+        return 0.5 * self.weight * torch.stack(squares).mean()
+
+    def _chosen_layers(self, layers: list[str]) -> list[str]:
+        return layers
+
+    @abstractmethod
+    def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
+        """Return the squared distance of a layer from its target, 0-dim."""
+
+    def _layer_target(self, layer: str) -> Any:
+        return self.target[layer] if isinstance(self.target, dict) else self.target
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(target={self.target!r}, weight={self.weight:g})"
 
 
 @contextmanager
 def naming(layer: str) -> Iterator[None]:
-    """Add the layer to the message of a ``ValueError``; not to that of a single tensor, which names it already."""
+    """Put the layer's name in front of the message of a ``ValueError``, except for a single tensor."""
     try:
         yield
     except ValueError as error:
-        if layer == "activations":
+        if layer == _SINGLE:
             raise
         raise ValueError(f"layer {layer!r}: {error}") from error
 
 
-def check_targets(target: object, layers: list[str]) -> None:
-    """Raise a ``ValueError`` unless a target by layer, a dict, names all of these layers and no other."""
-    if isinstance(target, dict) and target.keys() != set(layers):
-        for layer in target:
-            check_choice(layer, layers, name="target")
-        missing = [layer for layer in layers if layer not in target]
+def _check_target_names(target: dict[str, Any], layers: tuple[str, ...]) -> None:
+    for layer in target:
+        check_choice(layer, layers, name="target")
+    if missing := [layer for layer in layers if layer not in target]:
         raise ValueError(f"target: got none for {', '.join(map(repr, missing))}, need one for every layer")
-
-
-def check_weight(weight: object) -> None:
-    """Raise a ``ValueError`` unless this is a weight that a penalty can have."""
-    if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < math.inf:
-        raise ValueError(f"weight: got {weight!r}, need a number of at least 0, and finite")

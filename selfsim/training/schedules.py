@@ -1,12 +1,13 @@
-"""Targets that change during training: plain functions of what training has seen so far."""
+"""Targets that change during training: functions from the training so far to the next epoch's target."""
 
 from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
+from typing import Any
 
 import torch
 
@@ -16,23 +17,23 @@ from ..rate.rate import ss_rate
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a schedule sees of one layer, before an epoch begins.
+class ScheduleInput:
+    """What a schedule knows about one layer when it computes the target of the next epoch.
 
     Attributes
     ----------
     progress : float
         0 in the first epoch, 1 in the last.
     samples, neurons : int
-        Of the layer's activations in the last batch.
+        Shape of the layer's activations in the last batch.
     measure : RateOptions
-        Which SS rate the constraint takes.
+        Options of the constraint's SS rate.
     task_losses : tuple of float
-        Mean loss, without the penalty, of every epoch so far for which it was given.
+        Mean loss without the penalty, one value for each past epoch that reported it.
     rates : tuple of float
-        The layer's mean rate, on training batches, of every epoch so far in which it was read.
+        Mean rate of the layer on training batches, one value for each past epoch that read the layer.
     target : float, optional
-        The layer's target until now; None at its first batch.
+        Present target of the layer; None at its first batch.
     """
 
     progress: float
@@ -44,60 +45,66 @@ class Moment:
     target: float | None = None
 
 
-# A schedule is any function from a moment to the target of the epoch that begins. All that it has to remember is in
-# the moment, so that a resumed training goes on with the same targets.
-Schedule = Callable[[Moment], float]
+# A schedule keeps no state of its own, so that a resumed training has the same targets.
+Schedule = Callable[[ScheduleInput], float]
 
 
-def _named(name: str) -> str:
-    """The field by which `dataclasses.asdict` of a schedule is the plain data that `schedule_from` reads."""
+def __getattr__(name: str) -> Any:
+    if name == "Moment":
+        warnings.warn("Moment is now called ScheduleInput", DeprecationWarning, stacklevel=2)
+        return ScheduleInput
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _schedule_name(name: str) -> Any:
+    """Return a dataclass field for the name that `schedule_from` looks up in plain data."""
     return field(default=name, init=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same target throughout."""
+    """The same target in every epoch."""
 
     target: float
-    schedule: str = _named("constant")
+    schedule: str = _schedule_name("constant")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number(self.target, name="target", within="[0, 1]")
 
-    def __call__(self, moment: Moment) -> float:
+    def __call__(self, past: ScheduleInput) -> float:
         return self.target
 
 
 @dataclass(frozen=True)
 class Linear:
-    """On a straight line from `start` in the first epoch to `end` in the last.
+    """A straight line from `start` in the first epoch to `end` in the last.
 
     Examples
     --------
-    >>> [round(Linear(0.2, 0.1)(Moment(p, 128, 96)), 3) for p in (0, 0.5, 1)]
+    >>> [round(Linear(0.2, 0.1)(ScheduleInput(p, 128, 96)), 3) for p in (0, 0.5, 1)]
     [0.2, 0.15, 0.1]
     """
 
     start: float
     end: float
-    schedule: str = _named("linear")
+    schedule: str = _schedule_name("linear")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number(self.start, name="start", within="[0, 1]")
         check_number(self.end, name="end", within="[0, 1]")
 
-    def __call__(self, moment: Moment) -> float:
-        return self.start + moment.progress * (self.end - self.start)
+    def __call__(self, past: ScheduleInput) -> float:
+        return self.start + past.progress * (self.end - self.start)
 
 
 @dataclass(frozen=True)
 class Cosine(Linear):
-    """On half a cosine from `start` in the first epoch to `end` in the last: slow, fast, slow."""
+    """Half a cosine from `start` in the first epoch to `end` in the last: slow, fast, slow."""
 
-    schedule: str = _named("cosine")
+    schedule: str = _schedule_name("cosine")
 
-    def __call__(self, moment: Moment) -> float:
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * moment.progress)) / 2
+    def __call__(self, past: ScheduleInput) -> float:
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * past.progress)) / 2
 
 
 @dataclass(frozen=True)
@@ -107,93 +114,93 @@ class Piecewise:
     Parameters
     ----------
     phases : sequence of (start, target)
-        Each phase begins at this progress, from 0 to 1, ascending; the first at 0.
+        `start` is the progress, from 0 to 1, at which the phase begins. Starts ascend; the first is 0.
 
     Examples
     --------
     >>> steps = Piecewise([(0, 0.2), (0.5, 0.1)])
-    >>> [steps(Moment(p, 128, 96)) for p in (0, 0.4, 0.5, 1)]
+    >>> [steps(ScheduleInput(p, 128, 96)) for p in (0, 0.4, 0.5, 1)]
     [0.2, 0.2, 0.1, 0.1]
     """
 
     phases: Sequence[tuple[float, float]]
-    schedule: str = _named("piecewise")
+    schedule: str = _schedule_name("piecewise")
 
-    def __post_init__(self):
-        pairs = [tuple(phase) for phase in self.phases]
-        starts = [phase[0] for phase in pairs if len(phase) == 2]
-        if not pairs or len(starts) < len(pairs) or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] > 1:
-            raise ValueError(
-                f"phases: got {self.phases!r}, need pairs (start, target) whose starts ascend from 0 to at most 1"
-            )
-        for _, target in pairs:
+    def __post_init__(self) -> None:
+        if any(not hasattr(phase, "__len__") or len(phase) != 2 for phase in self.phases):
+            raise ValueError(f"phases: got {self.phases!r}, need pairs (start, target)")
+        starts = [check_number(start, name="phases", within="[0, 1]") for start, _ in self.phases]
+        if starts[:1] != [0] or starts != sorted(set(starts)):
+            raise ValueError(f"phases: got {self.phases!r}, need starts that ascend from 0")
+        for _, target in self.phases:
             check_number(target, name="phases", within="[0, 1]")
 
-    def __call__(self, moment: Moment) -> float:
-        return [target for start, target in self.phases if start <= moment.progress][-1]
+    def __call__(self, past: ScheduleInput) -> float:
+        return [target for start, target in self.phases if start <= past.progress][-1]
 
 
 @dataclass(frozen=True)
 class FollowTheNull:
-    """The mean rate of independent standard normal numbers, as many neurons and samples, plus an offset.
+    """The mean rate of standard normal noise of the layer's shape, plus an offset.
 
     Parameters
     ----------
     offset : float
-        Added to the null's mean; the sum is kept within [0, 1].
+        Added to the mean rate of the noise, in [-1, 1]. The sum is clipped to [0, 1].
     draws : int
-        Of the null.
+        Number of noise layers.
     seed : int
+        Seed of the noise.
 
     Examples
     --------
-    >>> round(FollowTheNull(offset=-0.1)(Moment(0, 128, 96)), 2)
+    >>> round(FollowTheNull(offset=-0.1)(ScheduleInput(0, 128, 96)), 2)
     0.12
     """
 
     offset: float = 0.0
     draws: int = 20
     seed: int = 0
-    schedule: str = _named("follow-the-null")
+    schedule: str = _schedule_name("follow-the-null")
 
-    def __post_init__(self):
-        if isinstance(self.offset, bool) or not isinstance(self.offset, Real) or not -1 <= self.offset <= 1:
-            raise ValueError(f"offset: got {self.offset!r}, need a number from -1 to 1")
+    def __post_init__(self) -> None:
+        check_number(self.offset, name="offset", within="[-1, 1]")
         check_seed(self.seed)
         check_integer(self.draws, name="draws")
 
-    def __call__(self, moment: Moment) -> float:
-        null = _null_rate(moment.samples, moment.neurons, moment.measure, self.draws, self.seed)
+    def __call__(self, past: ScheduleInput) -> float:
+        null = _null_rate(past.samples, past.neurons, past.measure, self.draws, self.seed)
         return min(max(null + self.offset, 0.0), 1.0)
 
 
 @functools.lru_cache(maxsize=256)
 def _null_rate(samples: int, neurons: int, measure: RateOptions, draws: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
-    noise = (torch.randn(samples, neurons, generator=generator) for _ in range(draws))
+    noise = (torch.randn(samples, neurons, generator=generator, dtype=torch.float32) for _ in range(draws))
     return math.fsum(float(ss_rate(x, **vars(measure))) for x in noise) / draws
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """A goal that is backed off from while the task loss stalls, and approached again when it falls.
+    """A target that moves away from its goal while the task loss stalls, and back while the loss falls.
 
-    While the loss stalls, every epoch moves the target by `share` of the way to the layer's present rate, where the
-    constraint no longer pulls; else, by `share` of the way to the goal. It begins at the goal.
+    The first target is the goal. While the loss stalls, each epoch moves the target toward the layer's present rate,
+    where the penalty vanishes. Otherwise each epoch moves it toward the goal.
 
     Parameters
     ----------
     goal : float
+        In [0, 1].
     patience : int
-        The loss stalls if the lowest of so many epochs is hardly lower than the lowest before them.
+        Number of recent epochs that are compared with all epochs before them.
     least : float
-        What is more than "hardly", relative to the loss.
+        The loss stalls if its recent minimum is less than this fraction below the earlier minimum. In [0, 1).
     share : float
-        Above 0, at most 1.
+        Fraction of the remaining distance that each epoch covers, in (0, 1].
 
     Examples
     --------
-    >>> stalled = Moment(0.5, 128, 96, task_losses=(1.0, 1.0, 1.0), rates=(0.2,), target=0.1)
+    >>> stalled = ScheduleInput(0.5, 128, 96, task_losses=(1.0, 1.0, 1.0), rates=(0.2,), target=0.1)
     >>> round(Adaptive(0.1)(stalled), 3)
     0.15
     """
@@ -202,45 +209,50 @@ class Adaptive:
     patience: int = 2
     least: float = 0.01
     share: float = 0.5
-    schedule: str = _named("adaptive")
+    schedule: str = _schedule_name("adaptive")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number(self.goal, name="goal", within="[0, 1]")
         check_integer(self.patience, name="patience")
-        if not 0 <= self.least < 1:
-            raise ValueError(f"least: got {self.least!r}, need a share of the loss, from 0 to below 1")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share: got {self.share!r}, need a number above 0 and at most 1")
+        check_number(self.least, name="least", within="[0, 1)")
+        check_number(self.share, name="share", within="(0, 1]")
 
-    def __call__(self, moment: Moment) -> float:
-        if moment.target is None:
+    def __call__(self, past: ScheduleInput) -> float:
+        if past.target is None:
             return self.goal
-        if not moment.task_losses:
+        if not past.task_losses:
             raise ValueError("task_loss: got none, need the epoch's mean loss in `step` for an adaptive target")
-        before, lately = moment.task_losses[: -self.patience], moment.task_losses[-self.patience :]
+        before, lately = past.task_losses[: -self.patience], past.task_losses[-self.patience :]
         stalls = bool(before) and min(before) - min(lately) < self.least * abs(min(before))
-        toward = moment.rates[-1] if stalls and moment.rates else self.goal
-        return moment.target + self.share * (toward - moment.target)
+        toward = past.rates[-1] if stalls and past.rates else self.goal
+        return past.target + self.share * (toward - past.target)
 
 
 _BY_NAME = {s.schedule: s for s in (Constant, Linear, Cosine, Piecewise, FollowTheNull, Adaptive)}
 
 
 def schedule_from(target: float | Schedule | Mapping, *, name: str = "target") -> Schedule:
-    """A schedule from a number, from plain data, or from a schedule or function, which is taken as it is.
+    """Return the schedule that a number, plain data or a function stands for.
 
     Parameters
     ----------
     target : float, mapping or callable
-        As plain data: ``{"schedule": "linear", "start": 0.2, "end": 0.1}``, the schedule's name and parameters. The
-        names are "constant", "linear", "cosine", "piecewise", "follow-the-null" and "adaptive".
+        A number is a constant target. A mapping has the schedule's name and parameters, such as ``{"schedule":
+        "linear", "start": 0.2, "end": 0.1}``; the names are "constant", "linear", "cosine", "piecewise",
+        "follow-the-null" and "adaptive". A callable is returned as it is.
     name : str
-        The argument's name, for messages.
+        Name of the argument in error messages.
+
+    Returns
+    -------
+    callable
+        From a `ScheduleInput` to a target in [0, 1].
 
     Raises
     ------
     ValueError
-        A number outside [0, 1], an unknown name or parameter (with the nearest), or a value out of its range.
+        A number outside [0, 1], an unknown name or parameter (the message has the nearest one), or a parameter out
+        of its range.
 
     Examples
     --------

@@ -257,10 +257,14 @@ def test_masked_places_send_no_gradient_even_if_they_are_not_finite():
     ("mask", "options", "message"),
     [
         (torch.ones(2, 3), {}, r"mask: got shape \(2, 3\), but layer 'block' has samples and places \(2, 4\)"),
-        (torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]), {}, "mask: got a sample of which no place counts"),
+        (torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]), {}, "mask: got a sample without places that count"),
         (torch.ones(2), {}, r"mask: got shape \(2,\), need \(samples, tokens\)"),
         (torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -torch.inf]]), {}, "mask: got other values than 0 and 1"),
-        (torch.ones(2, 4), {"pooling": "flatten"}, "mask: not for pooling='flatten'; need 'mean' or 'max'"),
+        (
+            torch.ones(2, 4),
+            {"pooling": "flatten"},
+            "mask: layer 'block' has padded places, which pooling='flatten' reads",
+        ),
     ],
 )
 def test_masks_that_do_not_fit(mask, options, message):
@@ -308,7 +312,7 @@ def test_the_first_tensor_or_a_named_part():
         ({"a": None}, {}, TypeError, "its output is a dict, need a tensor"),
         (torch.ones(3, 4).long(), {}, TypeError, "its output is of torch.int64, need a real floating-point type"),
         (torch.ones(3), {}, ValueError, r"its output has shape \(3,\), need 2 dimensions"),
-        (torch.ones(3, 1, 1, 1, 4), {}, ValueError, "of more, name channels='first' or 'last'"),
+        (torch.ones(3, 1, 1, 1, 4), {}, ValueError, "for more dimensions, need channels='first' or 'last'"),
         ({"a": torch.ones(2, 2)}, {"part": "b"}, ValueError, r"part: got 'b', but layer 'output' gives \['a'\]"),
         (torch.ones(2, 3, 4, 4), {"pooling": "class-token"}, ValueError, "need \\(samples, tokens, channels\\)"),
         (torch.ones(2, 3, 4), {"pooling": lambda x: x}, ValueError, r"pooling: for layer 'output' it gave \(2, 3, 4\)"),

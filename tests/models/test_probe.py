@@ -202,7 +202,7 @@ class TestActivations:
         ("batches", "options", "message"),
         [
             ([], {}, "loader: got no batches"),
-            ([torch.rand(6, 4)], {"samples": 7}, "samples: asked for 7, but the loader has only 6"),
+            ([torch.rand(6, 4)], {"samples": 7}, "samples: got 7, but the loader has only 6"),
             ([torch.rand(6, 4)], {"samples": 0}, "samples: got 0"),
             ([torch.rand(6, 4)], {"samples": 4.0}, "samples: got 4.0, need an integer"),
             ([torch.rand(6, 4)], {"samples": True}, "samples: got True, need an integer"),

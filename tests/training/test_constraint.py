@@ -220,7 +220,7 @@ class TestTargets:
             SelfSimilarityConstraint({"1": 0.1, "33": 0.1})(probe)
 
     def test_a_schedule_must_give_a_rate(self):
-        with pytest.raises(ValueError, match="target of 'a' by .*: got 1.5, need a number in"):
+        with pytest.raises(ValueError, match="layer 'a': target by .*: got 1.5, need a number in"):
             SelfSimilarityConstraint(lambda moment: 1.5)({"a": some()})
 
 
@@ -321,8 +321,8 @@ def test_a_state_is_a_copy():
         ({"ends": "loose"}, "ends: got 'loose'"),
         ({"count": "greedy-coloring"}, "which has no gradient"),
         ({"gate": 0.0}, "gate: got 0.0"),
-        ({"gate": "x"}, "gate: got 'x', need None or a number above 0"),
-        ({"gate": True}, "gate: got True, need None or a number above 0"),
+        ({"gate": "x"}, "gate: got 'x', need a finite number above 0"),
+        ({"gate": True}, "gate: got True, need a finite number above 0"),
         ({"seed": None}, "seed: got None, need an integer"),
         ({"seed": 1.5}, "seed: got 1.5, need an integer"),
         ({"seed": 2**70}, "seed: got 1180591620717411303424, need an integer of at most 63 bits"),

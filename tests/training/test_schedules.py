@@ -18,16 +18,16 @@ from selfsim.training.schedules import (
     Cosine,
     FollowTheNull,
     Linear,
-    Moment,
     Piecewise,
+    ScheduleInput,
     schedule_from,
 )
 
 rates = st.floats(0, 1)
 
 
-def at(progress: float) -> Moment:
-    return Moment(progress, samples=64, neurons=48)
+def at(progress: float) -> ScheduleInput:
+    return ScheduleInput(progress, samples=64, neurons=48)
 
 
 @given(start=rates, end=rates, progress=rates)
@@ -63,7 +63,7 @@ class TestFollowTheNull:
         layers = {"narrow": torch.randn(32, 10), "wide": torch.randn(32, 80)}
         constraint(layers)
         for layer, values in layers.items():
-            expected = FollowTheNull(-0.05, draws=3)(Moment(0, *values.shape))
+            expected = FollowTheNull(-0.05, draws=3)(ScheduleInput(0, *values.shape))
             assert constraint.targets[layer] == pytest.approx(expected)
         assert constraint.targets["narrow"] != constraint.targets["wide"]
 

@@ -1,0 +1,91 @@
+"""Calling a model with a batch, in the forms that data loaders return."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .layers import unwrapped
+
+# The key of the targets in a batch that is a dict, as Hugging Face and others name it.
+_TARGETS = ("labels", "label", "targets", "target")
+
+
+def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) -> tuple[Any, int | None]:
+    """Return the model's output for a batch, and the number of samples if the first input shows it.
+
+    Parameters
+    ----------
+    model : nn.Module
+    batch : Tensor, PackedSequence, tuple, list or dict
+        Of a dict, the entries that ``model.forward`` takes by name are passed by name; if there are none, the first
+        entry is passed. Of a tuple or list, the last entry holds the targets and the first the inputs: a tensor, a dict
+        or a tuple. If ``model.forward`` has several required arguments, that many entries are passed.
+    device : torch.device
+        Where the inputs are moved to.
+
+    Raises
+    ------
+    ValueError
+        An empty batch.
+
+    Examples
+    --------
+    >>> call_with_batch(nn.Bilinear(2, 3, 4), (torch.ones(5, 2), torch.ones(5, 3), torch.zeros(5)), "cpu")[0].shape
+    torch.Size([5, 4])
+    """
+    inputs, names = _arguments(model, batch)
+    first = next(iter([*inputs, *names.values()]))
+    output = model(*_to(inputs, device), **_to(names, device))
+    if isinstance(first, PackedSequence):
+        return output, int(first.batch_sizes[0])
+    return output, len(first) if isinstance(first, Tensor) and first.ndim else None
+
+
+def batch_targets(batch: Any) -> Any:
+    """Return the targets of a batch: the last entry of a tuple; of a dict, its labels or, without these, itself."""
+    if isinstance(batch, Mapping):
+        return next((batch[key] for key in _TARGETS if key in batch), batch)
+    return batch[-1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+
+
+def _arguments(model: nn.Module, batch: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return the positional and the named inputs in a batch."""
+    if isinstance(batch, (Mapping, tuple, list)) and not batch:
+        raise ValueError(f"loader: got an empty batch {batch!r}, need samples")
+    # The wrappers' own signatures take anything.
+    parameters = inspect.signature(unwrapped(model).forward).parameters.values()
+    kinds = {p.kind for p in parameters}
+    if isinstance(batch, Mapping):
+        any_name = inspect.Parameter.VAR_KEYWORD in kinds
+        names = {p.name for p in parameters}
+        named = {key: value for key, value in batch.items() if any_name or key in names}
+        return ([], named) if named else ([next(iter(batch.values()))], {})
+    if not isinstance(batch, (tuple, list)) or isinstance(batch, PackedSequence):
+        return [batch], {}
+    first = batch[0]
+    if isinstance(first, Mapping):
+        return _arguments(model, first)
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = sum(p.default is p.empty for p in positional)
+    any_number = inspect.Parameter.VAR_POSITIONAL in kinds
+    if isinstance(first, (tuple, list)) and not isinstance(first, PackedSequence):
+        # A list can be one argument, such as images of different sizes; a tuple that fits is several.
+        several = required > 1 or (isinstance(first, tuple) and (any_number or len(first) <= len(positional)))
+        return (list(first) if several else [first]), {}
+    return list(batch[: max(len(batch) - 1 if any_number else required, 1)]), {}
+
+
+def _to(value: Any, device: str | torch.device) -> Any:
+    if callable(getattr(value, "to", None)):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _to(entry, device) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_to(entry, device) for entry in value) if type(value) in (tuple, list) else value
+    return value
