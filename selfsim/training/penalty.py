@@ -45,7 +45,8 @@ class LayerPenalty(ABC):
             those of a collapsed layer; the message names the layer.
         """
         if isinstance(activations, Probe):
-            names, values = activations.layers, activations.activations
+            names: tuple[str, ...] = activations.layers
+            values: Mapping[str, Tensor] = activations.activations
         else:
             values = {_SINGLE: activations} if isinstance(activations, Tensor) else activations
             names = tuple(values)
