@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ..boxes.complete_linkage import counts_at, merge_heights
 from ..boxes.correlation_sum import surrogate_count
 from ..checks import check_choice, check_integer
 from ..validation import check_activations
@@ -92,6 +91,8 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     if count == "surrogate":
         counts = surrogate_count(fraction, activations.shape[1])
     else:
+        from ..boxes.complete_linkage import counts_at, merge_heights  # scipy's clustering is slow to import
+
         counts = counts_at(merge_heights(distances.numpy()), sizes).astype(float)
     x, y = np.log1p(sizes), np.log(counts)
     slope, intercept = np.polyfit(x, y, 1)

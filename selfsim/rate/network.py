@@ -6,17 +6,19 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
-from scipy.spatial.distance import squareform
+import torch
 from torch import Tensor
 
 from ..checks import check_integer, check_number
 from ..files import write_atomic
 from ..validation import by_layer
-from .distances import pair_distances
+from .distances import pair_distances, square_form
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class FeatureNetwork:
@@ -67,7 +69,7 @@ class FeatureNetwork:
 
     def matrix(self) -> np.ndarray:
         """Symmetric matrix ``(n, n)`` of edge lengths, zero on the diagonal."""
-        return squareform(self.distances, checks=False)
+        return square_form(torch.from_numpy(self.distances), self.n).numpy()
 
     def nearest(self, neighbours: int) -> np.ndarray:
         """Boolean ``(n, n)``: row i marks the nearest other neurons of neuron i; among equals, the first."""
@@ -104,6 +106,8 @@ class FeatureNetwork:
         ValueError
             More than one threshold, or one out of its range.
         """
+        import networkx as nx
+
         named = {"distance": distance, "quantile": quantile, "neighbours": neighbours}
         given = [name for name, value in named.items() if value is not None]
         if len(given) > 1:
@@ -159,6 +163,8 @@ class FeatureNetwork:
 
     def write_graphml(self, path: str | os.PathLike, **threshold: Any) -> None:
         """Write as GraphML, for other tools; thresholds as for `to_networkx`."""
+        import networkx as nx
+
         nx.write_graphml(self.to_networkx(**threshold), os.fspath(path))
 
 

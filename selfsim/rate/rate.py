@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ..validation import by_layer, check_activations, check_finite
 from .area import Array, Axis, area, end_places, surrogate_steps
-from .by_count import rate_by_coloring, rate_by_linkage
 from .distances import (
     NoRange,
     add_gradient,
@@ -240,6 +239,8 @@ def value_and_slope(
     distances: Array = raw.cpu().numpy() if on_cpu else raw
     unit: Array = one.cpu().numpy()[()] if on_cpu else one
     slope: Array | None = None
+    if options.count != "surrogate":  # scipy's clustering and networkx take half a second to import
+        from .by_count import rate_by_coloring, rate_by_linkage
     if options.count == "complete-linkage":
         value, slope = rate_by_linkage(distances, unit, n, options, need_slope)
     elif options.count == "greedy-coloring":
