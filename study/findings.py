@@ -1,37 +1,69 @@
-"""What the study found: each claim with its verdict, effect and scale, and the figures of the page of the claims."""
+"""What the study found: each question with its verdict, effects and scale, and these as tables and text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from selfsim.figures.tables import images_of
 from selfsim.models.architectures import ARCHITECTURES, architecture
+from selfsim.models.data import DATASETS
 from selfsim.models.small_builds import PIXELS
 from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval
 
-from . import arms as study
-from . import invariance as study_invariance
-from . import verdicts as study_verdicts
+from . import design
+from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
+from .layers import spreads
+from .statistics import (
+    architecture_differences,
+    compared,
+    convolution_differences,
+    differences,
+    manipulation,
+    measured,
+    pairs,
+    relation,
+    scale_factor,
+)
 
-FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
-CONFIRM, CONTROL = "confirm", "control"
 _KINDS = {entry.family for entry in ARCHITECTURES}
+_PERCENT = {"factor": 100, "digits": 1}
+_POINTS = _PERCENT | {"unit": " points"}
+_NOISE = {"unit": " sd of noise"}
+_HEADINGS = {
+    "ss_rate": "rate",
+    "ss_rate_left_out": "without 3",
+    "ss_rate_quantiles": "quantiles",
+    "moved": "rate moved",
+    "as_intended": "as intended",
+    "corrected": "p, corrected",
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came out of one question."""
+    """The answer to one question.
+
+    Attributes
+    ----------
+    claim, question, verdict : str
+    effect : str
+        The lowest and the highest of its comparisons, with intervals.
+    tested : str
+        What it was tested on.
+    table : DataFrame or None
+        Its comparisons, one a row.
+    """
 
     claim: str
     question: str
     verdict: str
     effect: str = ""
     tested: str = ""
-    table: pd.DataFrame | None = None  # its comparisons, one a row
+    table: pd.DataFrame | None = None
 
 
 def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | None = None) -> dict[str, Finding]:
@@ -40,198 +72,234 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     Parameters
     ----------
     stages : mapping of str to sequence of Run
-        What `study_tables.read_stages` gives; a stage without runs leaves its questions "not tested".
+        As `tables.read_stages` gives them; a stage without runs leaves its questions "not tested".
     invariance : DataFrame, optional
-        What `study_invariance.read_invariance` gives; without it, C5 is undecided.
+        As `layers.read_invariance` gives it; without it, C5 is undecided.
 
     Returns
     -------
     dict of str to Finding
         In the order of the claims.
     """
-    first, others = stages.get(FIRST, []), stages.get(OTHERS, [])
-    found = {}
+    first, others, large = (list(stages.get(name, [])) for name in (design.FIRST, design.OTHERS, design.LARGE))
+    both = [*first, *others]
+    answers = {}
 
-    def add(key: str, claim: str, question: str, table: pd.DataFrame, runs: Sequence[Run], **form) -> None:
-        effect = _reach(table, **form)
-        found[key] = Finding(claim, question, _verdict(table), effect, scale(runs, table) if effect else "", table)
+    def add(key: str, claim: str, question: str, table: pd.DataFrame, runs: Sequence[Run], **form: Any) -> None:
+        effect = _extremes(table, **form)
+        tested = scale(runs, table) if effect else ""
+        answers[key] = Finding(claim, question, _verdict(table), effect, tested, table)
 
     read = f"one probe reads the hidden neurons of {len(ARCHITECTURES)} architectures of {len(_KINDS)} kinds"
-    found["construction"] = Finding("C1", "Does one construction describe all architectures?", "built", read)
+    answers["construction"] = Finding("C1", "Does one construction describe all architectures?", "built", read)
     chapter = "What the rate measures, and what it does not"
-    found["measure"] = Finding("C2", "Does box covering quantify self-similarity?", "see chapter", chapter)
-    unit = {"unit": " spreads of noise"}
-    add("differ", "C3", "Do architectures differ?", study.compared(study.between(first)), first, **unit)
+    answers["measure"] = Finding("C2", "Does box covering quantify self-similarity?", "see chapter", chapter)
+    add("differ", "C3", "Do architectures differ?", compared(architecture_differences(first)), first, **_NOISE)
     for runs, where in ((first, ""), (others, ", other families")):
         if runs or not where:
             question = f"Does self-similarity degrade in training{where} (does the rate rise)?"
-            add(f"degrade{where}", "C3", question, _degraded(runs), runs, digits=3)
-    for runs, where in ((first, ""), (others, ", other families"), (stages.get(LARGE, []), ", 224 pixels")):
+            add(f"degrade{where}", "C3", question, _rate_changes(runs), runs, digits=3)
+    for runs, where in ((first, ""), (others, ", other families"), (large, ", 224 pixels")):
         if runs or not where:
             question = f"Does the constraint raise the accuracy{where}?"
             add(f"gain{where}", "C4", question, gains_table(runs), runs, **_POINTS)
-    table = gains_table([*first, *others])
-    default = {name: row.interval for (name, what), row in table.iterrows() if what == study.DEFAULT}
-    gains = {name: interval.estimate for name, interval in default.items() if interval}
-    found["invariance"] = _relation(gains, invariance, [*first, *others])
-    found["limit"] = _limit(default, [*first, *others])
-    runs = stages.get(TARGETS, [])
-    table = gains_table(runs, against=study.DEFAULT, arms=("linear target",))
+    gains = default_gains(both)
+    answers["invariance"] = _relation(gains, invariance, both)
+    answers["limit"] = _limit(gains, both)
+    runs = stages.get(design.TARGETS, [])
+    table = gains_table(runs, control=DEFAULT, arms=(design.LINEAR,))
     add("time", "C7", "Is a target that changes in time better than a fixed one?", table, runs, **_POINTS)
     question, chapter = "Do feature networks have other topological properties?", "Feature networks as complex networks"
-    found["topology"] = Finding("C8", question, "see chapter", chapter)
+    answers["topology"] = Finding("C8", question, "see chapter", chapter)
     question, chapter = "Are the weights power laws, and does it matter?", "Invariance across layers"
-    found["weights"] = Finding("C9", question, "see chapter", chapter)
-    for runs, key in ((first, "groups"), ([*first, *others], "groups, more families")):
+    answers["weights"] = Finding("C9", question, "see chapter", chapter)
+    for runs, key in ((first, "groups"), (both, "groups, more families")):
         if others or key == "groups":
-            table = _trends(study.compared({"convolutions − others": study.convolutions(runs)}))
-            question = f"Are convolutions less self-similar ({len(_free(runs))} families)?"
-            add(key, "C10", question, table, runs, **unit)
-    add("performance", "C10", "Does the constraint change the accuracy?", _compared(first), first, **_POINTS)
-    if runs := stages.get(DOSE, []):
-        add("dose", "C10", "Does the dose change the accuracy?", _compared(runs), runs, **_POINTS)
-    if runs := stages.get(CONFIRM, []):
+            table = _with_trends(compared({"convolutions − others": convolution_differences(runs)}))
+            question = f"Are convolutions less self-similar ({len(unconstrained_runs(runs))} families)?"
+            add(key, "C10", question, table, runs, **_NOISE)
+    add("performance", "C10", "Does the constraint change the accuracy?", _changes(first), first, **_POINTS)
+    if runs := stages.get(design.DOSE, []):
+        add("dose", "C10", "Do target and weight change the accuracy?", _changes(runs), runs, **_POINTS)
+    if runs := stages.get(design.CONFIRM, []):
         question = "Does the target that stage b suggests raise the accuracy (new seeds)?"
-        add("confirm", "C10", question, _trends(_compared(runs)), runs, **_POINTS)
-    if runs := stages.get(CONTROL, []):
-        found["scale"] = _of_scale(runs)
-    table = _compared(first, "weight distance")
+        add("confirm", "C10", question, _with_trends(_changes(runs)), runs, **_POINTS)
+    if runs := stages.get(design.CONTROL, []):
+        answers["scale"] = scale_finding(runs)
+    table = _changes(first, "weight_distance")
     add("path", "C10", "Does it change the path of the weights?", table, first, digits=2)
-    return found
-
-
-_PERCENT = {"factor": 100, "digits": 1}
-_POINTS = _PERCENT | {"unit": " points"}
-
-
-def _degraded(runs: Sequence[Run]) -> pd.DataFrame:
-    changes = {
-        (name, study.FREE): [study.measured(run, "change of the rate") for run in own]
-        for name, own in _free(runs).items()
-    }
-    return _trends(study.compared(changes))
-
-
-def _compared(runs: Sequence[Run], value: str = "test accuracy") -> pd.DataFrame:
-    return study.compared(study.differences(study.pairs(runs), value))
-
-
-def _trends(table: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons with the verdicts on a claim that something rises."""
-    rows = table.itertuples()
-    return table.assign(
-        verdict=[study_verdicts.trend_verdict(row.interval, row.corrected, direction=1) for row in rows]
-    )
-
-
-def _of_scale(runs: Sequence[Run]) -> Finding:
-    """Stage f: what scale alone gains, and the target of 0.2 beyond it, with the factors of the median distance."""
-    both = {}
-    for what, against in ((study.SCALE, study.FREE), (study.SUGGESTED, study.SCALE)):
-        held = study.pairs(runs, against=against)
-        both[f"{what} − {against}"] = next((pairs for (_, arm), pairs in held.items() if arm == what), [])
-    table = study.compared(study.differences(both, "test accuracy"))
-    table["factor"] = [study.scale_factor(held) for held in both.values()]
-    low, high = study.SAME_SCALE
-    reached = low <= 1 / table.factor.iloc[1] <= high  # the control's, by those under the target
-    asked = "C10", "Is the gain of stage e one of scale?"
-    effect = _reach(table, **_POINTS)
-    verdict = study_verdicts.scale_verdict(table, reached=bool(reached))
-    return Finding(*asked, verdict, effect, scale(runs, table) if effect else "", table)
-
-
-def _limit(gains: Mapping[str, Interval | None], runs: Sequence[Run]) -> Finding:
-    """C6: the gain of PoolFormer beside the largest that another architecture may have."""
-    asked = "C6", "Does the constraint fail for PoolFormer, and not for others?", study_verdicts.limit_verdict(gains)
-    others = {name: interval for name, interval in gains.items() if name != "poolformer" and interval}
-    if asked[-1] == "not tested":
-        return Finding(*asked)
-    most = max(others, key=lambda name: others[name].high)
-    ends = [f"{text(gains[name], **_PERCENT)} points ({title(name)})" for name in ("poolformer", most)]
-    above = sum(interval.low > 0 for interval in others.values())
-    effect = f"{' beside at most '.join(ends)}; {above} of {len(others)} others have an interval above 0"
-    return Finding(*asked, effect, scale(runs))
-
-
-def _relation(gains: Mapping[str, float], invariance: pd.DataFrame | None, runs: Sequence[Run]) -> Finding:
-    """C5: each kind of invariance against the gains of the architectures."""
-    asked = "C5", "Do models with invariant features gain most?"
-    if not gains:
-        return Finding(*asked, "not tested")
-    by_kind = {} if invariance is None else study_invariance.spreads(invariance).to_dict()
-    rows = {kind: study.relation(gains, of_family, comparisons=len(by_kind)) for kind, of_family in by_kind.items()}
-    if not any(rows.values()):
-        needed = f"gains of {len(gains)} families; {study.FAMILIES}, with their invariances, are needed"
-        return Finding(*asked, "undecided", needed)
-    table = pd.DataFrame({"families": {k: rho.n if rho else 0 for k, rho in rows.items()}, "interval": rows})
-    table["verdict"] = [study_verdicts.relation_verdict(rho) for rho in rows.values()]
-    effect = "rank correlation " + _reach(table, digits=2)
-    tested = scale([run for run in runs if run.config.architecture in gains])
-    return Finding(*asked, study_verdicts.overall(table.verdict), effect, tested, table)
+    return answers
 
 
 def gains_table(
-    runs: Sequence[Run], *, against: str = study.FREE, arms: Sequence[str] = (study.DEFAULT, study.PUBLISHED)
+    runs: Sequence[Run], *, control: str = UNCONSTRAINED, arms: Sequence[str] = (DEFAULT, PUBLISHED)
 ) -> pd.DataFrame:
-    """`study.compared` of the test accuracy, with what the constraint did to the features, and the verdicts."""
-    both = {key: held for key, held in study.pairs(runs, against=against).items() if key[1] in arms}
-    did = study.manipulation({key: held for key, held in study.pairs(runs).items() if key in both})
-    table = study.compared(study.differences(both, "test accuracy")).join(did)
+    """Compare the test accuracy of each arm with the control's.
+
+    Returns
+    -------
+    DataFrame
+        As `statistics.compared` and `statistics.manipulation` give it, with a ``verdict``.
+    """
+    of_arms = {key: both for key, both in pairs(runs, control=control).items() if key[1] in arms}
+    did = manipulation({key: both for key, both in pairs(runs).items() if key in of_arms})
+    table = compared(differences(of_arms, "accuracy")).join(did)
     table["verdict"] = [
-        study_verdicts.gain_verdict(row.interval, row.corrected, moved=row.moved is True, did=row.did is True)
+        design.gain_verdict(row.interval, row.corrected, moved=row.moved is True, as_intended=row.as_intended is True)
         for row in table.itertuples()
     ]
     return table
 
 
-def findings_table(found: Mapping[str, Finding]) -> pd.DataFrame:
-    """One row a question: the claim, the verdict, and the effects from the lowest to the highest, with intervals."""
+def default_gains(runs: Sequence[Run]) -> dict[str, Interval]:
+    """Return the gain of every architecture under this project's constraint, where there are pairs enough."""
+    table = gains_table(runs, arms=(DEFAULT,))
+    return {name: interval for (name, _), interval in table.interval.items() if interval is not None}
+
+
+def unconstrained_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Return the runs of each architecture that had no constraint and did not fail."""
+    by_architecture: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.config.constraint is None and run.history:
+            by_architecture.setdefault(run.config.architecture, []).append(run)
+    return by_architecture
+
+
+def scale_finding(runs: Sequence[Run]) -> Finding:
+    """Answer stage f: what scale alone gains, and the target of 0.2 beyond it."""
+    both = {}
+    for treated, control in ((SCALE_ALONE, UNCONSTRAINED), (SUGGESTED, SCALE_ALONE)):
+        of_arms = pairs(runs, control=control).items()
+        both[f"{treated} − {control}"] = next((found for (_, arm), found in of_arms if arm == treated), [])
+    table = compared(differences(both, "accuracy"))
+    table["factor"] = [scale_factor(found) for found in both.values()]
+    low, high = design.SAME_SCALE
+    reached = low <= 1 / table.factor.iloc[1] <= high  # the control's, by those under the target
+    effect = _extremes(table, **_POINTS)
+    verdict = design.scale_verdict(table, reached=bool(reached))
+    tested = scale(runs, table) if effect else ""
+    return Finding("C10", "Is the gain of stage e one of scale?", verdict, effect, tested, table)
+
+
+def _limit(gains: Mapping[str, Interval], runs: Sequence[Run]) -> Finding:
+    """Answer C6: the gain of PoolFormer beside the largest that another architecture may have."""
+    question, verdict = "Does the constraint fail for PoolFormer, and not for others?", design.limit_verdict(gains)
+    if verdict == "not tested":
+        return Finding("C6", question, verdict)
+    others = {name: interval for name, interval in gains.items() if name != "poolformer"}
+    highest = max(others, key=lambda name: others[name].high)
+    ends = [f"{interval_text(gains[name], **_PERCENT)} points ({title(name)})" for name in ("poolformer", highest)]
+    above = sum(interval.low > 0 for interval in others.values())
+    effect = f"{' beside at most '.join(ends)}; {above} of {len(others)} others have an interval above 0"
+    return Finding("C6", question, verdict, effect, scale(runs))
+
+
+def _relation(gains: Mapping[str, Interval], invariance: pd.DataFrame | None, runs: Sequence[Run]) -> Finding:
+    """Answer C5: each kind of invariance against the gains of the architectures."""
+    question = "Do models with invariant features gain most?"
+    if not gains:
+        return Finding("C5", question, "not tested")
+    estimates = {name: interval.estimate for name, interval in gains.items()}
+    by_kind = {} if invariance is None else spreads(invariance).to_dict()
+    rows = {kind: relation(estimates, spread, comparisons=len(by_kind)) for kind, spread in by_kind.items()}
+    if not any(rows.values()):
+        needed = f"gains of {len(gains)} families; {design.LEAST_FAMILIES}, with their invariances, are needed"
+        return Finding("C5", question, "undecided", needed)
+    table = pd.DataFrame({"families": {k: rho.n if rho else 0 for k, rho in rows.items()}, "interval": rows})
+    table["verdict"] = [design.relation_verdict(rho) for rho in rows.values()]
+    effect = "rank correlation " + _extremes(table, digits=2)
+    tested = scale([run for run in runs if run.config.architecture in gains])
+    return Finding("C5", question, design.overall_verdict(table.verdict), effect, tested, table)
+
+
+def _changes(runs: Sequence[Run], metric: str = "accuracy") -> pd.DataFrame:
+    return compared(differences(pairs(runs), metric))
+
+
+def _rate_changes(runs: Sequence[Run]) -> pd.DataFrame:
+    by_name = unconstrained_runs(runs).items()
+    changes = {(name, UNCONSTRAINED): [measured(run, "rate_change") for run in of_name] for name, of_name in by_name}
+    return _with_trends(compared(changes))
+
+
+def _with_trends(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the verdicts on a claim that something rises."""
+    rows = table.itertuples()
+    return table.assign(verdict=[design.trend_verdict(row.interval, row.corrected, direction=1) for row in rows])
+
+
+def _verdict(table: pd.DataFrame) -> str:
+    """One line for the verdicts of a table; without these, whether a difference remains after the correction."""
+    if "verdict" in table:
+        return design.overall_verdict(table.verdict)
+    if not table.interval.notna().any():
+        return "not tested"
+    return "shown" if (table.corrected < design.ALPHA).any() else "not shown"
+
+
+def _extremes(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "") -> str:
+    """The lowest and the highest of the comparisons, each with its interval."""
+    known = sorted(
+        (interval.estimate, _row_title(key), interval)
+        for key, interval in table.interval.items()
+        if interval is not None
+    )
+    ends = [f"{interval_text(end, factor, digits)}{unit} ({name})" for _, name, end in [*known[:1], *known[1:][-1:]]]
+    return " to ".join(ends)
+
+
+# Text for the page of the claims.
+
+
+def findings_table(answers: Iterable[Finding]) -> pd.DataFrame:
+    """Tabulate the verdicts, and the effects from the lowest to the highest: one row a question."""
     rows = [
         {"claim": one.claim, "question": one.question, "verdict": one.verdict, "effects, or where": one.effect}
-        for one in found
+        for one in answers
     ]
     return pd.DataFrame(rows).set_index(["claim", "question"])
 
 
-def shown(
+def readable(
     table: pd.DataFrame, *, what: str = "difference", factor: float = 1, digits: int = 3, unit: str = ""
 ) -> pd.DataFrame:
-    """A table of comparisons as a reader wants it: titles, intervals (of `what`) and p-values as text."""
-    shown = pd.DataFrame(index=[_breaking_after_comma(_named(key)) for key in table.index])
+    """Return a table of comparisons as text: titles, intervals (of `what`) and p-values."""
+    text = pd.DataFrame(index=[_breaking_after_comma(_row_title(key)) for key in table.index])
     for column in table:
         values = table[column].tolist()
+        heading = _HEADINGS.get(column, column)
         if column == "interval":
-            shown[f"{what}{f' ({unit.strip()})' if unit else ''}"] = [text(v, factor, digits) for v in values]
+            text[f"{what}{f' ({unit.strip()})' if unit else ''}"] = [interval_text(v, factor, digits) for v in values]
         elif any(v is None or isinstance(v, Interval) for v in values):
-            shown[column] = [text(v, 1, 3) for v in values]
+            text[heading] = [interval_text(v, 1, 3) for v in values]
         elif column in ("p", "corrected"):
-            shown["p" if column == "p" else "p, corrected"] = ["" if v != v else f"{v:.2g}" for v in values]
-        elif column in ("moved", "did"):
-            name = "rate moved" if column == "moved" else "did what it says"
-            shown[name] = ["yes" if v is True else "no" for v in values]
+            text[heading] = ["" if v != v else f"{v:.2g}" for v in values]
+        elif column in ("moved", "as_intended"):
+            text[heading] = ["yes" if v is True else "no" for v in values]
         elif column == "verdict":
-            shown[column] = [v.removesuffix(" at this scale") for v in values]
+            text[heading] = [v.removesuffix(" at this scale") for v in values]
         else:
-            shown[column] = [f"{v:.2f}" if isinstance(v, float) else v for v in values]
-    return shown
+            text[heading] = [f"{v:.2f}" if isinstance(v, float) else v for v in values]
+    return text
 
 
-def told(finding: Finding) -> str:
-    """A finding in one line of Markdown: the verdict, the effects, what it was tested on."""
+def in_one_line(finding: Finding) -> str:
+    """Return a finding as a line of Markdown: the verdict, the effects, what it was tested on."""
     rest = [finding.effect, f"tested on {finding.tested}" if finding.tested else ""]
     return f"**{finding.claim}, {finding.verdict}.** " + "; ".join(filter(None, rest))
 
 
-def text(interval: Interval | None, factor: float = 1, digits: int = 3) -> str:
-    """An interval as text, with signs; "fewer than 3 pairs" for none."""
+def interval_text(interval: Interval | None, factor: float = 1, digits: int = 3) -> str:
+    """Return an interval as text, with signs; "fewer than 3 pairs" for none."""
     if interval is None:
-        return f"fewer than {study.LEAST_PAIRS} pairs"
+        return f"fewer than {design.LEAST_PAIRS} pairs"
     low, middle, high = (f"{factor * v:+.{digits}f}" for v in (interval.low, interval.estimate, interval.high))
     return f"{middle} [{low}, {high}]"
 
 
 def title(name: str) -> str:
-    """An architecture's title; any other text as it is."""
+    """Return an architecture's title; any other text as it is."""
     try:
         return architecture(name).title
     except ValueError:
@@ -239,19 +307,19 @@ def title(name: str) -> str:
 
 
 def scale(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
-    """What runs speak for: their families and seeds, or the comparisons of a table; epochs, images."""
+    """Say what runs speak for: their families and seeds, or the comparisons of a table; epochs, images."""
     if not runs:
         return ""
     config = runs[0].config
     by_family: dict[str, set[int]] = {}
     for run in runs:
         by_family.setdefault(run.config.architecture, set()).add(run.config.seed)
-    seeds = sorted(map(len, by_family.values()))
-    images = ("" if config.train_images else "all images of ") + images_of(config)
-    about = f"{len(by_family)} families, {_range(seeds)} seeds"
+    about = f"{len(by_family)} families, {_range(sorted(map(len, by_family.values())))} seeds"
     if table is not None:
-        pairs = sorted(table.pairs[table.interval.notna()])
-        about = f"{len(pairs)} comparison(s) over {_range(pairs)} seeds"
+        counts = sorted(table.pairs[table.interval.notna()])
+        about = f"{len(counts)} comparison(s) over {_range(counts)} seeds"
+    number = f"{config.train_images:,}" if config.train_images else "all"
+    images = f"{number} images of {DATASETS[config.dataset]}"
     return f"{about}, {config.epochs} epochs, {images}, {PIXELS[config.size]} pixels"
 
 
@@ -259,36 +327,10 @@ def _range(ascending: Sequence[int]) -> str:
     return " to ".join(map(str, dict.fromkeys((ascending[0], ascending[-1]))))
 
 
-def _free(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    own: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.config.constraint is None and run.history:
-            own.setdefault(run.config.architecture, []).append(run)
-    return own
-
-
-def _verdict(table: pd.DataFrame) -> str:
-    """One line for the verdicts of a table; where it has none, one difference that holds after the correction does."""
-    if "verdict" in table:
-        return study_verdicts.overall(table.verdict)
-    if not table.interval.notna().any():
-        return "not tested"
-    return "shown" if (table.corrected < study.ALPHA).any() else "not shown"
-
-
-def _reach(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "") -> str:
-    """The lowest and the highest of the comparisons, each with its interval."""
-    known = sorted(
-        (interval.estimate, _named(key), interval) for key, interval in table.interval.items() if interval is not None
-    )
-    ends = [f"{text(end, factor, digits)}{unit} ({name})" for _, name, end in [*known[:1], *known[1:][-1:]]]
-    return " to ".join(ends)
-
-
 def _breaking_after_comma(name: str) -> str:
-    """The name with spaces and hyphens at which no line ends: a column of sentences would leave it a word wide."""
+    """Forbid line breaks within the name except after its first comma, so that a narrow column stays readable."""
     return name.replace(" ", "\u00a0").replace(",\u00a0", ", ", 1).replace("-", "\u2011")
 
 
-def _named(key: str | tuple[str, str]) -> str:
+def _row_title(key: str | tuple[str, str]) -> str:
     return key if isinstance(key, str) else ", ".join(map(title, key))

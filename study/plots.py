@@ -1,97 +1,106 @@
-"""The figures of the study: paired differences with their intervals, and accuracy against the rate reached."""
+"""The figures of the study's pages: differences with intervals, doses, and the comparison of the families."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from selfsim.figures.plots import FREE, GREY, HELD, WIDTH, _closed, _labelled, _panels
-from selfsim.models.architectures import ARCHITECTURES
+from selfsim.figures.runs import draw_seeds
+from selfsim.figures.style import CONSTRAINED, DASHES, GREY, UNCONSTRAINED, WIDTH, closed, labelled, panels
+from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.training.runs import Run
 
-from . import arms as study
-from .comparison_plots import FAMILIES
+from .comparison import TRAINING, excess
+from .design import DEFAULT, arm
+from .design import UNCONSTRAINED as NO_CONSTRAINT
 from .findings import title
+from .statistics import measured
 
-_COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
-_OTHER_STYLES = tuple(zip(_COLORS, "^DvPX<>", strict=True))
+# Dark enough for names to be written in them.
+FAMILY_COLORS = {"MLP": "#0072b2", "attention": "#aa4499", "convolution": "#117733", "pooling": "#b06a00"}
+_ARM_COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
+_OTHER_STYLES = tuple(zip(_ARM_COLORS, "^DvPX<>", strict=True))
 
 
-def plot_differences(panels: Mapping[str, pd.DataFrame], *, factor: float = 1, mark: float | None = None) -> Figure:
-    """Paired differences with their intervals: one panel a quantity, one row an architecture, one mark an arm.
+def plot_differences(tables: Mapping[str, pd.DataFrame], *, factor: float = 1, mark: float | None = None) -> Figure:
+    """Plot paired differences with intervals: one panel a quantity, one row an architecture, one mark an arm.
 
     Parameters
     ----------
-    panels : mapping of labels of the x-axis to DataFrame
+    tables : mapping of labels of the x-axis to DataFrame
         Rows are (architecture, arm), with an ``interval`` each.
     factor : float
-        What values are multiplied by, such as 100 for percentage points.
+        Multiplies all values, such as 100 for percentage points.
     mark : float, optional
-        Where a dotted line goes: what counts as a gain.
+        The smallest gain that matters, as a dotted line.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    names = list(dict.fromkeys(name for table in panels.values() for name, _ in table.index))
-    arms = list(dict.fromkeys(what for table in panels.values() for _, what in table.index))
+    names = list(dict.fromkeys(name for table in tables.values() for name, _ in table.index))
+    arms = list(dict.fromkeys(name for table in tables.values() for _, name in table.index))
     height = 0.32 * len(names) * max(len(arms), 2) + 1.5
-    size = min(3.4 * len(panels) + 4.1, WIDTH), height
-    figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for axes, (label, table) in zip(grid.flat, panels.items(), strict=True):
+    size = min(3.4 * len(tables) + 4.1, WIDTH), height
+    figure, grid = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    for axes, (label, table) in zip(grid.flat, tables.items(), strict=True):
         axes.axvline(0, color=GREY, linewidth=2, zorder=0)
         if mark is not None:
-            axes.axvline(mark, color=FREE["color"], linewidth=1, linestyle=":", label="counts as a gain", zorder=0)
-        for what in arms:
-            color, marker = arm_style(what, arms)
-            rows = [(names.index(n), i) for (n, a), i in table.interval.items() if a == what and i is not None]
-            y = [row + 0.6 * ((arms.index(what) + 0.5) / len(arms) - 0.5) for row, _ in rows]
-            x = [factor * i.estimate for _, i in rows]
-            reach = [[factor * abs(getattr(i, end) - i.estimate) for _, i in rows] for end in ("low", "high")]
-            axes.errorbar(x, y, xerr=reach, color=color, marker=marker, linestyle="none", capsize=3, label=what)
+            axes.axvline(mark, color=UNCONSTRAINED["color"], linewidth=1, linestyle=":", label="counts as a gain")
+        for lane, arm_name in enumerate(arms):
+            color, marker = _arm_style(arm_name, arms)
+            rows = [(names.index(n), i) for (n, a), i in table.interval.items() if a == arm_name and i is not None]
+            y = [row + 0.6 * ((lane + 0.5) / len(arms) - 0.5) for row, _ in rows]
+            x, low, high = factor * np.array([(i.estimate, i.low, i.high) for _, i in rows]).reshape(-1, 3).T
+            style = {"color": color, "marker": marker, "linestyle": "none", "capsize": 3}
+            axes.errorbar(x, y, xerr=(x - low, high - x), **style, label=arm_name)
         axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
         axes.set_yticks(range(len(names)), [title(name) for name in names])
         axes.grid(axis="y", visible=False)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return _closed(figure)
+    return closed(figure)
 
 
 def plot_dose(runs: Sequence[Run]) -> Figure:
-    """Test accuracy against the rate that was reached: one panel an architecture, one mark a run, colours are arms."""
+    """Plot test accuracy against the rate reached: one panel an architecture, one mark a run, colours are arms."""
     names = list(dict.fromkeys(run.config.architecture for run in runs))
-    arms = list(dict.fromkeys(study.arm(run.config) for run in runs))
-    figure, panels = _panels(len(names), columns=2, sharey=False)
-    for axes, name in zip(panels, names, strict=True):
-        for what in arms:
-            color, marker = arm_style(what, arms)
-            own = [r for r in runs if (r.config.architecture, study.arm(r.config)) == (name, what)]
-            x, y = ([study.measured(run, of) for run in own] for of in ("SS rate", "test accuracy"))
-            axes.plot(x, [100 * v for v in y], linestyle="none", color=color, marker=marker, markersize=6, label=what)
+    arms = list(dict.fromkeys(arm(run.config) for run in runs))
+    figure, grid = panels(len(names), columns=2, sharey=False)
+    for axes, name in zip(grid, names, strict=True):
+        for arm_name in arms:
+            color, marker = _arm_style(arm_name, arms)
+            of_arm = [run for run in runs if (run.config.architecture, arm(run.config)) == (name, arm_name)]
+            x, y = ([measured(run, metric) for run in of_arm] for metric in ("ss_rate", "accuracy"))
+            axes.scatter(x, [100 * v for v in y], color=color, marker=marker, label=arm_name)
         axes.set_title(title(name), loc="left")
-    return _labelled(figure, panels, x="SS rate reached", y="test accuracy (%)", ncols=3)
+    return labelled(figure, grid, x="SS rate reached", y="test accuracy (%)", ncols=3)
 
 
-def arm_style(what: str, arms: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of an arm, the book's own for the two that all of it has."""
-    if what in (study.FREE, study.DEFAULT):
-        style = FREE if what == study.FREE else HELD
+def _arm_style(name: str, arms: Sequence[str]) -> tuple[str, str]:
+    """Return colour and marker of an arm; unconstrained and the default constraint look as everywhere in the book."""
+    if name in (NO_CONSTRAINT, DEFAULT):
+        style = UNCONSTRAINED if name == NO_CONSTRAINT else CONSTRAINED
         return style["color"], style["marker"]
-    others = [arm for arm in arms if arm not in (study.FREE, study.DEFAULT)]
-    return _OTHER_STYLES[others.index(what) % len(_OTHER_STYLES)]
+    others = [other for other in arms if other not in (NO_CONSTRAINT, DEFAULT)]
+    return _OTHER_STYLES[others.index(name) % len(_OTHER_STYLES)]
 
 
 def plot_relation(gains: Mapping[str, float], spreads: pd.DataFrame) -> Figure:
-    """Gain of each architecture, in points, against how much its layers differ: one panel a kind of invariance.
+    """Plot the gain of each architecture against how much its layers differ: one panel a kind of invariance.
 
     Parameters
     ----------
     gains : mapping of str to float
-        Of the architectures.
+        Change of the accuracy of each architecture.
     spreads : DataFrame
-        What `study_invariance.spreads` gives.
+        As `layers.spreads` gives it.
 
     Returns
     -------
@@ -104,11 +113,166 @@ def plot_relation(gains: Mapping[str, float], spreads: pd.DataFrame) -> Figure:
         for entry in ARCHITECTURES:
             if entry.name not in gains or entry.name not in spreads.index:
                 continue
-            kin = [other.name for other in ARCHITECTURES if other.family == entry.family]
-            style = {"color": FAMILIES[entry.family], "marker": "os^D"[kin.index(entry.name) % 4], "markersize": 8}
+            family = [other.name for other in ARCHITECTURES if other.family == entry.family]
+            style = {
+                "color": FAMILY_COLORS[entry.family],
+                "marker": "os^D"[family.index(entry.name) % 4],
+                "markersize": 8,
+            }
             place = spreads.loc[entry.name, kind], 100 * gains[entry.name]
             axes.plot(*place, linestyle="none", label=entry.title, **style)
         axes.set(xlabel=f"{label} over layers\n(right: less invariant)", xlim=(0, None))
     grid[0].set_ylabel("test accuracy, change in points")
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    return _closed(figure)
+    return closed(figure)
+
+
+def plot_families(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
+    """Plot each architecture's mean rate before and after training, beside noise of its shape.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `comparison.measured_layers` gives it.
+    measure : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    means = excess(table, measure)
+    names = list(dict.fromkeys(means.architecture))
+    # The spread of a mean over layers, whose nulls are independent.
+    layers = table[table.measure == measure].drop_duplicates(["architecture", "training", "layer"])
+    spread = layers.groupby(["architecture", "training"]).null_spread.agg(lambda s: np.sqrt((s**2).sum()) / len(s))
+    styles = {
+        "untrained": {"color": "white", "marker": "D", "markeredgecolor": UNCONSTRAINED["color"], "label": "untrained"},
+        "unconstrained": UNCONSTRAINED | {"label": "trained, unconstrained"},
+        "constrained": CONSTRAINED | {"label": "trained, constrained"},
+    }
+    figure, axes = plt.subplots(figsize=(7.5, 0.52 * len(names) + 1.5))
+    for row, name in enumerate(names):
+        for lane, training in enumerate(TRAINING):
+            values = means[(means.architecture == name) & (means.training == training)]
+            if not len(values):
+                continue
+            y = row + 0.24 * (lane - 1)
+            middle, half = values.null.mean(), 2 * spread[name, training]
+            noise = axes.barh(y, 2 * half, left=middle - half, height=0.2, color=GREY)
+            dots = styles[training]["markeredgecolor" if lane == 0 else "color"]
+            axes.plot(values.value, [y] * len(values), ".", color=dots, markersize=3)
+            mark = styles[training] | {"linestyle": "none", "markersize": 7, "label": None}
+            axes.plot(values.value.mean(), y, **mark)
+    handles = [axes.plot([], [], **style | {"linestyle": "none", "markersize": 7})[0] for style in styles.values()]
+    noise.set_label("noise of the same shape (Gauss, mean ± 2 sd)")
+    axes.set(xlabel="SS rate, mean over layers (lower: closer to a power law)", xlim=(0, None))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    _name_rows(axes, means)
+    axes.grid(axis="y", visible=False)
+    figure.legend(handles=[*handles, noise], loc="outside lower center", ncols=2)
+    return closed(figure)
+
+
+def plot_epochs(runs: Sequence[Run], metric: str = "ss_rate", *, y: str = "SS rate, mean over layers") -> Figure:
+    """Plot a metric over the epochs, one panel an architecture: without and with the constraint.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    metric : str
+        A metric of layers in the runs' histories; its mean over layers is drawn, a thin line a seed.
+    y : str
+        Label of the axis.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    names = list(dict.fromkeys(run.config.architecture for run in runs))
+    figure, grid = panels(len(names), columns=5, height=2.1)
+    for axes, name in zip(grid, names, strict=True):
+        for style, constrained in ((UNCONSTRAINED, False), (CONSTRAINED, True)):
+            series = [
+                layer_mean(run, metric)
+                for run in runs
+                if (run.config.architecture, run.config.constraint is not None) == (name, constrained)
+            ]
+            if series:
+                draw_seeds(axes, series, style | {"marker": ""}, first=int(series[0].index[0]))
+        entry = architecture(name)
+        axes.set_title(entry.title, loc="left", color=FAMILY_COLORS[entry.family], fontweight="bold", fontsize=10)
+    grid[0].set_ylim(0, None)
+    figure.supylabel(y, fontsize=11)
+    return labelled(figure, grid, x="epoch")
+
+
+def layer_mean(run: Run, metric: str) -> pd.Series:
+    """Return a metric's mean over the layers of a run, by epoch."""
+    rows = [(row.epoch, row.value) for row in run.history if row.metric == metric and row.layer]
+    if not rows:
+        raise KeyError(f"no metric {metric!r} of layers in the history of {run.config.architecture}")
+    return pd.DataFrame(rows, columns=["epoch", "value"]).groupby("epoch").value.mean()
+
+
+def plot_depth(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
+    """Plot the rate minus its null from the first layer to the last: one line an architecture, one panel a state.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `comparison.measured_layers` gives it.
+    measure : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    chosen = table[table.measure == measure].assign(excess=lambda t: t.value - t.null)
+    figure, grid = panels(len(TRAINING), height=3.6)
+    handles = {}
+    for axes, training in zip(grid, TRAINING, strict=True):
+        axes.axhline(0, color=GREY, linewidth=3, zorder=0)
+        part = chosen[chosen.training == training]
+        for (family, name), group in part.groupby(["family", "architecture"], sort=False):
+            line = group.groupby("depth").excess.mean()
+            rank = list(dict.fromkeys(chosen[chosen.family == family].architecture)).index(name) % 4
+            style = {"color": FAMILY_COLORS[family], "linestyle": DASHES[rank], "marker": "os^D"[rank]}
+            (handles[name],) = axes.plot(line.index, line, **style)
+        axes.set_title(training, loc="left")
+    return labelled(figure, grid, x="depth: first layer to last", y="SS rate minus that of noise", entries=handles)
+
+
+def plot_measures(table: pd.DataFrame) -> Figure:
+    """Plot every measure of every architecture after training: its distance from noise, in standard deviations of it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `comparison.measured_layers` gives it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    chosen = table[table.training == "unconstrained"].assign(z=lambda t: (t.value - t.null) / t.null_spread)
+    scores = chosen.groupby(["architecture", "measure"], sort=False).z.mean().unstack()
+    scores = scores.loc[list(dict.fromkeys(chosen.architecture)), list(dict.fromkeys(table.measure))]
+    text = scores.map(lambda z: "none" if np.isnan(z) else f"{z:+.1f}")
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.45 * len(scores) + 1.8))
+    # Beyond ten standard deviations the number says more than the colour.
+    colours = {"cmap": "PuOr_r", "vmin": -10, "vmax": 10, "cbar": False}
+    sns.heatmap(scores.fillna(0), annot=text, fmt="", annot_kws={"fontsize": 10}, ax=axes, **colours)
+    axes.set(xlabel="", ylabel="")
+    columns = [textwrap.fill(name, 12) for name in scores]
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=10, rotation=0)
+    _name_rows(axes, chosen, shift=0.5)
+    axes.set_title("(rate − null) / sd of the null, mean over layers; below 0: closer to a power law", loc="left")
+    return closed(figure)
+
+
+def _name_rows(axes: Axes, table: pd.DataFrame, *, shift: float = 0) -> None:
+    """Name the rows after the architectures of a table, each in the colour of its family."""
+    family = table.groupby("architecture", sort=False).family.first()
+    axes.set_yticks(np.arange(len(family)) + shift, family.index, rotation=0)
+    for label, name in zip(axes.get_yticklabels(), family, strict=True):
+        label.set(color=FAMILY_COLORS[name], fontweight="bold")

@@ -1,4 +1,4 @@
-"""The study's tables: the runs of a sweep as tidy rows in a folder that git keeps, and runs again from these.
+"""The tables of the runs: written from the folders of a sweep, kept in git, and read back as runs.
 
 A stage ``NAME`` is two files. ``NAME-runs.csv`` has one row a cell of its grid: configuration, status, provenance.
 ``NAME-history.csv`` has one row a run, epoch, split and layer, with the metrics as columns; an empty field was not
@@ -21,7 +21,7 @@ from selfsim.training.evaluation import Row
 from selfsim.training.run_directory import is_finished
 from selfsim.training.runs import Run, load_run
 
-_OF_THE_MACHINE = ("data_dir", "download")
+_OF_THIS_MACHINE = ("data_dir", "download")
 _HISTORY = ("run", "epoch", "split", "layer")
 _TEXT = ("version", "commit", "python", "platform", "device", "date")
 _MADE_BY = (*_TEXT, "modified", "cores", "seconds", "libraries")
@@ -30,14 +30,14 @@ _MADE_BY = (*_TEXT, "modified", "cores", "seconds", "libraries")
 def write_stage(grid: Grid, folders: Iterable[str | Path], results: str | Path, *, stage: str) -> pd.DataFrame:
     """Write the two tables of a stage from the folders of its sweeps, and return the first.
 
-    A run that no folder has is kept as the tables have it, be it those of another stage: folders come and go.
+    A run that no folder has any more stays as the tables have it, those of other stages included.
 
     Parameters
     ----------
     grid : Grid
-        What the stage asks for, with the parameters that its sweep was given.
+        The grid of the stage, with the parameters that its sweep was given.
     folders : iterable of path
-        Where its runs are looked for, in this order: two stages may share some.
+        Folders of sweeps, searched in this order: stages may share runs.
     results : path
         The folder of the tables; made if missing.
     stage : str
@@ -47,35 +47,37 @@ def write_stage(grid: Grid, folders: Iterable[str | Path], results: str | Path, 
     DataFrame
         One row a cell; ``status`` is "done", "failed" (the sweep gave up on it) or "not finished".
     """
-    folders, results, about, histories = [Path(folder) for folder in folders], Path(results), [], []
-    kept = _kept(results)
+    folders, results = [Path(folder) for folder in folders], Path(results)
+    stored = _stored_runs(results)
+    rows: list[dict[str, Any]] = []
+    histories: list[pd.DataFrame] = []
     for cell in grid.cells:
         place = next((folder / cell.name for folder in folders if is_finished(folder / cell.name)), None)
-        if place is None and cell.name in kept:
-            row, history = kept[cell.name]
-            about.append(row)
+        if place is None and cell.name in stored:
+            row, history = stored[cell.name]
+            rows.append(row)
             histories.append(history)
             continue
         failed = any((folder / "failed" / f"{cell.name}.txt").is_file() for folder in folders)
         row = {"run": cell.name, "status": "done" if place else "failed" if failed else "not finished"}
-        row |= {name: _plain(value) for name, value in _asked(cell.work).items()}
+        row |= {name: _plain(value) for name, value in configuration(cell.work).items()}
         if place:
             run = load_run(place)
             row |= {"classes": run.built_as["num_classes"], "channels": run.built_as["in_chans"]}
             row |= {name: _plain(run.environment[name]) for name in _MADE_BY}
             histories.append(_wide(cell.name, run.history))
-        about.append(row)
+        rows.append(row)
     results.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(about, dtype=object)  # else whole numbers turn into others where some are missing
+    table = pd.DataFrame(rows, dtype=object)  # otherwise integers become floats where some are missing
     table.to_csv(results / f"{stage}-runs.csv", index=False)
-    whole = pd.concat(histories) if histories else pd.DataFrame(columns=_HISTORY)
-    whole.to_csv(results / f"{stage}-history.csv", index=False)
+    history = pd.concat(histories) if histories else pd.DataFrame(columns=_HISTORY)
+    history.to_csv(results / f"{stage}-history.csv", index=False)
     return table
 
 
-def _kept(results: Path) -> dict[str, tuple[dict, pd.DataFrame]]:
-    """Of every run that is done, its row and its history in the tables of any stage, as text."""
-    kept = {}
+def _stored_runs(results: Path) -> dict[str, tuple[dict, pd.DataFrame]]:
+    """Read the row and the history of every finished run in the tables of any stage, as text."""
+    stored = {}
     for path in sorted(results.glob("*-runs.csv")):
         about, history = _texts(path)
         by_run = dict(list(history.groupby("run", sort=False)))
@@ -83,18 +85,18 @@ def _kept(results: Path) -> dict[str, tuple[dict, pd.DataFrame]]:
         # Metrics that only other runs have were not measured.
         for row in done:
             measured = by_run[row["run"]]
-            kept[row["run"]] = row, measured.where(measured != "").dropna(axis=1, how="all")
-    return kept
+            stored[row["run"]] = row, measured.where(measured != "").dropna(axis=1, how="all")
+    return stored
 
 
 def _texts(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The two tables of a stage, every field as it stands there."""
+    """Read the two tables of a stage, every field as text."""
     plain = {"dtype": str, "keep_default_na": False}
     return pd.read_csv(path, **plain), pd.read_csv(path.with_name(path.name.replace("-runs", "-history")), **plain)
 
 
 def read_stages(results: str | Path) -> dict[str, list[Run]]:
-    """Read the runs of every stage that are done, and those that failed, which have an empty history.
+    """Read the runs of every stage: finished ones, and failed ones with an empty history.
 
     Parameters
     ----------
@@ -104,7 +106,7 @@ def read_stages(results: str | Path) -> dict[str, list[Run]]:
     Returns
     -------
     dict of str to list of Run
-        Their weights are not kept: `Run.model` cannot be asked for.
+        Without weights: `Run.model` does not exist.
 
     Raises
     ------
@@ -120,9 +122,9 @@ def read_stages(results: str | Path) -> dict[str, list[Run]]:
 def _read_stage(path: Path) -> list[Run]:
     about, table = _texts(path)
     histories = {name: _rows(group) for name, group in table.groupby("run", sort=False)}
-    known = {f.name for f in fields(TrainConfig)} - set(_OF_THE_MACHINE)
+    known = {f.name for f in fields(TrainConfig)} - set(_OF_THIS_MACHINE)
     runs = []
-    # A run that failed has told nothing about its network; those beside it have.
+    # The row of a failed run lacks the shape of its network, which is that of the others.
     network = [max(about.get(name, [""])) for name in ("classes", "channels")]
     for row in about[about.status != "not finished"].to_dict("records"):
         config = TrainConfig(**{name: _value(text) for name, text in row.items() if name in known})
@@ -134,7 +136,7 @@ def _read_stage(path: Path) -> list[Run]:
 
 
 def agreement(fresh: Iterable[Run], stored: Iterable[Run]) -> pd.DataFrame:
-    """Hold runs that were made anew against those with the same configuration in the tables.
+    """Compare new runs with those of the same configuration in the tables.
 
     Parameters
     ----------
@@ -143,29 +145,29 @@ def agreement(fresh: Iterable[Run], stored: Iterable[Run]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a fresh run: ``stored`` (whether the tables have it), ``equal`` (every number, to the nine digits that
-        the tables keep), and the largest ``difference`` of the test accuracy and of a layer's rate.
+        One row a new run: ``stored`` (whether the tables have it), ``equal`` (every number, to the nine digits that
+        the tables keep), and the largest ``difference`` of an accuracy or of a layer's rate.
     """
-    by_config = {json.dumps(_asked(run.config), sort_keys=True): run for run in stored if run.history}
+    by_configuration = {json.dumps(configuration(run.config), sort_keys=True): run for run in stored if run.history}
     rows = []
     for run in fresh:
         row = {"run": run.config.name, "stored": False, "equal": False, "difference": float("nan")}
-        if twin := by_config.get(json.dumps(_asked(run.config), sort_keys=True)):
+        if twin := by_configuration.get(json.dumps(configuration(run.config), sort_keys=True)):
             a, b = ({entry[:4]: entry.value for entry in side.history} for side in (run, twin))
             # Losses and distances have no common scale; these two do.
-            seen = [k for k in a if k in b and k[3] in ("ss_rate", "accuracy") and a[k] == a[k] and b[k] == b[k]]
+            both = [k for k in a if k in b and k[3] in ("ss_rate", "accuracy") and a[k] == a[k] and b[k] == b[k]]
             row |= {
                 "stored": True,
                 "equal": {k: _digits(v) for k, v in a.items()} == {k: _digits(v) for k, v in b.items()},
-                "difference": max((abs(a[k] - b[k]) for k in seen), default=float("nan")),
+                "difference": max((abs(a[k] - b[k]) for k in both), default=float("nan")),
             }
         rows.append(row)
     return pd.DataFrame(rows, columns=["run", "stored", "equal", "difference"]).set_index("run")
 
 
-def _asked(config: TrainConfig) -> dict[str, Any]:
-    """A configuration without what says only where the data are."""
-    return {name: value for name, value in asdict(config).items() if name not in _OF_THE_MACHINE}
+def configuration(config: TrainConfig) -> dict[str, Any]:
+    """Return a configuration as plain data, without the place of its data on this machine."""
+    return {name: value for name, value in asdict(config).items() if name not in _OF_THIS_MACHINE}
 
 
 def _wide(run: str, history: list[Row]) -> pd.DataFrame:
@@ -193,7 +195,7 @@ def _plain(value: Any) -> Any:
 
 
 def _value(text: str) -> Any:
-    """What a field of the table says; empty for None, JSON where it is JSON, else text."""
+    """Read a field of the table: empty is None, JSON is parsed, all else is text."""
     try:
         return json.loads(text) if text else None
     except ValueError:

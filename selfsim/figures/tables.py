@@ -1,4 +1,4 @@
-"""Tables of the book: what one chapter shows, in numbers."""
+"""Tables of the book: what one chapter shows, in numbers and in three sentences."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from ..models.architectures import architecture
 from ..models.data import DATASETS
 from ..statistics.null_models import NullBand
 from ..training.config import TrainConfig
+from ..training.pairs import PAIRED_METRICS, RATES, check_paired, final_values, paired_runs
 from ..training.runs import Run
-from ..uncertainty import mean_interval, paired_difference
-from .plots import PAIRED
+from ..uncertainty import Interval, paired_difference
 
-Bands = Sequence[Mapping[str, Sequence[NullBand]]]  # of each run, of each layer: one a null model
-_NARROW = 0.005  # a band of less is nearly a point, and a distance in its standard deviations says little
+Bands = Sequence[Mapping[str, Sequence[NullBand]]]  # one mapping a run, from layers to one band a null model
+
+METRIC_TITLES = {
+    "accuracy": "test accuracy",
+    "ss_rate": "SS rate",
+    "ss_rate_left_out": "SS rate without 3 most distant",
+    "ss_rate_quantiles": "SS rate between quantiles",
+    "median_distance": "median distance",
+}
+_NARROW = 0.005  # below this width a band is nearly a point, and a distance in its standard deviations means little
 
 
 def pair_table(free: Sequence[Run], held: Sequence[Run]) -> pd.DataFrame:
-    """What the constraint changed: means over seeds and the paired difference with its 95 % interval.
+    """Tabulate what the constraint changed: means over seeds, and the paired difference with its 95 % interval.
 
     Parameters
     ----------
@@ -30,32 +38,60 @@ def pair_table(free: Sequence[Run], held: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a measure; rates and distances are means over layers after the last epoch, accuracy is on test.
+        One row a metric; rates and distances are means over layers after the last epoch, accuracy is on test.
 
     Raises
     ------
     ValueError
-        Runs whose seeds do not pair.
+        Runs whose seeds do not pair, or a seed that is there twice.
     """
-    seeds = [[run.config.seed for run in runs] for runs in (free, held)]
-    if seeds[0] != seeds[1] or not seeds[0]:
-        raise ValueError(f"free, held: got seeds {seeds[0]} and {seeds[1]}, need the same, at least one")
+    check_paired(free, held, name="free, held")
+    rows = {}
+    for metric in PAIRED_METRICS:
+        a, b = final_values(free, metric), final_values(held, metric)
+        rows[METRIC_TITLES[metric]] = {
+            "unconstrained": f"{np.mean(a):.3f}",
+            "constrained": f"{np.mean(b):.3f}",
+            "difference [95 % interval]": f"{paired_difference(b, a):+.3f}" if len(a) > 1 else "one seed: none",
+        }
+    return pd.DataFrame(rows).T.rename_axis("measure")
+
+
+def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Tabulate where the constraint takes each architecture, and what else it moves.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Pairs with the same seeds, without and with the constraint, of any architectures.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an architecture: the rate and the two robust rates without and with the constraint (means over layers
+        and seeds), the factor of the median distance, the paired difference of the test accuracy.
+
+    Raises
+    ------
+    ValueError
+        An architecture and constraint with one seed twice.
+    """
     rows = []
-    for title, value in PAIRED.items():
-        a, b = [value(run) for run in free], [value(run) for run in held]
-        rows.append(
-            {
-                "measure": title.replace("\n", " "),
-                "unconstrained": f"{mean_interval(a).estimate:.3f}",
-                "constrained": f"{mean_interval(b).estimate:.3f}",
-                "difference [95 % interval]": f"{paired_difference(b, a):+.3f}" if len(a) > 1 else "one seed: none",
-            }
-        )
-    return pd.DataFrame(rows).set_index("measure")
+    for (name, _), pairs in paired_runs(runs).items():
+        values = {m: [np.array(final_values(side, m)) for side in zip(*pairs, strict=True)] for m in PAIRED_METRICS}
+        row = {"architecture": architecture(name).title}
+        for metric in RATES:
+            row[METRIC_TITLES[metric]] = " → ".join(f"{side.mean():.3f}" for side in values[metric])
+        before, after = values["median_distance"]
+        row["median distance, factor"] = f"{np.mean(after / before):.2f}"
+        before, after = values["accuracy"]
+        change = paired_difference(after, before) if len(pairs) > 1 else (after - before)[0]
+        rows.append(row | {"test accuracy, change": f"{change:+.3f}"})
+    return pd.DataFrame(rows).set_index("architecture")
 
 
 def network_table(run: Run) -> pd.DataFrame:
-    """What was trained: parameters, layers read, images, accuracy of this run."""
+    """Tabulate what was trained: parameters, layers read, images, accuracy of this run."""
     rows = {
         "network": architecture(run.config.architecture).title,
         "parameters": f"{sum(p.numel() for p in run.model.parameters()):,}",
@@ -67,7 +103,7 @@ def network_table(run: Run) -> pd.DataFrame:
 
 
 def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -> pd.DataFrame:
-    """SS rate of each layer before and after training, beside its null bands.
+    """Tabulate the SS rate of each layer before and after training, beside its null bands.
 
     Parameters
     ----------
@@ -82,67 +118,60 @@ def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -
         One row a layer, all means over seeds: rates, the ends of each null band, and, without `held`, the z-score of
         each run's rate in its own band ("narrow" where such a band is nearly a point).
     """
-    rows = []
+    rows = {}
     for layer in free[0].layers:
-        row = {"layer": layer, "untrained": _mean_rate(free, layer, 0), "trained": _mean_rate(free, layer, -1)}
+        row = {"untrained": _mean_rate(free, layer, 0), "trained": _mean_rate(free, layer, -1)}
         if held:
             row["constrained"] = _mean_rate(held, layer, -1)
-        for own in zip(*(run[layer] for run in bands), strict=True):
-            ends = (np.mean([getattr(band, end) for band in own]) for end in ("low", "high"))
-            row[f"null: {own[0].null}"] = " to ".join(f"{end:.3f}" for end in ends)
+        for of_null in zip(*(run[layer] for run in bands), strict=True):
+            low, high = np.mean([(band.low, band.high) for band in of_null], axis=0)
+            row[f"null: {of_null[0].null}"] = f"{low:.3f} to {high:.3f}"
             if not held:
-                row[f"z ({own[0].null})"] = _mean_z(free, layer, own)
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("layer")
+                row[f"z ({of_null[0].null})"] = _mean_z(free, layer, of_null)
+        rows[layer] = row
+    return pd.DataFrame(rows).T.rename_axis("layer")
+
+
+def images_in_words(config: TrainConfig) -> str:
+    """Name the images that a run was trained on."""
+    return (f"{config.train_images:,} images of " if config.train_images else "") + DATASETS[config.dataset]
+
+
+def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
+    """Summarise one chapter in three sentences of Markdown, made from its numbers."""
+    check_paired(free, held, name="free, held")
+    inside = [
+        any(band.low <= _rate(run, layer) <= band.high for band in of_run[layer])
+        for run, of_run in zip(free, bands, strict=True)
+        for layer in run.layers
+    ]
+    before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
+    robust_before, robust_after = (f"{np.mean(final_values(runs, 'ss_rate_left_out')):.3f}" for runs in (free, held))
+    change = f"by {_difference(free, held, 'ss_rate'):+.3f}, " if len(free) > 1 else ""
+    sentences = (
+        f"After training on {images_in_words(free[0].config)} without constraint, the SS rate lies inside a null band "
+        f"in {sum(inside)} of {len(inside)} cases (layers: {len(free[0].layers)}, seeds: {len(free)}): there it cannot "
+        "be told from noise by this number. "
+        f"The constraint (target {target:g}) took the mean rate from {before} to {after}, {change}and the rate without "
+        f"the three most distant neurons from {robust_before} to {robust_after}. "
+    )
+    if len(free) < 2:
+        return sentences + "With a single seed nothing can be said about the accuracy."
+    gain = _difference(free, held, "accuracy")
+    no_change = "which cannot be told from no change"
+    verdict = no_change if gain.low <= 0 <= gain.high else "a gain" if gain.estimate > 0 else "a loss"
+    points = f"{100 * gain.estimate:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    return sentences + f"Over {gain.n} paired seeds the test accuracy changed by {points}, {verdict}."
+
+
+def _difference(free: Sequence[Run], held: Sequence[Run], metric: str) -> Interval:
+    return paired_difference(final_values(held, metric), final_values(free, metric))
 
 
 def _mean_z(runs: Sequence[Run], layer: str, bands: Sequence[NullBand]) -> str:
     if any(band.high - band.low < _NARROW for band in bands):
         return "narrow"
-    scores = [band.z_score(_rate(run, layer)) for run, band in zip(runs, bands, strict=True)]
-    return f"{np.mean(scores):+.1f}"
-
-
-def images_of(config: TrainConfig) -> str:
-    """Which images a run was trained on, in words."""
-    return (f"{config.train_images:,} images of " if config.train_images else "") + DATASETS[config.dataset]
-
-
-def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
-    """Three sentences, in Markdown, made from the numbers of one chapter."""
-    layers = free[0].layers
-    inside = sum(
-        any(band.low <= _rate(run, layer) <= band.high for band in own[layer])
-        for run, own in zip(free, bands, strict=True)
-        for layer in layers
-    )
-    rate, rest, accuracy = (
-        [[PAIRED[name](run) for run in runs] for runs in (free, held)]
-        for name in ("SS rate", "SS rate without\n3 most distant", "test accuracy")
-    )
-    shown = images_of(free[0].config)
-    first = (
-        f"After training on {shown} without constraint, the SS rate lies inside a null band in {inside} of "
-        f"{len(layers) * len(free)} cases (layers: {len(layers)}, seeds: {len(free)}): there it cannot be told from "
-        "noise by this number."
-    )
-    before, after, before_rest, after_rest = (f"{np.mean(values):.3f}" for values in [*rate, *rest])
-    moved = f"by {paired_difference(rate[1], rate[0]):+.3f}, " if len(free) > 1 else ""
-    second = (
-        f"The constraint (target {target:g}) took the mean rate from {before} to {after}, {moved}and the rate without "
-        f"the three most distant neurons from {before_rest} to {after_rest}."
-    )
-    if len(free) < 2:
-        return f"{first} {second} With a single seed nothing can be said about the accuracy."
-    gain = paired_difference(accuracy[1], accuracy[0])
-    verdict = (
-        "which cannot be told from no change"
-        if gain.low <= 0 <= gain.high
-        else ("a gain" if gain.estimate > 0 else "a loss")
-    )
-    points = f"{100 * gain.estimate:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-    third = f"Over {gain.n} paired seeds the test accuracy changed by {points}, {verdict}."
-    return f"{first} {second} {third}"
+    return f"{np.mean([band.z_score(_rate(run, layer)) for run, band in zip(runs, bands, strict=True)]):+.1f}"
 
 
 def _rate(run: Run, layer: str, epoch: int = -1) -> float:

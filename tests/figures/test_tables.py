@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from selfsim.figures import plots, tables
+from selfsim import figures
 from selfsim.statistics.null_models import NullBand
 from selfsim.training.config import TrainConfig
 from selfsim.training.evaluation import Row
@@ -32,8 +32,8 @@ def band(low, high, null="gauss") -> NullBand:
 
 
 # Layer a: each seed lies in its own band, and neither in the other's. Layer b: below, with one seed in the second null.
-FREE = [run(0, (0.2, 0.1)), run(1, (0.4, 0.1))]
-HELD = [run(seed, (0.15, 0.12), accuracy=a, target=0.1) for seed, a in ((0, 0.88), (1, 0.89))]
+UNCONSTRAINED = [run(0, (0.2, 0.1)), run(1, (0.4, 0.1))]
+CONSTRAINED = [run(seed, (0.15, 0.12), accuracy=a, target=0.1) for seed, a in ((0, 0.88), (1, 0.89))]
 BANDS = [
     {"a": [band(0.15, 0.25), band(0.15, 0.25, "shuffled")], "b": [band(0.2, 0.3), band(0.09, 0.3, "shuffled")]},
     {"a": [band(0.35, 0.45), band(0.35, 0.45, "shuffled")], "b": [band(0.2, 0.3), band(0.2, 0.3, "shuffled")]},
@@ -41,20 +41,20 @@ BANDS = [
 
 
 def test_each_seed_is_counted_in_its_own_band():
-    said = tables.summary(FREE, HELD, bands=BANDS, target=0.1)
+    said = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS, target=0.1)
     assert said.startswith("After training on handwritten digits without constraint, ")
     assert "lies inside a null band in 3 of 4 cases (layers: 2, seeds: 2)" in said
-    swapped = tables.summary(FREE, HELD, bands=BANDS[::-1], target=0.1)
+    swapped = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[::-1], target=0.1)
     assert "in 1 of 4 cases" in swapped  # layer a never, layer b with seed 1 alone
     assert "took the mean rate from 0.200 to 0.135" in said
     assert re.search(r"Over 2 paired seeds the test accuracy changed by -1\.5 points \[\S+, \S+\]", said)
     assert len(re.findall(r"\.(?=\s|$)", said)) == 3
     with pytest.raises(ValueError, match="zip"):
-        tables.summary(FREE, HELD, bands=BANDS[:1], target=0.1)
+        figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[:1], target=0.1)
 
 
 def test_rates_and_z_are_means_over_the_seeds():
-    row = tables.rate_table(FREE, bands=BANDS).loc["a"]
+    row = figures.rate_table(UNCONSTRAINED, bands=BANDS).loc["a"]
     assert (row.untrained, row.trained) == ("0.500", "0.300")
     spread = BANDS[0]["a"][0].values
     low, high = (
@@ -62,13 +62,13 @@ def test_rates_and_z_are_means_over_the_seeds():
     )  # the middle of both seeds' bands is 0.2 further than seed 0's
     assert row["null: gauss"] == f"{low:.3f} to {high:.3f}"
     assert row["z (gauss)"] in ("+0.0", "-0.0")
-    below = tables.rate_table(FREE, bands=BANDS).loc["b", "z (gauss)"]
+    below = figures.rate_table(UNCONSTRAINED, bands=BANDS).loc["b", "z (gauss)"]
     values = BANDS[0]["b"][0].values
     assert float(below) == pytest.approx((0.1 - values.mean()) / values.std(ddof=1), abs=0.05)
 
 
 def test_with_the_constraint_beside_it_the_table_has_no_z():
-    table = tables.rate_table(FREE, HELD, bands=BANDS)
+    table = figures.rate_table(UNCONSTRAINED, CONSTRAINED, bands=BANDS)
     assert list(table) == ["untrained", "trained", "constrained", "null: gauss", "null: shuffled"]
     assert table.loc["b", "constrained"] == "0.120"
 
@@ -78,21 +78,21 @@ def test_a_band_that_is_nearly_a_point_has_no_z():
         {"a": [band(0.2, 0.2 + 1e-6)], "b": [band(0.1, 0.2)]},
         *({k: v[:1] for k, v in b.items()} for b in BANDS[1:]),
     ]
-    table = tables.rate_table(FREE, bands=narrow)
+    table = figures.rate_table(UNCONSTRAINED, bands=narrow)
     assert table.loc["a", "z (gauss)"] == "narrow"
     assert math.isfinite(float(table.loc["b", "z (gauss)"]))
 
 
 def test_pairs_need_the_same_seeds():
-    table = tables.pair_table(FREE, HELD)
+    table = figures.pair_table(UNCONSTRAINED, CONSTRAINED)
     assert table.loc["test accuracy", "difference [95 % interval]"].startswith("-0.015 [")
-    assert tables.pair_table(FREE[:1], HELD[:1]).iloc[0, -1] == "one seed: none"
+    assert figures.pair_table(UNCONSTRAINED[:1], CONSTRAINED[:1]).iloc[0, -1] == "one seed: none"
     with pytest.raises(ValueError, match=r"free, held: got seeds \[0, 1\] and \[0\], need the same"):
-        tables.pair_table(FREE, HELD[:1])
+        figures.pair_table(UNCONSTRAINED, CONSTRAINED[:1])
 
 
 def test_the_figure_has_the_mean_of_the_seeds_bands():
-    axes = plots.plot_rates(FREE, HELD, bands=BANDS, target=0.1).axes[0]
+    axes = figures.plot_rates(UNCONSTRAINED, CONSTRAINED, bands=BANDS, target=0.1).axes[0]
     spans = [patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
     low, high = np.quantile(BANDS[0]["a"][0].values, [0.025, 0.975]) + 0.1
     assert [(box.y0, box.y1) for box in spans] == [pytest.approx((low, high))] * 2

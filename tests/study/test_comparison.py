@@ -12,9 +12,7 @@ from scipy import stats
 from selfsim import TrainConfig, activations, load_images, load_runs, ss_rate, train
 from selfsim.models.architectures import create
 from selfsim.models.seeding import seeded
-from selfsim.training.evaluation import Row
-from selfsim.training.runs import Run
-from study import comparison_plots, comparison_tables
+from study import comparison, plots
 
 NAMES = {"MLP": 3, "attention": 3, "convolution": 3, "pooling": 1}
 
@@ -41,7 +39,7 @@ def folder(tmp_path_factory, digits):
 
 @pytest.fixture(scope="module")
 def measured(folder, digits):
-    return comparison_tables.measured_layers(load_runs(folder), digits, samples=32, null_draws=4)
+    return comparison.measured_layers(load_runs(folder), digits, samples=32, null_draws=4)
 
 
 def made_up(shift=0.0, change=0.0, noise=0.01, seeds=4) -> pd.DataFrame:
@@ -51,10 +49,10 @@ def made_up(shift=0.0, change=0.0, noise=0.01, seeds=4) -> pd.DataFrame:
     for family, number in NAMES.items():
         for k in range(number):
             for seed in range(seeds):
-                for training in comparison_tables.TRAINING:
+                for training in comparison.TRAINING:
                     value = 0.25 + shift * (family == "convolution") + change * (training != "untrained")
                     about = {"architecture": f"{family} {k}", "family": family, "training": training, "layer": "a"}
-                    for measure in comparison_tables.MEASURES:
+                    for measure in comparison.MEASURES:
                         numbers = {"seed": seed, "depth": 0.0, "neurons": 64, "null": 0.25, "null_spread": 0.02}
                         value_here = value + noise * random.standard_normal()
                         rows.append(about | numbers | {"measure": measure, "value": value_here})
@@ -64,7 +62,7 @@ def made_up(shift=0.0, change=0.0, noise=0.01, seeds=4) -> pd.DataFrame:
 def test_every_state_of_every_layer_is_measured(measured, folder, digits):
     runs = load_runs(folder)
     layers = {run.config.architecture: len(run.layers) for run in runs}
-    assert len(measured) == 2 * 3 * sum(layers.values()) * len(comparison_tables.MEASURES)
+    assert len(measured) == 2 * 3 * sum(layers.values()) * len(comparison.MEASURES)
     chosen = measured[
         (measured.training == "untrained") & (measured.seed == 1) & (measured.architecture == "Plain MLP")
     ]
@@ -84,7 +82,7 @@ def test_every_state_of_every_layer_is_measured(measured, folder, digits):
 
 def test_groups_are_compared_by_architecture_not_by_seed():
     table = made_up(shift=0.1)
-    found = comparison_tables.group_difference(table)
+    found = comparison.group_difference(table)
     each = table.query("measure == 'surrogate' and training == 'unconstrained'").groupby(["family", "architecture"])
     each = (each.value.mean() - 0.25).reset_index()
     a, b = (each.value[(each.family == "convolution") == side] for side in (True, False))
@@ -92,7 +90,7 @@ def test_groups_are_compared_by_architecture_not_by_seed():
     assert (found.estimate, found.low, found.high) == pytest.approx((a.mean() - b.mean(), *interval))
     assert found.n == 10
     with pytest.raises(ValueError, match="too few architectures"):
-        comparison_tables.group_difference(table[table.family != "convolution"])
+        comparison.group_difference(table[table.family != "convolution"])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +104,7 @@ def test_groups_are_compared_by_architecture_not_by_seed():
     ],
 )
 def test_verdicts_say_what_is_there_and_no_more(effect, said):
-    found = comparison_tables.verdicts(made_up(**effect))
+    found = comparison.answers(made_up(**effect))
     for part in said:
         assert part in " ".join(found.values())
     assert all(len(re.findall(r"\.(?!\S)", sentence)) == 1 for sentence in found.values())
@@ -119,62 +117,41 @@ def test_whether_architectures_differ_is_answered_by_a_rank_test(effect, said):
     table = made_up(**effect)
     trained = table.query("measure == 'surrogate' and training == 'unconstrained'")
     p = stats.kruskal(*(group.value for _, group in trained.groupby("architecture"))).pvalue
-    assert f"p = {p:.2g}, so {said}." in comparison_tables.verdicts(table)["C3, do architectures differ?"]
+    assert f"p = {p:.2g}, so {said}." in comparison.answers(table)["C3, do architectures differ?"]
 
 
 def test_few_architectures_are_said_to_be_few():
-    found = comparison_tables.verdicts(made_up().query("architecture == 'MLP 0'"))
+    found = comparison.answers(made_up().query("architecture == 'MLP 0'"))
     assert "degradation is not shown" in " ".join(found.values())
     assert "Kruskal" not in " ".join(found.values())
     assert sum("too few architectures" in sentence for sentence in found.values()) == 3
 
 
-def fake_run(name, seed, rate, *, accuracy=0.9, target=None) -> Run:
-    config = TrainConfig(name, seed=seed, constraint=None if target is None else {"target": target})
-    rows = [Row(0, "validation", layer, m, 0.3) for layer in "ab" for m in ("ss_rate", "median_distance")]
-    for layer, extra in (("a", -0.02), ("b", 0.02)):
-        rows += [
-            Row(1, "validation", layer, metric, rate + extra)
-            for metric in ("ss_rate", "ss_rate_left_out", "ss_rate_quantiles", "median_distance")
-        ]
-    return Run(config, [*rows, Row(1, "test", "", "accuracy", accuracy)], {}, {}, {})
-
-
-def test_where_the_constraint_takes_an_architecture():
-    runs = [fake_run("mlp", seed, 0.3) for seed in (0, 1)]
-    runs += [fake_run("mlp", seed, 0.15, target=0.1, accuracy=0.91) for seed in (0, 1)]
-    row = comparison_tables.reach_table([*runs, fake_run("pvt", 0, 0.3)]).loc["Plain MLP"]
-    assert row["SS rate"] == row["SS rate without 3 most distant"] == "0.300 → 0.150"
-    assert row["median distance, factor"] == "0.50"
-    assert row["test accuracy, change"].startswith("+0.010")
-    assert comparison_tables.gains([*runs, fake_run("pvt", 0, 0.3)]) == {"mlp": pytest.approx(0.01)}
-
-
 def test_runs_that_cannot_be_compared(folder, tmp_path):
-    assert len(comparison_tables.comparable_runs(str(folder))) == 8
-    assert len(comparison_tables.comparable_runs(str(folder), constraint={"target": 0.1})) == 8
-    others = comparison_tables.comparable_runs(str(folder), constraint={"target": 0.2})
+    assert len(comparison.comparable_runs(str(folder))) == 8
+    assert len(comparison.comparable_runs(str(folder), constraint={"target": 0.1})) == 8
+    others = comparison.comparable_runs(str(folder), constraint={"target": 0.2})
     assert [run.config.constraint for run in others] == [None] * 4
     for nothing in ("", str(tmp_path)):
         with pytest.raises(ValueError, match="runs: got .* no finished runs; need the folder"):
-            comparison_tables.comparable_runs(nothing)
+            comparison.comparable_runs(nothing)
 
 
 def test_figures_show_every_architecture(measured, folder):
     runs = load_runs(folder)
-    at_a_glance = comparison_plots.plot_families(measured)
+    at_a_glance = plots.plot_families(measured)
     assert [label.get_text() for label in at_a_glance.axes[0].get_yticklabels()] == ["Plain MLP", "VGG-11"]
     # A bar is four standard deviations of the mean over layers.
     layers = measured.query("measure == 'surrogate' and seed == 0 and architecture == 'VGG-11'")
     layers = layers[layers.training == "untrained"]
     bar = next(bar for bar in at_a_glance.axes[0].patches if bar.get_y() == pytest.approx(1 - 0.24 - 0.1))
     assert bar.get_width() == pytest.approx(4 * np.sqrt((layers.null_spread**2).sum()) / len(layers))
-    epochs = comparison_plots.plot_epochs(runs)
+    epochs = plots.plot_epochs(runs)
     assert [axes.get_title("left") for axes in epochs.axes if axes.get_visible()] == ["Plain MLP", "VGG-11"]
-    assert len(comparison_plots.plot_depth(measured).axes) == 3
-    measures = comparison_plots.plot_measures(measured).axes[0]
-    assert len(measures.texts) == 2 * len(comparison_tables.MEASURES)
+    assert len(plots.plot_depth(measured).axes) == 3
+    measures = plots.plot_measures(measured).axes[0]
+    assert len(measures.texts) == 2 * len(comparison.MEASURES)
     named = [label.get_text().replace("\n", " ") for label in measures.get_xticklabels()]
-    assert named == list(comparison_tables.MEASURES)
+    assert named == list(comparison.MEASURES)
     with pytest.raises(KeyError, match="no metric 'nonsense'"):
-        comparison_plots.plot_epochs(runs, "nonsense")
+        plots.plot_epochs(runs, "nonsense")

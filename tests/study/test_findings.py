@@ -14,9 +14,7 @@ from selfsim import TrainConfig
 from selfsim.models.architectures import ARCHITECTURES
 from selfsim.training.runs import Run
 from selfsim.uncertainty import mean_interval
-from study import arms as study
-from study import findings as study_findings
-from study import invariance as study_invariance
+from study import design, findings, layers, statistics
 
 from .made_study import DEFAULT, FAMILIES, made_run, made_stage
 
@@ -38,14 +36,14 @@ def test_ten_families_decide_whether_the_invariant_ones_gain(sign, verdict):
     first = [run for run in runs if run.config.architecture in FAMILIES]
     stages = {"families": first, "others": [run for run in runs if run not in first]}
     table = pd.DataFrame(rows)
-    found = study_findings.findings(stages, invariance=table)["invariance"]
+    found = findings.findings(stages, invariance=table)["invariance"]
     assert found.verdict == verdict
     assert found.table.families.tolist() == [10, 10, 10]
     assert found.tested.startswith("10 families, 3 seeds")
     assert found.effect.startswith(f"rank correlation {-sign:+.2f}")
-    assert study_findings.findings(stages)["invariance"].verdict == "undecided"
+    assert findings.findings(stages)["invariance"].verdict == "undecided"
     nine = table[table.architecture != "pvt"]
-    assert study_findings.findings(stages, invariance=nine)["invariance"].verdict == "undecided"
+    assert findings.findings(stages, invariance=nine)["invariance"].verdict == "undecided"
 
 
 def test_the_spread_between_layers_is_the_papers_and_a_mean_over_seeds():
@@ -57,7 +55,7 @@ def test_the_spread_between_layers_is_the_papers_and_a_mean_over_seeds():
             for i, (n, s, e, d) in enumerate(rows)
         ]
     )
-    spread = study_invariance.spreads(table).loc["mlp"]
+    spread = layers.spreads(table).loc["mlp"]
     assert spread["exponent"] == pytest.approx((0.5 + 0) / 2)  # standard deviations over n
     assert spread["dimension"] == pytest.approx((2 / 5 + 0) / 2)  # ranges over means
     assert spread["exponent at most 3"] == 0  # of the first network, one layer alone has an estimate
@@ -68,10 +66,10 @@ def test_a_run_that_collapses_or_fails_stays_in():
     runs += [made_run("mlp", seed=4), made_run("mlp", DEFAULT, 4, accuracy=0.2, rates=(0.2, 0.2, math.nan))]
     failed = made_run("mlp", seed=5)
     runs += [failed, Run(TrainConfig("mlp", constraint=DEFAULT, seed=5), [], failed.built_as, {}, {})]
-    table = study_findings.gains_table(runs)
-    row = table.loc["mlp", study.DEFAULT]
+    table = findings.gains_table(runs)
+    row = table.loc["mlp", design.DEFAULT]
     assert row.pairs == 6
-    assert study.differences(study.pairs(runs), "test accuracy")["mlp", study.DEFAULT][-2:] == pytest.approx(
+    assert statistics.differences(statistics.pairs(runs), "accuracy")["mlp", design.DEFAULT][-2:] == pytest.approx(
         [0.2 - 0.5, 0.1 - 0.5]
     )
     assert not row.moved and row.verdict == "not reproduced at this scale"
@@ -79,17 +77,17 @@ def test_a_run_that_collapses_or_fails_stays_in():
 
 
 def test_a_study_with_an_effect_finds_it():
-    found = study_findings.findings({"families": made_stage(gain=0.06)})
+    found = findings.findings({"families": made_stage(gain=0.06)})
     table = found["gain"].table
-    assert table.verdict.xs(study.DEFAULT, level=1).eq("reproduced").all()
-    assert table.verdict.xs(study.PUBLISHED, level=1).eq("not reproduced at this scale").all()
+    assert table.verdict.xs(design.DEFAULT, level=1).eq("reproduced").all()
+    assert table.verdict.xs(design.PUBLISHED, level=1).eq("not reproduced at this scale").all()
     assert found["gain"].verdict == "reproduced in 4 of 8, not reproduced at this scale in 4 of 8"
     assert found["performance"].verdict == "shown"
     assert found["gain"].tested.startswith("8 comparison(s) over 5 seeds, 15 epochs, all images of handwritten digits")
 
 
 def test_a_study_without_one_says_so():
-    found = study_findings.findings({"families": made_stage()})
+    found = findings.findings({"families": made_stage()})
     assert found["gain"].verdict == "not reproduced at this scale"
     assert found["performance"].verdict == found["path"].verdict == found["degrade"].verdict == "not shown"
     assert {found[key].verdict for key in ("limit", "time")} == {"not tested"}
@@ -99,11 +97,11 @@ def test_a_study_without_one_says_so():
 def test_rates_that_rise_in_training_are_degradation_and_those_that_fall_are_not():
     for last, verdict in ((0.25, "shown"), (0.15, "shown the other way round")):
         runs = [made_run("mlp", seed=s, rates=(0.5, 0.2, last + 0.001 * s)) for s in range(5)]
-        assert study_findings.findings({"families": runs})["degrade"].verdict == verdict
+        assert findings.findings({"families": runs})["degrade"].verdict == verdict
 
 
 def test_with_two_seeds_nothing_is_tested():
-    found = study_findings.findings({"families": made_stage(seeds=2)})
+    found = findings.findings({"families": made_stage(seeds=2)})
     asked = {key: one.verdict for key, one in found.items() if one.verdict not in ("built", "see chapter")}
     assert set(asked.values()) == {"not tested"} and len(asked) > 8
     assert not any(found[key].effect for key in asked if key != "invariance")
@@ -116,10 +114,10 @@ def test_a_target_found_by_looking_is_asked_for_again(gain, verdict):
         for seed in range(5, 15):
             for constraint, better in ((None, 0), ({"target": 0.2, "weight": 10}, gain)):
                 runs.append(made_run(name, constraint, seed, accuracy=0.5 + better + 0.003 * noise.standard_normal()))
-    found = study_findings.findings({"families": made_stage(), "confirm": runs})["confirm"]
+    found = findings.findings({"families": made_stage(), "confirm": runs})["confirm"]
     assert found.verdict == verdict
     assert found.table.pairs.tolist() == [10, 10]
-    assert "confirm" not in study_findings.findings({"families": made_stage()})
+    assert "confirm" not in findings.findings({"families": made_stage()})
 
 
 def with_scale(*, beyond=0.0, alone=0.0, median=3.0, seeds=10):
@@ -152,7 +150,7 @@ def with_scale(*, beyond=0.0, alone=0.0, median=3.0, seeds=10):
 )
 def test_a_gain_is_held_against_that_of_scale_alone(made, verdict):
     runs = with_scale(**made)
-    found = study_findings.findings({"families": made_stage(), "control": runs})["scale"]
+    found = findings.findings({"families": made_stage(), "control": runs})["scale"]
     assert found.verdict == verdict
     first, second = found.table.index
     assert (first, second) == ("scale alone − unconstrained", "target 0.2, weight 10 − scale alone")
@@ -160,17 +158,17 @@ def test_a_gain_is_held_against_that_of_scale_alone(made, verdict):
     if verdict != "not tested":
         assert found.table.interval[first].estimate == pytest.approx(made.get("alone", 0), abs=0.004)
         assert found.table.interval[second].estimate == pytest.approx(made.get("beyond", 0), abs=0.004)
-    assert "scale" not in study_findings.findings({"families": made_stage()})
-    moved = study.manipulation(study.pairs(runs)).moved
+    assert "scale" not in findings.findings({"families": made_stage()})
+    moved = statistics.manipulation(statistics.pairs(runs)).moved
     assert not moved["vit_small", "scale alone"]  # it has no target for the rate
 
 
 def test_a_control_that_fails_counts_as_a_guess_and_has_no_scale():
     runs = with_scale(alone=0.03, seeds=5)
-    control = next(run for run in runs if study.arm(run.config) == study.SCALE)
+    control = next(run for run in runs if design.arm(run.config) == design.SCALE_ALONE)
     failed = replace(control, config=replace(control.config, seed=20), history=[])
     free = made_run("vit_small", None, 20, accuracy=0.5, median=6.0)
-    table = study_findings._of_scale([*runs, free, failed]).table
+    table = findings.scale_finding([*runs, free, failed]).table
     assert table.pairs.tolist() == [6, 5]
     assert table.interval.iloc[0].estimate == pytest.approx((5 * 0.03 + 0.1 - 0.5) / 6, abs=0.004)
     assert table.factor.tolist() == pytest.approx([0.5, 1])
@@ -183,10 +181,10 @@ def test_a_target_in_time_is_held_against_the_fixed_one_and_poolformer_against_a
         made_run("resmlp", linear, s, accuracy=0.55 + 0.001 * s, rates=(0.2, 0.2, 0.1 + 0.001 * s)) for s in range(5)
     ]
     pool = made_stage(families=("poolformer",), gain=-0.05)
-    found = study_findings.findings({"families": made_stage(gain=0.06), "targets": runs, "others": pool})
+    found = findings.findings({"families": made_stage(gain=0.06), "targets": runs, "others": pool})
     assert found["time"].table.index.tolist() == [("resmlp", "linear target")]
     fixed = [r for r in runs if r.config.constraint == {"target": 0.1, "weight": 10}]
-    gains = [0.55 + 0.001 * r.config.seed - study.measured(r, "test accuracy") for r in fixed]
+    gains = [0.55 + 0.001 * r.config.seed - statistics.measured(r, "accuracy") for r in fixed]
     assert found["time"].table.interval.iloc[0].estimate == pytest.approx(mean_interval(gains).estimate)
     assert found["time"].verdict == "reproduced"
     assert found["limit"].verdict == "reproduced"

@@ -21,11 +21,10 @@ from selfsim import (
     train,
 )
 from selfsim.sweep.grid import read_grid
+from selfsim.training.pairs import PAIRED_METRICS
 from selfsim.training.runs import Run
-from study import arms as study
-from study import comparison_tables
-from study import invariance as study_invariance
-from study import measures as study_measures
+from study import comparison, statistics
+from study import layers as study_layers
 from study import tables as study_tables
 
 from .made_study import DEFAULT, made_run
@@ -62,10 +61,10 @@ def test_tables_give_the_runs_back(swept):
         assert found.layers == made.layers
         assert found.environment == {key: made.environment[key] for key in found.environment}
         assert found.built_as == made.built_as
-        for name in (*study.PAIRED, "weight distance"):
-            assert study.measured(found, name) == pytest.approx(study.measured(made, name), rel=1e-8)
+        for name in (*PAIRED_METRICS, "weight_distance"):
+            assert statistics.measured(found, name) == pytest.approx(statistics.measured(made, name), rel=1e-8)
     assert failed.history == [] and failed.config.seed == 1 and failed.config.constraint is None
-    assert study.measured(failed, "test accuracy") == 0.1
+    assert statistics.measured(failed, "accuracy") == 0.1
 
 
 def test_tables_say_what_is_missing_and_nothing_of_the_machine(swept):
@@ -134,7 +133,7 @@ def test_the_invariance_of_unconstrained_networks_is_kept(tmp_path):
     config = TrainConfig("mlp", epochs=1, train_images=128, test_images=128)
     runs = [train(config, images=images, device="cpu")]
     runs += [train(replace(config, constraint=DEFAULT), images=images, device="cpu")]
-    table = study_invariance.write_invariance(runs, tmp_path)
+    table = study_layers.write_invariance(runs, tmp_path)
     assert table.run.unique().tolist() == [config.name]  # the constrained one has no place in it
     assert table.layer.tolist() == runs[0].layers
     x = activations(runs[0].model, images.batches("validation"), samples=None, device="cpu")
@@ -143,13 +142,13 @@ def test_the_invariance_of_unconstrained_networks_is_kept(tmp_path):
     assert row["dimension"] == pytest.approx(float(correlation_dimension(x["blocks.0"])), rel=1e-6)
     assert row["exponent"] == pytest.approx(float(spectrum_exponent(x["blocks.0"])), rel=1e-6)
     assert row["exponent at most 3"] == pytest.approx(min(3, row["exponent"]), rel=0.2)
-    assert "." in (text := (tmp_path / study_invariance.FILE).read_text()) and not re.search(r"\d\.\d{10}", text)
+    assert "." in (text := (tmp_path / study_layers.INVARIANCE).read_text()) and not re.search(r"\d\.\d{10}", text)
     # What is there is not measured again: a row that was changed by hand stays changed.
-    read = study_invariance.read_invariance(tmp_path)
+    read = study_layers.read_invariance(tmp_path)
     read.loc[0, "dimension"] = 7.5
-    read.to_csv(tmp_path / study_invariance.FILE, index=False)
-    assert study_invariance.write_invariance(runs, tmp_path).dimension.iloc[0] == 7.5
-    assert study_invariance.read_invariance(tmp_path / "elsewhere").empty
+    read.to_csv(tmp_path / study_layers.INVARIANCE, index=False)
+    assert study_layers.write_invariance(runs, tmp_path).dimension.iloc[0] == 7.5
+    assert study_layers.read_invariance(tmp_path / "elsewhere").empty
 
 
 @pytest.mark.long
@@ -160,25 +159,25 @@ def test_the_comparison_from_tables_is_that_from_runs(tmp_path):
     grid = read_grid(tmp_path / "families.yml")
     images = grid.cells[0].work.load_images()
     runs = [train(cell.work, images=images, runs=tmp_path / "sweep", device="cpu") for cell in grid.cells]
-    whole = comparison_tables.measured_layers(comparison_tables.comparable(runs), images, samples=32, null_draws=4)
+    whole = comparison.measured_layers(comparison.comparable(runs), images, samples=32, null_draws=4)
     tables = tmp_path / "tables"
     study_tables.write_stage(grid, [tmp_path / "sweep"], tables, stage="families")
     with pytest.raises(FileNotFoundError, match=r"which has no measures\.csv"):
-        study_measures.read_comparison(tables, constraint=DEFAULT)
-    study_measures.write_measures([run for run in runs if run.config.seed == 0], tables, null_draws=4)
+        study_layers.read_comparison(tables, constraint=DEFAULT)
+    study_layers.write_measures([run for run in runs if run.config.seed == 0], tables, null_draws=4)
     keys = ["architecture", "seed", "training", "layer", "measure"]
     for measured_seeds in (1, 2):
-        found, table = study_measures.read_comparison(tables, constraint=DEFAULT)
+        found, table = study_layers.read_comparison(tables, constraint=DEFAULT)
         assert [run.config.seed for run in found] == [run.config.seed for run in runs]
         assert table.index.is_unique
-        assert comparison_tables.runs_table(found).equals(comparison_tables.runs_table(runs))
+        assert comparison.runs_table(found).equals(comparison.runs_table(runs))
         expected = whole if measured_seeds == 2 else whole[(whole.seed == 0) | (whole.measure == "surrogate")]
         both = [part.sort_values(keys).reset_index(drop=True)[whole.columns] for part in (table, expected)]
         pd.testing.assert_frame_equal(*both, rtol=1e-6, check_dtype=False)
         # The second seed comes later, and without draws of its own.
-        before = study_measures._stored(tables)
-        study_measures.write_measures(runs, tables, null_draws=4)
-        after = study_measures._stored(tables)
+        before = study_layers.read_measures(tables)
+        study_layers.write_measures(runs, tables, null_draws=4)
+        after = study_layers.read_measures(tables)
         pd.testing.assert_frame_equal(after.iloc[: len(before)], before)
         assert after[after.seed == 1].null.isna().all()
 

@@ -1,28 +1,27 @@
-"""Tables that compare the families of architectures, from the finished runs of their chapters."""
+"""The comparison of the architectures: every measure of their layers, tables of them, and what these say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
 
-from selfsim.figures.plots import PAIRED
 from selfsim.models.architectures import ARCHITECTURES, architecture, create
 from selfsim.models.images import Images
 from selfsim.models.probe import activations
 from selfsim.models.seeding import seeded
 from selfsim.rate.rate import ss_rate
 from selfsim.statistics.null_models import null_band
+from selfsim.training.pairs import final_value, paired_runs
 from selfsim.training.runs import Run, load_runs
 from selfsim.uncertainty import Interval, mean_interval, paired_difference
 
-from .arms import differences, pairs
-
 # Name in the book -> options of ss_rate: the three counts, then the robust variants.
-MEASURES = {
+MEASURES: dict[str, dict[str, Any]] = {
     "surrogate": {},
     "complete linkage": {"count": "complete-linkage"},
     "greedy colouring": {"count": "greedy-coloring"},
@@ -35,7 +34,7 @@ TRAINING = ("untrained", "unconstrained", "constrained")
 
 
 def comparable_runs(folder: str, *, constraint: Mapping | None = None) -> list[Run]:
-    """The finished runs of a folder, by family; see `comparable`."""
+    """Read the finished runs of a folder, sorted by family; see `comparable`."""
     runs = load_runs(folder) if folder else []
     if not runs:
         raise ValueError(
@@ -46,10 +45,18 @@ def comparable_runs(folder: str, *, constraint: Mapping | None = None) -> list[R
 
 
 def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[Run]:
-    """Runs by family.
+    """Sort runs by family, and check that they are comparable.
 
-    With `constraint` (its options, as in `TrainConfig`), only those without any and those with this one. ``ValueError``
-    if there are none, or they are not of one data set and size.
+    Parameters
+    ----------
+    runs : sequence of Run
+    constraint : mapping, optional
+        Options of a constraint, as in `TrainConfig`. Runs with another one are left out.
+
+    Raises
+    ------
+    ValueError
+        No runs, runs of several data sets or sizes, or an architecture and constraint with one seed twice.
     """
     if constraint is not None:
         runs = [run for run in runs if run.config.constraint in (None, constraint)]
@@ -58,26 +65,27 @@ def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[R
     data = {(run.config.dataset, run.config.size) for run in runs}
     if len(data) > 1:
         raise ValueError(f"runs: got those on {', '.join(map(str, sorted(data)))}, need one data set and size")
-    order = [found.name for found in ARCHITECTURES]  # by family
+    paired_runs(runs)  # refuses a seed that is there twice
+    order = [entry.name for entry in ARCHITECTURES]  # by family
     return sorted(runs, key=lambda run: order.index(architecture(run.config.architecture).name))
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row an architecture: what was trained, and how well it did on the test images."""
+    """Tabulate what was trained, and its accuracy on the test images: one row an architecture."""
     rows = []
     for name in dict.fromkeys(run.config.architecture for run in runs):
-        own = [run for run in runs if run.config.architecture == name]
+        of_name = [run for run in runs if run.config.architecture == name]
         accuracy = {
-            title: [r.series("accuracy", split="test")[-1] for r in own if (r.config.constraint is not None) == held]
-            for title, held in (("test accuracy", False), ("constrained", True))
+            title: [final_value(r, "accuracy") for r in of_name if (r.config.constraint is not None) == constrained]
+            for title, constrained in (("test accuracy", False), ("constrained", True))
         }
-        found = architecture(name)
+        entry = architecture(name)
         about = {
-            "family": found.family,
-            "architecture": found.title,
-            "parameters": f"{_parameters(own[0]):,}",
-            "layers": len(own[0].layers),
-            "epochs": own[0].config.epochs,
+            "family": entry.family,
+            "architecture": entry.title,
+            "parameters": f"{_parameters(of_name[0]):,}",
+            "layers": len(of_name[0].layers),
+            "epochs": of_name[0].config.epochs,
         }
         rows.append(about | {title: f"{np.mean(a):.3f}" if a else "none" for title, a in accuracy.items()})
     return pd.DataFrame(rows).set_index(["family", "architecture"])
@@ -89,7 +97,7 @@ def _parameters(run: Run) -> int:
 
 
 def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, null_draws: int = 10) -> pd.DataFrame:
-    """Every measure of the rate for every layer of every run, before and after training, beside its null.
+    """Measure every layer of every run, before and after training, beside its null.
 
     Parameters
     ----------
@@ -122,11 +130,11 @@ def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, 
         for training, model in states:
             batches = images.batches("validation", batch_size=samples)
             hidden = activations(model, batches, layers=run.layers, samples=samples, device="cpu")
-            found = architecture(run.config.architecture)
+            entry = architecture(run.config.architecture)
             for number, (layer, x) in enumerate(hidden.items()):
                 about = {
-                    "architecture": found.title,
-                    "family": found.family,
+                    "architecture": entry.title,
+                    "family": entry.family,
                     "seed": run.config.seed,
                     "training": training,
                     "layer": layer,
@@ -134,14 +142,14 @@ def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, 
                     "neurons": x.shape[1],
                 }
                 draws = null_draws if run.config.seed == first[run.config.architecture] else 0
-                # What the surrogate is compared by, the others are compared by only after free training.
+                # The other measures are compared with noise after unconstrained training only.
                 compared = MEASURES if training == "unconstrained" else ["surrogate"]
                 rows += [about | row for row in _measured(x, dict.fromkeys(compared, draws))]
     return shared_nulls(pd.DataFrame(rows))
 
 
 def shared_nulls(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the nulls of an architecture's first seed for all of its seeds."""
+    """Give all seeds of an architecture the nulls of its first one."""
     table = table.copy()
     keys = ["architecture", "training", "layer", "measure"]
     for column in ("null", "null_spread"):
@@ -153,7 +161,7 @@ def _measured(x: torch.Tensor, draws: dict[str, int]) -> list[dict]:
     rows = []
     for measure, options in MEASURES.items():
 
-        def rate(values: torch.Tensor, options=options) -> float:
+        def rate(values: torch.Tensor, options: dict[str, Any] = options) -> float:
             try:
                 return float(ss_rate(values, **options))
             except ValueError:  # constant neurons, or all distances equal
@@ -168,7 +176,7 @@ def _measured(x: torch.Tensor, draws: dict[str, int]) -> list[dict]:
 
 
 def excess(table: pd.DataFrame, measure: str = "surrogate") -> pd.DataFrame:
-    """Mean over layers of rate minus null, one row a run and state: what is there beyond noise of the same shape."""
+    """Return the mean over layers of rate minus null, one row a run and state."""
     chosen = table[table.measure == measure]
     chosen = chosen.assign(excess=chosen.value - chosen.null)
     keys = ["architecture", "family", "training", "seed"]
@@ -176,7 +184,7 @@ def excess(table: pd.DataFrame, measure: str = "surrogate") -> pd.DataFrame:
 
 
 def family_table(table: pd.DataFrame, measure: str = "surrogate") -> pd.DataFrame:
-    """One row an architecture: its mean rate before and after training, its null, and what training changed."""
+    """Tabulate each architecture's mean rate before and after training, its null, and what training changed."""
     means = excess(table, measure)
     rows = []
     for (family, name), group in means.groupby(["family", "architecture"], sort=False):
@@ -200,51 +208,22 @@ def _difference(by: dict[str, pd.DataFrame], after: str, before: str) -> str:
     return f"{paired_difference(by[after].value[seeds].tolist(), by[before].value[seeds].tolist()):+.3f}"
 
 
-def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where the constraint takes each architecture, and what else it moves.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        Pairs with the same seeds, without and with the constraint, of any architectures.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row an architecture: the rate and its two robust kin without and with the constraint (means over layers and
-        seeds), the factor of the median distance, the paired difference of the test accuracy.
-    """
-    rows = []
-    for (name, _), both in pairs(runs).items():
-        row = {"architecture": architecture(name).title}
-        of = {title: np.array([[value(run) for run in pair] for pair in both]).T for title, value in PAIRED.items()}
-        for title in ("SS rate", "SS rate without\n3 most distant", "SS rate between\nquantiles"):
-            a, b = of[title]
-            row[" ".join(title.split())] = f"{a.mean():.3f} → {b.mean():.3f}"
-        a, b = of["median distance"]
-        row["median distance, factor"] = f"{np.mean(b / a):.2f}"
-        a, b = of["test accuracy"]
-        row["test accuracy, change"] = f"{paired_difference(b, a):+.3f}" if len(a) > 1 else f"{b[0] - a[0]:+.3f}"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("architecture")
-
-
-def gains(runs: Sequence[Run]) -> dict[str, float]:
-    """Change of the test accuracy under the constraint, mean over paired seeds, of each architecture that has pairs."""
-    return {name: float(np.mean(change)) for (name, _), change in differences(pairs(runs), "test accuracy").items()}
-
-
 def agreement_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau between the rankings of the architectures by each two measures, of their means after training."""
-    means = {name: excess(table, name).query("training == 'unconstrained'") for name in MEASURES}
-    means = pd.DataFrame({name: m.groupby("architecture").value.mean() for name, m in means.items()})
+    """Return Kendall's tau between the rankings of the architectures by each two measures, after training."""
+    after = {name: excess(table, name).query("training == 'unconstrained'") for name in MEASURES}
+    means = pd.DataFrame({name: part.groupby("architecture").value.mean() for name, part in after.items()})
     return means.corr(method="kendall").rename_axis("Kendall's tau")
 
 
 def group_difference(table: pd.DataFrame, measure: str = "surrogate", column: str = "excess") -> Interval:
-    """Mean of the convolutional architectures minus that of all others, after training, with Welch's 95 % interval.
+    """Compare the convolutional architectures with all others, after training, with Welch's 95 % interval.
 
     An architecture counts once, with its mean over seeds: seeds of one architecture say nothing about others.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two architectures on one side.
     """
     means = excess(table, measure).query("training == 'unconstrained'")
     each = means.groupby(["family", "architecture"])[column].mean().dropna().reset_index()
@@ -257,50 +236,50 @@ def group_difference(table: pd.DataFrame, measure: str = "surrogate", column: st
     return Interval(float(a.mean() - b.mean()), float(low), float(high), 0.95, len(a) + len(b), of)
 
 
-def verdicts(table: pd.DataFrame) -> dict[str, str]:
-    """What these runs say of the claims C3 and C10: question -> one sentence, made from their numbers."""
+def answers(table: pd.DataFrame) -> dict[str, str]:
+    """Answer the claims C3 and C10 from these runs: question -> one sentence."""
     means = excess(table)
     trained = means.query("training == 'unconstrained'")
     per = trained.groupby("architecture").excess.mean()
     seeds = [group.excess.to_numpy() for _, group in trained.groupby("architecture")]
     several = len(seeds) > 1 and min(map(len, seeds)) > 1
-    test = _differing(stats.kruskal(*seeds).pvalue) if several else ""
+    rank_test = _rank_test(stats.kruskal(*seeds).pvalue) if several else ""
     before = means.query("training == 'untrained'").set_index(["architecture", "seed"]).value
     change = (trained.set_index(["architecture", "seed"]).value - before).dropna().groupby("architecture").mean()
     interval = mean_interval(change.tolist())
-    said = _said(interval, "not shown", "shown", "reversed")
-    found = {
+    degradation = _by_sign(interval, "not shown", "shown", "reversed")
+    sentences = {
         "C3, do architectures differ?": "Beyond the rate of noise of the same shape, the mean SS rate after training "
-        f"lies between {per.min():+.3f} ({per.idxmin()}) and {per.max():+.3f} ({per.idxmax()}){test}.",
+        f"lies between {per.min():+.3f} ({per.idxmin()}) and {per.max():+.3f} ({per.idxmax()}){rank_test}.",
         "C3, does self-similarity degrade in training?": f"The rate rose in {(change > 0).sum()} and fell in "
         f"{(change < 0).sum()} of {len(change)} architectures; the mean change is {interval:+.3f}, and as a higher "
-        f"rate means less self-similar, degradation is {said} here.",
+        f"rate means less self-similar, degradation is {degradation} here.",
     }
     for measure in ("surrogate", "complete linkage", "greedy colouring"):
-        found[f"C10, are convolutions less self-similar, by {measure}?"] = group_sentence(table, measure)
-    return found
+        sentences[f"C10, are convolutions less self-similar, by {measure}?"] = group_sentence(table, measure)
+    return sentences
 
 
 def group_sentence(table: pd.DataFrame, measure: str) -> str:
-    """What `group_difference` finds, in a sentence."""
+    """Say in a sentence what `group_difference` gives."""
     try:
         interval = group_difference(table, measure)
     except ValueError:
         return f"There are too few architectures to compare convolutions with the rest (measure: {measure})."
     more = "convolutions are more self-similar"
-    said = _said(interval, "two groups are not shown", "convolutions are less self-similar", more)
+    groups = _by_sign(interval, "two groups are not shown", "convolutions are less self-similar", more)
     return (
         "What convolutional architectures have beyond the rate of noise, minus what the others have, is "
-        f"{interval:+.3f} over {interval.n} architectures (measure: {measure}), so {said}."
+        f"{interval:+.3f} over {interval.n} architectures (measure: {measure}), so {groups}."
     )
 
 
-def _differing(p: float) -> str:
-    """What the p-value of a Kruskal–Wallis test over the seeds says, as the end of a sentence."""
-    so = "they differ here" if p < 0.05 else "a difference is not shown"
+def _rank_test(p: float) -> str:
+    """End a sentence with what the p-value of a Kruskal–Wallis test over the seeds says."""
+    answer = "they differ here" if p < 0.05 else "a difference is not shown"
     test = "a rank test of whether the architectures share one distribution"
-    return f"; Kruskal–Wallis over the seeds, {test}, gives p = {p:.2g}, so {so}"
+    return f"; Kruskal–Wallis over the seeds, {test}, gives p = {p:.2g}, so {answer}"
 
 
-def _said(interval: Interval, none: str, above: str, below: str) -> str:
+def _by_sign(interval: Interval, none: str, above: str, below: str) -> str:
     return none if interval.low <= 0 <= interval.high else (above if interval.estimate > 0 else below)

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from selfsim import TrainConfig, ss_rate
-from study import arms as study
+from study import design, statistics
 
 from .made_study import DEFAULT, PUBLISHED, made_run
 
@@ -20,15 +20,15 @@ ROOT = Path(__file__).parents[2]
 
 def test_holms_correction():
     # Smallest times 4, next times 3 …, never below one before it: worked by hand.
-    assert study.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert study.holm([0.5, math.nan, 0.9]) == pytest.approx([1.0, math.nan, 1.0], nan_ok=True)
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.5, math.nan, 0.9]) == pytest.approx([1.0, math.nan, 1.0], nan_ok=True)
 
 
 @pytest.mark.long
 def test_without_an_effect_one_study_in_twenty_finds_something():
     random = np.random.default_rng(0)
     found = [
-        (study.compared(dict(enumerate(random.standard_normal((8, 5))))).corrected < study.ALPHA).any()
+        (statistics.compared(dict(enumerate(random.standard_normal((8, 5))))).corrected < design.ALPHA).any()
         for _ in range(800)
     ]
     assert 0.03 < np.mean(found) < 0.07
@@ -36,25 +36,25 @@ def test_without_an_effect_one_study_in_twenty_finds_something():
 
 def test_the_smallest_effect_is_found_in_four_of_five_studies():
     for pairs in (3, 5):
-        effect = study.minimal_effect(pairs, 2.0)
+        effect = statistics.minimal_effect(pairs, 2.0)
         draws = effect + 2 * np.random.default_rng(0).standard_normal((4000, pairs))
         assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.02)
 
 
 def test_the_design_names_the_power_that_it_has():
     page = " ".join((ROOT / "book" / "study.md").read_text().split())
-    assert f"a test at 5 % finds a true gain of {study.minimal_effect(5):.1f} points in four of five cases" in page
-    assert f"the strictest of them needs {study.minimal_effect(5, comparisons=8):.0f} points" in page
-    needed = study.minimal_effect(10, comparisons=2)
+    assert f"a test at 5 % finds a true gain of {statistics.minimal_effect(5):.1f} points in four of five cases" in page
+    assert f"the strictest of them needs {statistics.minimal_effect(5, comparisons=8):.0f} points" in page
+    needed = statistics.minimal_effect(10, comparisons=2)
     assert f"differences that spread by one point, a true gain of {needed:.1f} points is found in four of five" in page
 
 
 def test_pairs_share_their_seed_whatever_is_missing():
     runs = [made_run("mlp", seed=s, accuracy=0.1 * s) for s in (3, 1, 2)]
     runs += [made_run("mlp", DEFAULT, s, accuracy=0.1 * s + 0.03) for s in (2, 0, 3)]
-    found = study.pairs(runs)
-    assert study.differences(found, "test accuracy") == {("mlp", study.DEFAULT): pytest.approx([0.03, 0.03])}
-    table = study.compared(study.differences(found, "test accuracy"))
+    found = statistics.pairs(runs)
+    assert statistics.differences(found, "accuracy") == {("mlp", design.DEFAULT): pytest.approx([0.03, 0.03])}
+    table = statistics.compared(statistics.differences(found, "accuracy"))
     assert table.pairs.tolist() == [2] and table.interval.tolist() == [None] and np.isnan(table.corrected).all()
 
 
@@ -71,19 +71,21 @@ def test_pairs_share_their_seed_whatever_is_missing():
     ],
 )
 def test_arms_are_named_by_what_is_done(constraint, name):
-    assert study.arm(TrainConfig("mlp", constraint=constraint)) == name
+    assert design.arm(TrainConfig("mlp", constraint=constraint)) == name
 
 
 def manipulated(**constrained):
     runs = [made_run("mlp", None, seed, rates=(0.2, 0.2, 0.2 + 0.001 * seed)) for seed in range(5)]
-    return study.manipulation(study.pairs([*runs, *(made_run("mlp", DEFAULT, s, **constrained) for s in range(5))]))
+    return statistics.manipulation(
+        statistics.pairs([*runs, *(made_run("mlp", DEFAULT, s, **constrained) for s in range(5))])
+    )
 
 
 def test_the_constraint_is_seen_to_do_what_it_says():
     table = manipulated(rates=(0.2, 0.15, 0.12), median=3.0)
-    assert table.moved.item() is True and table.did.item() is True
+    assert table.moved.item() is True and table.as_intended.item() is True
     assert table.factor.item() == pytest.approx(1.5)
-    assert table["without 3"].item().estimate == pytest.approx(0.12 - 0.202)
+    assert table["ss_rate_left_out"].item().estimate == pytest.approx(0.12 - 0.202)
 
 
 @pytest.mark.parametrize(
@@ -100,18 +102,18 @@ def test_the_constraint_is_seen_to_do_what_it_says():
 def test_and_not_where_it_does_something_else(constrained, moved):
     table = manipulated(**constrained)
     assert table.moved.item() is moved
-    assert table.did.item() is (constrained["rates"][-1] == 0.02)
+    assert table.as_intended.item() is (constrained["rates"][-1] == 0.02)
 
 
 @pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
 def test_noise_of_any_size_is_scored_as_noise(size):
-    neurons = study._widths("mlp", "tiny", ("blocks.0",))["blocks.0"]
+    neurons = statistics._widths("mlp", "tiny", ("blocks.0",))["blocks.0"]
     x = size * torch.randn(128, neurons, generator=torch.Generator().manual_seed(5))
     distances = torch.pdist(x.T) / math.sqrt(128)
     run = made_run("mlp", rates=(0.2, 0.2, float(ss_rate(x))), median=float(distances.median()))
-    assert abs(study.mean_score(run)) < 3
+    assert abs(statistics.mean_score(run)) < 3
     ideal = made_run("mlp", rates=(0.2, 0.2, 0.0), median=float(distances.median()))
-    assert study.mean_score(ideal) < -5
+    assert statistics.mean_score(ideal) < -5
 
 
 def test_architectures_and_groups_are_compared_seed_by_seed():
@@ -121,10 +123,10 @@ def test_architectures_and_groups_are_compared_seed_by_seed():
     def value(run):
         return scores[run.config.architecture, run.config.seed]
 
-    assert study.between(runs, value) == {
+    assert statistics.architecture_differences(runs, value) == {
         "ResNet-34 − Plain MLP": [3.0, 6.0],
         "ResMLP-12 − Plain MLP": [2.0],
         "ResMLP-12 − ResNet-34": [-4.0],
     }
     # Seed 0 has no ResMLP: with it, the mean of the others would be that of other networks.
-    assert study.convolutions(runs, value) == [8.0 - (2.0 + 4.0) / 2]
+    assert statistics.convolution_differences(runs, value) == [8.0 - (2.0 + 4.0) / 2]

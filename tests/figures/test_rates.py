@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfsim.figures.rate_plots import SET_TITLES
+from selfsim.figures.rates import SET_TITLES
 from selfsim.statistics.synthetic import KNOWN_DIMENSIONS
 
 

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from study import arms as study
-from study import verdicts as study_verdicts
+from study import design, statistics
 
 from .made_study import interval
 
@@ -25,24 +24,24 @@ from .made_study import interval
     ],
 )
 def test_verdicts_on_gains(low, high, p, moved, did, verdict):
-    assert study_verdicts.gain_verdict(interval(low, high), p, moved=moved, did=did) == verdict
+    assert design.gain_verdict(interval(low, high), p, moved=moved, as_intended=did) == verdict
 
 
 def test_verdicts_on_trends():
-    assert study_verdicts.trend_verdict(interval(0.1, 0.2), 0.01, direction=1) == "shown"
-    assert study_verdicts.trend_verdict(interval(0.1, 0.2), 0.01, direction=-1) == "shown the other way round"
-    assert study_verdicts.trend_verdict(interval(-0.2, -0.1), 0.01) == "shown"
-    assert study_verdicts.trend_verdict(interval(0.1, 0.2), 0.06) == "not shown"
-    assert study_verdicts.trend_verdict(None, math.nan) == "not tested"
+    assert design.trend_verdict(interval(0.1, 0.2), 0.01, direction=1) == "shown"
+    assert design.trend_verdict(interval(0.1, 0.2), 0.01, direction=-1) == "shown the other way round"
+    assert design.trend_verdict(interval(-0.2, -0.1), 0.01) == "shown"
+    assert design.trend_verdict(interval(0.1, 0.2), 0.06) == "not shown"
+    assert design.trend_verdict(None, math.nan) == "not tested"
 
 
 def test_verdicts_on_the_limit():
     below, above, wide = interval(-0.02, 0.005), interval(0.02, 0.03), interval(-0.01, 0.03)
-    assert study_verdicts.limit_verdict({"poolformer": below, "mlp": below, "resmlp": wide}) == "reproduced"
-    assert study_verdicts.limit_verdict({"poolformer": below, "mlp": below}) == "undecided"
-    assert study_verdicts.limit_verdict({"poolformer": above, "mlp": above}) == "not reproduced at this scale"
-    assert study_verdicts.limit_verdict({"poolformer": None, "mlp": above}) == "not tested"
-    assert study_verdicts.limit_verdict({"mlp": above}) == "not tested"
+    assert design.limit_verdict({"poolformer": below, "mlp": below, "resmlp": wide}) == "reproduced"
+    assert design.limit_verdict({"poolformer": below, "mlp": below}) == "undecided"
+    assert design.limit_verdict({"poolformer": above, "mlp": above}) == "not reproduced at this scale"
+    assert design.limit_verdict({"poolformer": None, "mlp": above}) == "not tested"
+    assert design.limit_verdict({"mlp": above}) == "not tested"
 
 
 def test_verdicts_on_the_relation():
@@ -50,20 +49,20 @@ def test_verdicts_on_the_relation():
     spread = {key: 9 - value for key, value in gains.items()}  # those that gain most differ least between layers
 
     def verdict(spreads):
-        return study_verdicts.relation_verdict(study.relation(gains, spreads, comparisons=3))
+        return design.relation_verdict(statistics.relation(gains, spreads, comparisons=3))
 
     assert verdict(spread) == "reproduced"
     assert verdict(gains).startswith("not reproduced")
     assert verdict(dict(zip(gains, (3, 8, 1, 6, 9, 0, 4, 7, 2, 5), strict=True))) == "undecided"
     for nine in (dict(list(spread.items())[:9]), spread | {"3": math.nan}):
-        assert study.relation(gains, nine) is None and verdict(nine) == "undecided"
-    one, three = (study.relation(gains, spread, comparisons=n) for n in (1, 3))
+        assert statistics.relation(gains, nine) is None and verdict(nine) == "undecided"
+    one, three = (statistics.relation(gains, spread, comparisons=n) for n in (1, 3))
     assert one.level == 0.95 and three.level == pytest.approx(1 - 0.05 / 3) and three.low < one.low
 
 
 def test_one_line_for_several_verdicts():
-    assert study_verdicts.overall([]) == study_verdicts.overall(["not tested"]) == "not tested"
-    assert study_verdicts.overall(["undecided", "not tested", "undecided"]) == "undecided"
+    assert design.overall_verdict([]) == design.overall_verdict(["not tested"]) == "not tested"
+    assert design.overall_verdict(["undecided", "not tested", "undecided"]) == "undecided"
     assert (
-        study_verdicts.overall(["undecided", "reproduced", "undecided"]) == "undecided in 2 of 3, reproduced in 1 of 3"
+        design.overall_verdict(["undecided", "reproduced", "undecided"]) == "undecided in 2 of 3, reproduced in 1 of 3"
     )

@@ -8,19 +8,19 @@ import networkx as nx
 import numpy as np
 import torch
 
-from selfsim import FeatureNetwork, box_counts, fractal_dimension, renormalization_flow
+from selfsim import FeatureNetwork, box_counts, figures, fractal_dimension, renormalization_flow
 from selfsim.boxes.fractals import flower
-from selfsim.figures import box_plots
-from selfsim.figures.plots import GREY
+from selfsim.figures.network import continued_colours
+from selfsim.figures.style import GREY
 
 
 def network() -> FeatureNetwork:
     return FeatureNetwork(torch.randn(20, 30, generator=torch.Generator().manual_seed(0)))
 
 
-def test_animation_is_whole_and_small():
+def test_animation_is_self_contained_and_small():
     net = network()
-    animation = box_plots.animate_boxes(net, np.quantile(net.distances, [0.1, 0.5, 1.0]) * 1.01)
+    animation = figures.animate_boxes(net, np.quantile(net.distances, [0.1, 0.5, 1.0]) * 1.01)
     page = animation._repr_html_()
     assert len(page) < 200_000
     assert "http" not in re.sub(r'base64,[^"]*', "", page)
@@ -30,25 +30,25 @@ def test_animation_is_whole_and_small():
 
 
 def test_boxes_keep_the_colour_of_most_of_their_nodes():
-    first = box_plots._kept_colours(np.array([0, 0, 0, 1, 1, 2]), [GREY] * 6)
+    first = continued_colours(np.array([0, 0, 0, 1, 1, 2]), [GREY] * 6)
     assert first[0] != first[3]
     assert first[5] == GREY
-    merged = box_plots._kept_colours(np.array([0, 0, 0, 0, 0, 1]), first)
+    merged = continued_colours(np.array([0, 0, 0, 0, 0, 1]), first)
     assert merged == [first[0]] * 5 + [GREY]
 
 
 def test_counts_and_fits_are_drawn():
     counts = {"flower": box_counts(flower(2, 2, 5), method="memb")}
-    line = box_plots.plot_counts(counts).axes[0].lines[0]
+    line = figures.plot_counts(counts).axes[0].lines[0]
     assert np.array_equal(line.get_ydata(), counts["flower"].counts)
     fits = {"flower": fractal_dimension(counts["flower"], fewest_boxes=10)}
-    axes = box_plots.plot_dimensions(counts, fits, exact={"flower": 2.0}).axes[0]
+    axes = figures.plot_dimensions(counts, fits, exact={"flower": 2.0}).axes[0]
     assert np.array_equal(axes.lines[1].get_xdata(), fits["flower"].sizes)
     assert "exact 2.00" in axes.get_title(loc="left")
 
 
 def test_flow_is_drawn():
     flow = renormalization_flow(flower(2, 2, 3), r_B=1, method="memb")
-    figure = box_plots.plot_flow(flow, steps=2)
+    figure = figures.plot_flow(flow, steps=2)
     assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["44 nodes", "step 1: 12 nodes"]
     assert nx.is_isomorphic(flow[1], flower(2, 2, 2))

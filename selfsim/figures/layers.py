@@ -1,0 +1,165 @@
+"""Figures of statistics: one estimate a layer, lines over a threshold or the epochs, gains against invariance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ..uncertainty import Interval
+from .style import (
+    BANDS,
+    BOXES,
+    CONSTRAINED,
+    DASHES,
+    GREY,
+    UNCONSTRAINED,
+    Style,
+    closed,
+    labelled,
+    panels,
+    plain_ticks,
+)
+
+_UNTRAINED = {"color": "#0072b2", "marker": "D", "markerfacecolor": "white", "linestyle": "-."}
+# Lines that look the same in every chapter; noise is grey, like every null.
+STYLES: dict[str, Style] = {
+    "unconstrained": UNCONSTRAINED,
+    "constrained": CONSTRAINED,
+    "trained": UNCONSTRAINED | {"label": "trained"},
+    "untrained": _UNTRAINED | {"label": "untrained"},
+    "noise": {"color": "#87909a", "marker": "^", "linestyle": ":", "label": "noise"},
+}
+_COLORS = (UNCONSTRAINED["color"], *BOXES[:5], "#882255", "#000000")
+
+
+def plot_layers(
+    networks: Mapping[str, Mapping[str, Mapping[str, Interval | None]]], *, y: str, log_y: bool = False
+) -> Figure:
+    """Plot an estimate of each layer: one panel a network, one line a state, with intervals; gaps where there is none.
+
+    Parameters
+    ----------
+    networks : mapping of networks to mapping of states to mapping of layers to Interval or None
+        The states are "trained", "untrained" and "noise". An interval of no length is drawn as a point.
+    y : str
+    log_y : bool
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, grid = panels(len(networks), height=3.2)
+    for axes, (network, states) in zip(grid, networks.items(), strict=True):
+        for shift, (state, layers) in enumerate(states.items()):
+            rows = [(k, v.estimate, v.low, v.high) for k, v in enumerate(layers.values(), 1) if v is not None]
+            x, estimate, low, high = np.array(rows, dtype=float).reshape(-1, 4).T
+            # Beside each other, so that no interval covers another.
+            axes.errorbar(
+                x + 0.12 * (shift - 1), estimate, (estimate - low, high - estimate), **STYLES[state], capsize=2
+            )
+        axes.set_title(network, loc="left")
+        axes.set(xticks=range(1, len(next(iter(states.values()))) + 1))
+        if log_y:
+            axes.set_yscale("log")
+            plain_ticks(axes.yaxis)
+    return labelled(figure, grid, x="layer", y=y)
+
+
+def plot_lines(
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    x: str | None = None,
+    y: str = "",
+    log_y: bool = False,
+    bands: Mapping[str, tuple[str, NDArray[np.float64], NDArray[np.float64]]] | None = None,
+) -> Figure:
+    """Plot panels of lines, one per column over the table's index.
+
+    Three panels in a row if their number allows it, else two. They share the y-axis if `y` names it.
+
+    Parameters
+    ----------
+    tables : mapping of titles to DataFrame
+        At most eight columns in all; a column has the same line in every panel, and missing values leave gaps.
+        "trained", "untrained", "noise", "unconstrained" and "constrained" look as elsewhere in the book. An index of
+        numbers above zero that spans a factor of more than 10 is drawn on a logarithmic axis.
+    x : str, optional
+        Label of all x-axes; by default each has the name of its index.
+    y : str
+    log_y : bool
+    bands : mapping of titles to (label, low, high) over the index, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    columns, height = (2, 3.2) if len(tables) % 3 else (3, 2.8)
+    figure, grid = panels(len(tables), columns=columns, height=height, sharey=bool(y))
+    names = list(dict.fromkeys(column for table in tables.values() for column in table))
+    handles = {}
+    for axes, (title, table) in zip(grid, tables.items(), strict=True):
+        index = table.index.to_numpy()
+        if bands and title in bands:
+            label, low, high = bands[title]
+            look = BANDS["gauss"] if label.startswith("null") else {"facecolor": _COLORS[0], "alpha": 0.2}
+            handles[label] = axes.fill_between(index, low, high, **look | {"label": label}, linewidth=0)
+        for k, column in enumerate(names):
+            if column not in table:
+                continue
+            style = STYLES.get(column) or {"color": _COLORS[k], "linestyle": DASHES[k], "marker": "os^Dvp*X"[k]}
+            (handles[column],) = axes.plot(table[column], **style, markevery=max(1, len(index) // 10))
+        _scale_x(axes, index)
+        axes.set_yscale("log" if log_y else "linear")
+        axes.set_title(title, loc="left")
+        if x is None:
+            axes.set_xlabel(table.index.name)
+    return labelled(figure, grid, x=x or "", y=y, entries=handles, ncols=4)
+
+
+def _scale_x(axes: Axes, index: NDArray) -> None:
+    """Fit the x-axis to an index: names, a range of several orders, or integers."""
+    if index.dtype.kind not in "if":
+        axes.margins(x=0.2)  # room for the names
+    elif index.min() > 0 and index.max() > 10 * index.min():
+        axes.set_xscale("log")
+        if len(index) <= 10 and index.min() >= 1:
+            axes.set_xticks(index, index)
+            axes.minorticks_off()
+    elif index.dtype.kind == "i":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def plot_gains(table: pd.DataFrame, *, gain: str) -> Figure:
+    """Plot the gain of each architecture against each of its invariances, by name.
+
+    Parameters
+    ----------
+    table : DataFrame (architectures, gain and invariances)
+    gain : str
+        The column on the y-axis; the others get a panel each.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    invariances = [column for column in table if column != gain]
+    figure, grid = panels(len(invariances), columns=2, height=3.6)
+    for axes, column in zip(grid, invariances, strict=True):
+        points = table.dropna(subset=[column]).sort_values(column)
+        axes.axhline(0, color=GREY, linewidth=2, zorder=0)
+        axes.scatter(points[column], points[gain], color=BOXES[0])
+        # The names stand in a row above, in the order of the points, so that none covers another.
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "relpos": (0, 0), "shrinkA": 0}
+        name_at = {"textcoords": "axes fraction", "rotation": 50, "fontsize": 9, "arrowprops": line}
+        for place, (name, row) in zip(np.linspace(0.02, 0.98, len(points)), points.iterrows(), strict=True):
+            axes.annotate(name, (row[column], row[gain]), xytext=(place, 1.02), **name_at)
+        axes.set_xlabel(column)
+        axes.margins(x=0.1, y=0.1)
+    grid[0].set_ylabel(gain)
+    return closed(figure)

@@ -1,0 +1,163 @@
+"""Figures of training runs: their images, rates over the epochs, and what each setting ended with."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..models.images import Images
+from ..statistics.null_models import NullBand
+from ..training.pairs import PAIRED_METRICS, final_value, mean_over_layers
+from ..training.runs import Run
+from .style import BANDS, CONSTRAINED, GREY, TARGET, UNCONSTRAINED, WIDTH, Style, closed, labelled, panels
+from .tables import METRIC_TITLES, Bands
+
+
+def plot_images(images: Images) -> Figure:
+    """Draw one training image of each class (the first twenty classes), as the network gets it."""
+    classes = images.classes[:20]
+    columns = min(10, len(classes))
+    rows = math.ceil(len(classes) / columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(0.9 * columns, 1.15 * rows), squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    figure.suptitle(images.title, fontsize=10)
+    for number, (axes, name) in enumerate(zip(grid.flat, classes, strict=False)):
+        picture = images.train.images[(images.train.labels == number).nonzero()[0, 0]].permute(1, 2, 0)
+        axes.imshow(picture.squeeze(-1), cmap="gray_r")
+        axes.set_title(name, fontsize=8)
+    return closed(figure)
+
+
+def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float | None = None) -> Figure:
+    """Plot the SS rate of every layer over the epochs, with and without constraint, beside its null bands.
+
+    Parameters
+    ----------
+    free, held : sequence of Run
+        Runs with the same seeds, without and with the constraint. Each run is a thin line, their mean a thick one.
+    bands : sequence of mapping of layers to NullBand
+        For each run of `free`, what activations without structure give at the same numbers of neurons and samples.
+        Drawn from the mean of their lower ends to that of their upper ones.
+    target : float, optional
+        The constraint's.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, grid = panels(len(free[0].layers))
+    for axes, layer in zip(grid, free[0].layers, strict=True):
+        for of_null in zip(*(run[layer] for run in bands), strict=True):
+            _draw_band(axes, of_null)
+        for runs, style in ((free, UNCONSTRAINED), (held, CONSTRAINED)):
+            draw_seeds(axes, [run.series("ss_rate", layer=layer) for run in runs], style)
+        if target is not None:
+            axes.axhline(target, **TARGET)
+        axes.set_title(layer, loc="left")
+    grid[0].set_ylim(0, None)
+    return labelled(figure, grid, x="epoch", y="SS rate")
+
+
+def plot_targets(free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, bands: Bands) -> Figure:
+    """Plot the target and the rate of each setting over the epochs, beside the rate without constraint.
+
+    Parameters
+    ----------
+    free : sequence of Run
+        Without constraint.
+    settings : mapping of titles to sequence of Run
+    bands : sequence of mapping of layers to NullBand
+        One mapping for each run of `free`; the first band of each layer is drawn.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Rates and targets are means over the layers, the ends of the band over layers and runs.
+    """
+    figure, grid = panels(len(settings))
+    for axes, (title, constrained) in zip(grid, settings.items(), strict=True):
+        _draw_band(axes, [band for run in bands for (band, *_) in run.values()])
+        for runs, style in ((free, UNCONSTRAINED), (constrained, CONSTRAINED)):
+            draw_seeds(axes, [mean_over_layers(run, "ss_rate") for run in runs], style)
+        targets = np.mean([mean_over_layers(run, "target", split="train") for run in constrained], 0)
+        # The target of an epoch holds from its beginning to its end.
+        axes.stairs(targets, np.arange(len(targets) + 1), baseline=None, **TARGET)
+        axes.set_title(title, loc="left")
+    grid[0].set_ylim(0, None)
+    return labelled(figure, grid, x="epoch", y="SS rate")
+
+
+def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
+    """Plot what the constraint changed, seed by seed: accuracy, the rate and the two robust rates, median distance.
+
+    Parameters
+    ----------
+    free, held : sequence of Run
+        Runs with the same seeds, without and with the constraint. Each line is one pair; rates and distances are
+        means over layers after the last epoch, accuracy is on the test images.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    return plot_settings({"unconstrained": free, "constrained": held})
+
+
+def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
+    """Plot what each setting ended with: runs as dots, means as bars, one panel a metric.
+
+    Parameters
+    ----------
+    settings : mapping of titles to sequence of Run
+        The first is the one without constraint; runs of the same seed are joined.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = [
+        {"setting": title, "seed": run.config.seed, "metric": metric, "value": final_value(run, metric)}
+        for title, runs in settings.items()
+        for run in runs
+        for metric in PAIRED_METRICS
+    ]
+    table = pd.DataFrame(rows)
+    palette = dict.fromkeys(settings, CONSTRAINED["color"]) | {next(iter(settings)): UNCONSTRAINED["color"]}
+    figure, grid = plt.subplots(1, len(PAIRED_METRICS), figsize=(WIDTH, 0.4 * len(settings) + 1.2), sharey=True)
+    for axes, metric in zip(grid, PAIRED_METRICS, strict=True):
+        common: dict[str, Any] = {"data": table[table.metric == metric], "x": "value", "y": "setting", "ax": axes}
+        sns.lineplot(**common, units="seed", estimator=None, sort=False, orient="y", color=GREY, zorder=1)
+        sns.stripplot(**common, hue="setting", palette=palette, jitter=False, size=6, legend=False)
+        sns.pointplot(**common, errorbar=None, linestyle="none", marker="|", markersize=18, color="black", zorder=3)
+        axes.set_title(textwrap.fill(METRIC_TITLES[metric], 17), loc="left", fontsize=10)
+        axes.set(xlabel="", ylabel="")
+        axes.margins(x=0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
+    return closed(figure)
+
+
+def draw_seeds(axes: Axes, series: Sequence[Iterable[float]], style: Style, *, first: int = 0) -> None:
+    """Draw a series of each run as a thin line and their mean as a thick one, from the epoch `first` on."""
+    table = pd.DataFrame([list(values) for values in series])
+    table.columns = table.columns + first
+    for _, run in table.iterrows():
+        axes.plot(run, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.5)
+    axes.plot(table.mean(), **style, markevery=max(1, table.shape[1] // 8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+
+
+def _draw_band(axes: Axes, bands: Sequence[NullBand]) -> None:
+    """Shade from the mean of the lower ends of some bands to that of the upper ones."""
+    low, high = (np.mean([getattr(band, end) for band in bands]) for end in ("low", "high"))
+    axes.axhspan(low, high, **BANDS[bands[0].null], linewidth=0)

@@ -1,0 +1,76 @@
+"""What the first cell of every notebook calls: its parameters are checked, and its paths hold from either folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..checks import check_integer, check_seed
+from .parameters import check_value
+
+
+def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = ()) -> None:
+    """Check the parameters of the notebook that runs, before anything is trained.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's ``globals()``. Parameters are the names that its parameters cell annotates.
+    optional : collection of str
+        Parameters that may be 0 or an empty list. Text may always be empty.
+
+    Raises
+    ------
+    ValueError
+        A value of another type than its default, a number that is not finite or below the least that makes sense, an
+        empty list, or a seed that is there twice: copies of one run are one observation.
+
+    Examples
+    --------
+    >>> check_notebook({"__annotations__": {"seeds": list[int]}, "seeds": "[0, 1]"})
+    Traceback (most recent call last):
+        ...
+    ValueError: seeds: got text, need a list; with papermill: -y 'seeds: [0, 1]'
+    """
+    for name, kind in namespace.get("__annotations__", {}).items():
+        value, type_name = namespace[name], kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+        is_list = str(kind).startswith("list")
+        if is_list and isinstance(value, str):
+            example = value if value.startswith("[") else f"[{value}]"
+            raise ValueError(f"{name}: got text, need a list; with papermill: -y '{name}: {example}'")
+        value = check_value(name, value, str(kind) if is_list else type_name)
+        if is_list and not value and name not in optional:
+            raise ValueError(f"{name}: got an empty list, need at least one value")
+        for number in value if is_list else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{name}: got {number}, need a finite number")
+            if name in ("seed", "seeds"):
+                check_seed(number, name=name)
+            elif isinstance(number, int):
+                check_integer(number, name=name, least=0 if name in optional else 1)
+        if name == "seeds" and len(set(value)) < len(value):
+            raise ValueError(f"seeds: got {value}, need each once: copies of one run are one observation")
+
+
+def project_path(path: str) -> str:
+    """Return a path that is given from the project's folder, also where the notebook runs in ``notebooks/``.
+
+    Parameters
+    ----------
+    path : str
+        A file or folder; empty for none.
+
+    Returns
+    -------
+    str
+        `path` itself, unless it exists in the parent folder and not in this one.
+
+    Examples
+    --------
+    >>> project_path("no/such/folder"), project_path("")
+    ('no/such/folder', '')
+    """
+    outside = Path("..", path)
+    return str(outside) if path and not Path(path).exists() and outside.exists() else path

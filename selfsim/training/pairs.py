@@ -1,0 +1,129 @@
+"""Pairs of runs that share a seed, and the metrics by which pairs are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.architectures import ARCHITECTURES
+from .config import TrainConfig
+from .runs import Run
+
+# Each is one number a run: the accuracy on the test images, or a mean over layers after the last epoch.
+PAIRED_METRICS = ("accuracy", "ss_rate", "ss_rate_left_out", "ss_rate_quantiles", "median_distance")
+# The SS rate, and the two robust rates that no single neuron or pair decides.
+RATES = PAIRED_METRICS[1:4]
+
+Pair = tuple[Run, Run]  # control, treated
+
+
+def mean_over_layers(run: Run, metric: str, split: str = "validation") -> NDArray[np.float64]:
+    """Return the mean over layers of one metric, for every epoch that has it.
+
+    Parameters
+    ----------
+    run : Run
+    metric : str
+        A metric of layers, such as ``"ss_rate"``.
+    split : str
+
+    Returns
+    -------
+    ndarray, shape (epochs,)
+
+    Raises
+    ------
+    KeyError
+        The history has no such metric.
+    """
+    return np.mean([run.series(metric, split=split, layer=layer) for layer in run.layers or [""]], axis=0)
+
+
+def final_value(run: Run, metric: str) -> float:
+    """Return the value of one of `PAIRED_METRICS` at the end of a run."""
+    if metric == "accuracy":
+        return run.series("accuracy", split="test")[-1]
+    return float(mean_over_layers(run, metric)[-1])
+
+
+def final_values(runs: Sequence[Run], metric: str) -> list[float]:
+    """Return `final_value` of every run."""
+    return [final_value(run, metric) for run in runs]
+
+
+def check_paired(control: Sequence[Run], treated: Sequence[Run], *, name: str = "control, treated") -> None:
+    """Raise ``ValueError`` unless both have one run of each seed, in the same order, and at least one."""
+    seeds, others = ([run.config.seed for run in runs] for runs in (control, treated))
+    if seeds != others or not seeds:
+        raise ValueError(f"{name}: got seeds {seeds} and {others}, need the same, at least one")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{name}: got seeds {seeds}, need each once: copies of a run are one observation")
+
+
+def constraint_text(config: TrainConfig) -> str:
+    """Return the options of a run's constraint as text, or "unconstrained"."""
+    return "unconstrained" if config.constraint is None else json.dumps(config.constraint, sort_keys=True)
+
+
+def paired_runs(
+    runs: Sequence[Run], *, arm: Callable[[TrainConfig], str] = constraint_text, control: str = "unconstrained"
+) -> dict[tuple[str, str], list[Pair]]:
+    """Return the pairs of each architecture and arm: a control and a treated run with the same seed.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        In any order. A run without a partner is left out.
+    arm : callable
+        From a configuration to the name of what was done; by default the constraint, as text.
+    control : str
+        The arm against which the others are paired.
+
+    Returns
+    -------
+    dict of (architecture, arm) to list of (Run, Run)
+        Architectures in the order of the book, pairs by seed.
+
+    Raises
+    ------
+    ValueError
+        Two runs of one architecture and arm with the same seed.
+    """
+    by_arm: dict[tuple[str, str], dict[int, Run]] = {}
+    for run in runs:
+        key = run.config.architecture, arm(run.config)
+        if run.config.seed in by_arm.setdefault(key, {}):
+            raise ValueError(
+                f"runs: got two of {key[0]}, {key[1]}, with the seed {run.config.seed}, need each once: "
+                "copies of a run are one observation, and runs that differ otherwise do not belong together"
+            )
+        by_arm[key][run.config.seed] = run
+    order = [entry.name for entry in ARCHITECTURES]
+    pairs = {}
+    for (architecture, name), treated in sorted(by_arm.items(), key=lambda item: order.index(item[0][0])):
+        controls = by_arm.get((architecture, control), {})
+        both = [(controls[seed], treated[seed]) for seed in sorted(treated) if seed in controls]
+        if name != control and both:
+            pairs[architecture, name] = both
+    return pairs
+
+
+def accuracy_gains(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the mean change of the test accuracy under the constraint, for every architecture that has pairs.
+
+    Raises
+    ------
+    ValueError
+        Runs with several constraints of one architecture, or with one seed twice.
+    """
+    gains: dict[str, float] = {}
+    for (architecture, constraint), pairs in paired_runs(runs).items():
+        if architecture in gains:
+            raise ValueError(f"runs: got several constraints of {architecture}, one of them {constraint}, need one")
+        gains[architecture] = float(
+            np.mean([final_value(treated, "accuracy") - final_value(control, "accuracy") for control, treated in pairs])
+        )
+    return gains

@@ -1,0 +1,124 @@
+"""What book/study.md fixed before the runs: stages, arms, thresholds, and the rules of the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from selfsim.training.config import TrainConfig
+from selfsim.uncertainty import Interval
+
+# Stages a to f; stage c is two. Each is a grid in study/grids/ and a pair of tables in results/study/.
+FIRST, DOSE, OTHERS, TARGETS, LARGE = "families", "dose", "others", "targets", "large"
+CONFIRM, CONTROL = "confirm", "control"
+
+# Arms: what is done to a run.
+UNCONSTRAINED, DEFAULT, PUBLISHED = "unconstrained", "target 0.1, weight 10", "as published"
+SUGGESTED, SCALE_ALONE, LINEAR = "target 0.2, weight 10", "scale alone", "linear target"
+
+ALPHA = 0.05  # over all comparisons of a question
+SMALLEST_GAIN = 0.01  # of the accuracy, that matters
+LEAST_PAIRS = 3  # with fewer, nothing was tested
+LEAST_FAMILIES = 10  # for a relation over families
+LARGEST_FACTOR = 3.0  # by which the median distance may change
+SAME_SCALE = (0.9, 1.1)  # factors of the median distance that count as none
+
+
+def arm(config: TrainConfig) -> str:
+    """Return what is done to a run, in words: unconstrained, or the constraint's target and weight."""
+    if config.constraint is None:
+        return UNCONSTRAINED
+    options = dict(config.constraint)
+    if options.get("scale"):
+        return SCALE_ALONE
+    if options.get("paper"):
+        return PUBLISHED
+    target, weight = target_of(config), options.get("weight", 10)
+    if isinstance(target, Mapping):
+        return f"{target['schedule']} target" if "schedule" in target else "random targets"
+    return f"target {target:g}, weight {weight:g}"
+
+
+def target_of(config: TrainConfig) -> float | Mapping:
+    """Return the target of a constraint as it was given, or the default that stands for it."""
+    options = config.constraint or {}
+    return options.get("target", 0.3 if options.get("paper") else 0.1)
+
+
+def gain_verdict(interval: Interval | None, corrected: float, *, moved: bool, as_intended: bool) -> str:
+    """Decide whether something gains (C4, C7).
+
+    Parameters
+    ----------
+    interval : Interval or None
+        The paired difference of the accuracy; None for too few pairs.
+    corrected : float
+        Its p-value after the correction.
+    moved, as_intended : bool
+        Whether the constraint moved the rate, and did what it says besides.
+    """
+    if interval is None:
+        return "not tested"
+    if corrected < ALPHA and interval.estimate >= SMALLEST_GAIN and as_intended:
+        return "reproduced"
+    return "not reproduced at this scale" if interval.high < SMALLEST_GAIN or not moved else "undecided"
+
+
+def trend_verdict(interval: Interval | None, corrected: float, *, direction: int = 0) -> str:
+    """Decide on a difference or a trend (C3, C10); `direction` is the sign that the claim expects, 0 for either."""
+    if interval is None:
+        return "not tested"
+    if not corrected < ALPHA:
+        return "not shown"
+    return "shown" if interval.estimate * direction >= 0 else "shown the other way round"
+
+
+def limit_verdict(intervals: Mapping[str, Interval | None], limited: str = "poolformer") -> str:
+    """Decide whether the constraint fails for the `limited` architecture and not for another (C6)."""
+    of_limited = intervals.get(limited)
+    others = [interval for name, interval in intervals.items() if name != limited and interval is not None]
+    if of_limited is None or not others:
+        return "not tested"
+    if of_limited.high < SMALLEST_GAIN and any(other.high >= SMALLEST_GAIN for other in others):
+        return "reproduced"
+    return "not reproduced at this scale" if of_limited.low >= SMALLEST_GAIN else "undecided"
+
+
+def relation_verdict(correlation: Interval | None) -> str:
+    """Decide whether the gain grows with invariance (C5), by their rank correlation."""
+    if correlation is None or correlation.low <= 0 <= correlation.high:
+        return "undecided"
+    return "reproduced" if correlation.low > 0 else "not reproduced at this scale"
+
+
+def scale_verdict(table: pd.DataFrame, *, reached: bool) -> str:
+    """Decide on stage f.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Two rows: scale alone minus unconstrained, and the target minus scale alone.
+    reached : bool
+        Whether the control reached the scale that it pulls to.
+    """
+    if table.interval.isna().any():
+        return "not tested"
+    if not reached:
+        return "undecided"
+    above = [bool(row.corrected < ALPHA and row.interval.estimate > 0) for row in table.itertuples()]
+    below = [interval.high < SMALLEST_GAIN for interval in table.interval]
+    if all(above):
+        return "scale gives a part of it"
+    if above[0] and below[1]:
+        return "scale gives all of it"
+    return "scale does not give it" if above[1] and below[0] else "undecided"
+
+
+def overall_verdict(verdicts: Sequence[str]) -> str:
+    """Return the verdict that all share, or how often each was reached."""
+    reached = [verdict for verdict in verdicts if verdict != "not tested"]
+    counts = {verdict: reached.count(verdict) for verdict in dict.fromkeys(reached)}
+    if len(counts) < 2:
+        return next(iter(counts), "not tested")
+    return ", ".join(f"{verdict} in {count} of {len(reached)}" for verdict, count in counts.items())

@@ -1,0 +1,71 @@
+"""Pairs of runs by seed, and the metrics by which they are compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfsim import TrainConfig
+from selfsim.figures import reach_table
+from selfsim.training.evaluation import Row
+from selfsim.training.pairs import (
+    PAIRED_METRICS,
+    accuracy_gains,
+    check_paired,
+    final_value,
+    mean_over_layers,
+    paired_runs,
+)
+from selfsim.training.runs import Run
+
+
+def made_run(name, seed, rate, *, accuracy=0.9, target=None) -> Run:
+    config = TrainConfig(name, seed=seed, constraint=None if target is None else {"target": target})
+    rows = [Row(0, "validation", layer, metric, 0.3) for layer in "ab" for metric in ("ss_rate", "median_distance")]
+    for layer, extra in (("a", -0.02), ("b", 0.02)):
+        rows += [Row(1, "validation", layer, metric, rate + extra) for metric in PAIRED_METRICS[1:]]
+    return Run(config, [*rows, Row(1, "test", "", "accuracy", accuracy)], {}, {}, {})
+
+
+CONTROL = [made_run("mlp", seed, 0.3) for seed in (0, 1)]
+TREATED = [made_run("mlp", seed, 0.15, target=0.1, accuracy=0.91) for seed in (0, 1)]
+ALONE = made_run("pvt", 0, 0.3)
+
+
+def test_metrics_are_means_over_layers_and_the_accuracy_is_that_on_test():
+    assert mean_over_layers(CONTROL[0], "ss_rate") == pytest.approx([0.3, 0.3])
+    assert [final_value(TREATED[0], metric) for metric in PAIRED_METRICS] == pytest.approx([0.91] + 4 * [0.15])
+
+
+def test_runs_are_paired_by_seed_whatever_their_order():
+    ((key, pairs),) = paired_runs([TREATED[1], ALONE, *CONTROL, TREATED[0]]).items()
+    assert key == ("mlp", '{"target": 0.1}')
+    assert pairs == [(CONTROL[0], TREATED[0]), (CONTROL[1], TREATED[1])]
+
+
+def test_the_gain_is_the_mean_over_pairs_and_the_table_has_all_metrics():
+    runs = [*CONTROL, *TREATED, ALONE]
+    assert accuracy_gains(runs) == {"mlp": pytest.approx(0.01)}
+    row = reach_table(runs).loc["Plain MLP"]
+    assert row["SS rate"] == row["SS rate without 3 most distant"] == "0.300 → 0.150"
+    assert row["median distance, factor"] == "0.50"
+    assert row["test accuracy, change"].startswith("+0.010")
+
+
+def test_a_seed_that_is_there_twice_is_refused():
+    for pair_up in (paired_runs, accuracy_gains, reach_table):
+        with pytest.raises(ValueError, match="runs: got two of mlp, unconstrained, with the seed 0, need each once"):
+            pair_up([*CONTROL, *TREATED, CONTROL[0]])
+    with pytest.raises(ValueError, match=r"got seeds \[0, 0\], need each once"):
+        check_paired([CONTROL[0]] * 2, [TREATED[0]] * 2)
+
+
+def test_runs_that_do_not_pair_are_refused():
+    for control, treated in ((CONTROL, TREATED[:1]), (CONTROL, TREATED[::-1]), ([], [])):
+        with pytest.raises(ValueError, match="control, treated: got seeds .* need the same, at least one"):
+            check_paired(control, treated)
+
+
+def test_a_gain_is_that_of_one_constraint():
+    others = [made_run("mlp", seed, 0.15, target=0.2) for seed in (0, 1)]
+    with pytest.raises(ValueError, match="runs: got several constraints of mlp"):
+        accuracy_gains([*CONTROL, *TREATED, *others])
