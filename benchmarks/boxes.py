@@ -166,7 +166,7 @@ def main() -> None:
     if options.task:
         print(json.dumps(TASKS[options.task[0]](*options.task[1:])))
         return
-    from selfsim.training.environment import environment_facts
+    from selfsim.training.provenance import environment_facts
 
     results: dict = {"nodes": 2732, "covers": {}}
     print(f"{'method':<18} {'plain s':>9} {'ours s':>8} {'ratio':>7} {'goal':>6} {'memory 1/':>9} {'counts':>8}")

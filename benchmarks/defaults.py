@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from selfsim import TrainConfig, activations, load_images, pair_distances, ss_rate, train
-from selfsim.training.environment import environment_facts
+from selfsim.training.provenance import environment_facts
 from selfsim.uncertainty import paired_difference
 
 TARGET = 0.1

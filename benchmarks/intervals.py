@@ -28,7 +28,7 @@ import torch
 import selfsim
 from selfsim import samples_interval, ss_rate
 from selfsim.statistics.spectrum import power_law
-from selfsim.training.environment import environment_facts
+from selfsim.training.provenance import environment_facts
 from selfsim.uncertainty import exponent_interval
 
 NEURONS, SAMPLES, LEVEL = 60, 160, 0.95

@@ -23,7 +23,7 @@ import torch
 
 import selfsim
 from selfsim.statistics.synthetic import varied_activations
-from selfsim.training.environment import environment_facts
+from selfsim.training.provenance import environment_facts
 
 NEURONS, SAMPLES, NEIGHBOURS = 384, 640, 10
 GRAPH = ("clustering", "transitivity", "path_length", "components", "density", "assortativity", "modularity")

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from selfsim import Probe, create
-from selfsim.training.environment import environment_facts
+from selfsim.training.provenance import environment_facts
 
 BATCH = 128
 GOAL = 1.03

@@ -25,7 +25,7 @@ import torch
 
 from selfsim import ss_rate
 from selfsim.boxes.complete_linkage import merge_pairs, merge_tree
-from selfsim.training.environment import environment_facts
+from selfsim.training.provenance import environment_facts
 
 SAMPLES = 64
 GOALS = {(192, "exact"): 60, (768, "exact"): 200, (2048, "exact"): 350}

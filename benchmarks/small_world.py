@@ -22,7 +22,7 @@ import networkx as nx
 import numpy as np
 
 from selfsim import small_world_omega, small_world_sigma
-from selfsim.training.environment import environment_facts
+from selfsim.training.provenance import environment_facts
 
 GOALS = {"sigma": 1.5, "omega": 0.3}  # seconds at networkx's defaults
 OURS = {"sigma": small_world_sigma, "omega": small_world_omega}

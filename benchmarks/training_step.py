@@ -28,7 +28,7 @@ from selfsim.models.images import Images, Split
 from selfsim.models.seeding import seeded
 from selfsim.training import loop
 from selfsim.training.distributed import Ranks
-from selfsim.training.environment import environment_facts
+from selfsim.training.provenance import environment_facts
 from selfsim.training.state import TrainingState
 
 CONSTRAINTS = {
@@ -68,7 +68,7 @@ def seconds(state: TrainingState, batch: torch.Tensor) -> float:
 
     wait()
     start = time.perf_counter() if state.device.type == "cuda" else time.process_time()
-    loop._step(state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator))
+    loop.training_step(state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator))
     wait()
     return (time.perf_counter() if state.device.type == "cuda" else time.process_time()) - start
 

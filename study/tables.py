@@ -18,8 +18,7 @@ import pandas as pd
 from selfsim.sweep.grid import Grid
 from selfsim.training.config import TrainConfig
 from selfsim.training.evaluation import Row
-from selfsim.training.run_directory import is_finished
-from selfsim.training.runs import Run, load_run
+from selfsim.training.runs import Run, is_finished, load_run
 
 _OF_THIS_MACHINE = ("data_dir", "download")
 _HISTORY = ("run", "epoch", "split", "layer")

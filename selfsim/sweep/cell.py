@@ -50,7 +50,7 @@ def do_cell(cell: Cell, folder: Path) -> Outcome:
 def _train(cell: Cell, folder: Path) -> None:
     # Not above: a worker that executes notebooks need not load torch.
     from ..training.loop import train
-    from ..training.run_directory import is_finished
+    from ..training.runs import is_finished
 
     if not is_finished(folder / cell.name):
         train(cell.work, images=_images(**cell.work.images), runs=folder)
@@ -78,7 +78,7 @@ def state(cell: Cell, folder: Path) -> str:
     if isinstance(cell.work, Chapter):
         done = page_facts(folder / f"{cell.name}.ipynb").get("fingerprint") == cell.fingerprint
     else:
-        from ..training.run_directory import is_finished
+        from ..training.runs import is_finished
 
         done = is_finished(folder / cell.name)
     return "done" if done else "begun" if (folder / cell.name).is_dir() else "missing"

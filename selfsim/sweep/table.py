@@ -28,7 +28,7 @@ def cell_table(cell: Cell, folder: Path, status: str) -> DataFrame:
     """
     import pandas as pd
 
-    from ..training.run_directory import is_finished
+    from ..training.runs import is_finished
 
     is_page = isinstance(cell.work, Chapter)
     place = folder / cell.name

@@ -1,40 +1,46 @@
-"""What a training run is asked to do, as plain data."""
+"""The configuration of a training run, as plain data."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-from ..checks import check_choice, check_integer, check_seed
-from ..models.architectures import PIXELS, architecture
-from ..models.data import DATASETS, load_images
+import numpy as np
+
+from ..checks import check_choice, check_integer, check_number, check_seed
+from ..models.architectures import architecture
+from ..models.data import DATASETS
 from ..models.images import Images
+from ..models.small_builds import PIXELS
 from .constraint import SelfSimilarityConstraint
-from .optimization import SCHEDULES, check_optimizer
+from .data_record import load_and_remember
+from .recipe import SCHEDULES, check_optimizer
 from .scale_control import ScaleControl
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-SELECTIONS = ("last", "best", "ema")
-
-# Field -> lowest, highest, whether the highest is allowed.
-_SUBSETS = ("train_images", "validation_images", "test_images")
-_WHOLE = {"epochs": 1, "batch_size": 1, "samples": 1, "rand_augment": 0} | dict.fromkeys(_SUBSETS, 1)
-_RANGES = {
-    "learning_rate": (0, math.inf, False),
-    "weight_decay": (0, math.inf, False),
-    "label_smoothing": (0, 1, False),
-    "mixup": (0, math.inf, False),
-    "cutmix": (0, math.inf, False),
-    "rand_augment": (0, 10, True),
-    "random_erasing": (0, 1, True),
-    "ema": (0, 1, False),
+_CHOICES: dict[str, Iterable[str]] = {
+    "size": PIXELS,
+    "dataset": DATASETS,
+    "schedule": SCHEDULES,
+    "precision": ("float32", "bfloat16", "float16"),
+    "select": ("last", "best", "ema"),
 }
-# Learning rate for a batch of 512, weight of the constraint and its target, as published.
+_SUBSETS = ("train_images", "validation_images", "test_images")
+_INTEGERS = ("epochs", "batch_size", "samples", *_SUBSETS)
+_NUMBERS = {
+    "learning_rate": "[0, inf)",
+    "weight_decay": "[0, inf)",
+    "label_smoothing": "[0, 1)",
+    "mixup": "[0, inf)",
+    "cutmix": "[0, inf)",
+    "random_erasing": "[0, 1]",
+    "ema": "[0, 1)",
+}
+# The published learning rate for a batch of 512, weight of the constraint, and target.
 _PUBLISHED = {
     "vit_small": (5e-4, 5e-2, 0.3),
     "vit_base": (1e-4, 5e-2, 0.3),
@@ -46,7 +52,7 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Configuration of one run; equal configurations on one machine give equal runs.
+    """The configuration of one training run; equal configurations on one machine give equal runs.
 
     Attributes
     ----------
@@ -55,59 +61,59 @@ class TrainConfig:
     size : {"tiny", "small", "paper"}
         Images of 8, 32 or 224 pixels.
     dataset, data_dir, train_images, validation_images, test_images, download
-        As for `selfsim.load_images`.
+        Arguments of `selfsim.load_images`.
     epochs : int
     batch_size : int
-        Of all processes together.
+        Images per step, over all processes together.
     optimizer : str
-        "adamw", or any other name that ``timm.optim`` knows and that needs no further package.
+        "adamw", or another name of ``timm.optim`` that needs no further package.
     learning_rate : float
-        The highest of the schedule.
+        The highest learning rate of the schedule.
     weight_decay : float
-        Of all parameters.
+        Applied to all parameters.
     schedule : {"one-cycle", "cosine", "constant"}
         "one-cycle" is torch's, with momentum; "cosine" falls from the highest rate to 0.
     warmup_epochs : float, optional
         By default a fifth of the epochs for "one-cycle", none for the others.
     label_smoothing : float
     augment : bool
-        Shift by up to an eighth of the image and, but for digits, mirror.
+        Shift by up to an eighth of the image and, except for digits, mirror.
     mixup, cutmix : float
-        The parameter alpha of each, 0 for none; with both, one of the two is drawn for each batch. The accuracy on
-        "train" is then that of the class with the larger share.
+        The parameter alpha of each, 0 for none. With both, one of the two is drawn for each batch. The accuracy on
+        "train" then counts the class with the larger share.
     rand_augment : int
         Magnitude from 1 to 10 of two operations out of torchvision's RandAugment, drawn for eight images at a time;
         0 for none.
     random_erasing : float
         Probability that a rectangle of an image is replaced by noise.
     ema : float
-        Decay of a moving average of the weights, which is evaluated as "accuracy_ema"; 0 for none.
+        Decay of a moving average of the weights, 0 for none. Its accuracy is "accuracy_ema" in the history.
     precision : {"float32", "bfloat16", "float16"}
-        Of the forward pass of training; evaluation is always in float32.
+        Precision of the forward pass in training. Evaluation is always in float32.
     clip_gradient : float, optional
-        The largest norm of a step's gradient.
+        Largest norm of a step's gradient.
     select : {"last", "best", "ema"}
-        Which weights are the result: those of the last epoch, those with the best accuracy on validation (the
-        earliest of equals), or the moving average. They alone see the test images.
+        Which weights are the result: those of the last epoch, those with the best validation accuracy (the earliest
+        of equals), or the moving average. Only these weights are evaluated on the test images.
     constraint : mapping, optional
-        Arguments of `selfsim.SelfSimilarityConstraint`; ``{"paper": True, …}`` for those of its ``.paper``,
-        ``{"scale": True, …}`` for those of `selfsim.ScaleControl`. None trains without.
+        Arguments of `selfsim.SelfSimilarityConstraint`; with ``{"paper": True, …}`` those of its ``.paper``, with
+        ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint.
     layers : int or list of str, optional
-        Layers to follow and to constrain, as for `selfsim.Probe`; by default the natural blocks.
+        Layers to follow and to constrain, as for `selfsim.Probe`. By default the natural blocks.
     samples : int
-        Validation images on which rates are followed, always the same.
+        Number of validation images on which rates are measured, the same at every epoch.
     seed : int
-        Of initialisation, order of images, augmentation and the constraint's draws. Two runs with the same seed
-        differ only in what their configurations differ in: they are a pair.
+        Seeds initialisation, order of images, augmentation and the constraint's draws. Two runs with the same seed
+        and different constraints are a pair: they start from equal weights and see equal batches.
 
     Raises
     ------
     ValueError
-        A value that no run can have.
+        A value that no run can have; names field, value and need.
 
     Examples
     --------
-    A value is kept in one form, however it was written, so that a run has one name.
+    Equal values have one form, so that a run has one name.
 
     >>> TrainConfig("ViT-S", epochs=3).architecture
     'vit_small'
@@ -143,82 +149,59 @@ class TrainConfig:
     samples: int = 128
     seed: int = 0
 
-    def __post_init__(self):
-        self._set(architecture=architecture(self.architecture).name)
+    def __post_init__(self) -> None:
+        self._set(architecture=architecture(self.architecture).name, seed=check_seed(self.seed))
         if isinstance(self.data_dir, os.PathLike):
             self._set(data_dir=os.fspath(self.data_dir))
-        for name, known in (
-            ("size", PIXELS),
-            ("dataset", DATASETS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-            ("select", SELECTIONS),
-        ):
+        for name, known in _CHOICES.items():
             check_choice(getattr(self, name), known, name=name)
         check_optimizer(self.optimizer)
-        for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if value is None and name in _SUBSETS:
-                continue
-            self._set(**{name: check_integer(value, name=name, least=least)})
+        for name in _INTEGERS:
+            if not (name in _SUBSETS and getattr(self, name) is None):
+                self._set(**{name: check_integer(getattr(self, name), name=name)})
         for name in ("augment", "download"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, need True or False")
-        ranges = dict(_RANGES)
-        if self.warmup_epochs is not None:
-            ranges["warmup_epochs"] = (0, self.epochs, False)
-        if self.clip_gradient is not None:
-            ranges["clip_gradient"] = (1e-12, math.inf, False)
-        for name, (low, high, closed) in ranges.items():
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and (low <= value < high or (closed and value == high))):
-                raise ValueError(
-                    f"{name}: got {value!r}, need a number from {low} to {'' if closed else 'below '}{high}"
-                )
-            if name not in _WHOLE:
-                self._set(**{name: float(value)})
+        magnitude = check_integer(self.rand_augment, name="rand_augment", least=0)
+        check_number(magnitude, name="rand_augment", within="[0, 10]")
+        self._set(rand_augment=magnitude)
+        optional = {"warmup_epochs": f"[0, {self.epochs})", "clip_gradient": "[1e-12, inf)"}
+        given = {name: within for name, within in optional.items() if getattr(self, name) is not None}
+        for name, within in (_NUMBERS | given).items():
+            self._set(**{name: check_number(getattr(self, name), name=name, within=within)})
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError(f"batch_size: got {self.batch_size}, need an even number for mixup and cutmix")
         if self.select == "ema" and not self.ema:
-            raise ValueError("select: got 'ema' without a moving average, need its decay as ema=0.999 or so")
-        check_seed(self.seed)
-        self._check_layers()
+            raise ValueError("select: got 'ema' without a moving average, need its decay, such as ema=0.999")
+        self._set(layers=_checked_layers(self.layers))
         if not (self.constraint is None or isinstance(self.constraint, Mapping)):
             raise ValueError(f"constraint: got {self.constraint!r}, need None or a mapping of its options")
         self._set(constraint=_one_form(self.constraint))
-        self.make_constraint()  # wrong options fail here, not after loading the data
+        self.make_constraint()  # wrong options fail here, before any data are loaded
 
-    def _set(self, **values) -> None:
+    def _set(self, **values: object) -> None:
         for name, value in values.items():
-            object.__setattr__(self, name, value)  # the class is frozen for all others
-
-    def _check_layers(self) -> None:
-        layers = self.layers
-        if isinstance(layers, (list, tuple)) and layers and all(isinstance(layer, str) for layer in layers):
-            self._set(layers=list(layers))
-        elif isinstance(layers, bool) or not (layers is None or (isinstance(layers, int) and layers >= 1)):
-            raise ValueError(f"layers: got {layers!r}, need None, a integer of at least 1 or a list of names")
+            object.__setattr__(self, name, value)  # the class is frozen
 
     @classmethod
-    def paper(cls, architecture_name: str, *, dataset: str, data_dir: str | None = None, **changes) -> TrainConfig:
-        """The published recipe: 224 pixels, 200 epochs, batch 256, and all that goes with it.
+    def paper(cls, architecture_name: str, *, dataset: str, data_dir: str | None = None, **changes: Any) -> TrainConfig:
+        """Return the published recipe: 224 pixels, 200 epochs, batches of 256, and the published augmentation.
 
         Parameters
         ----------
         architecture_name : str
-            Published are rates for ViT-S, ViT-B, ResMLP, MLP-Mixer and PoolFormer. For another one, give
+            Rates are published for ViT-S, ViT-B, ResMLP, MLP-Mixer and PoolFormer. Another architecture needs
             ``learning_rate`` and ``constraint`` among the changes.
         dataset, data_dir, **changes
-            Fields of `TrainConfig`; ``constraint=None`` for the run without.
+            Fields of `TrainConfig`; ``constraint=None`` for the run without constraint.
 
         Notes
         -----
-        Published, and the same here: AdamW with weight decay .05; cosine with 5 epochs of warm-up; mixup .8, cutmix 1,
-        label smoothing .1, RandAugment 9, random erasing .25; a moving average of decay .99996; half precision.
-        Where a range is published, its lower end is taken. Learning rates are published for a batch of 512, and
-        halved here. The constraint draws one block per batch. Other than published: no stochastic depth, weight
-        decay on all parameters, RandAugment drawn for eight images at a time.
+        As published: AdamW with weight decay .05; cosine with 5 epochs of warm-up; mixup .8, cutmix 1, label
+        smoothing .1, RandAugment 9, random erasing .25; a moving average of decay .99996; half precision. Where a
+        range is published, this takes its lower end. Learning rates are published for batches of 512 and halved
+        here. The constraint draws one block per batch. Unlike published: no stochastic depth, weight decay on all
+        parameters, RandAugment drawn for eight images at a time.
 
         References
         ----------
@@ -231,32 +214,28 @@ class TrainConfig:
         0.00025
         """
         name = architecture(architecture_name).name
+        recipe: dict[str, Any] = dict(
+            size="paper", epochs=200, batch_size=256, schedule="cosine", warmup_epochs=5, label_smoothing=0.1,
+            augment=True, mixup=0.8, cutmix=1.0, rand_augment=9, random_erasing=0.25, ema=0.99996, precision="float16",
+        )  # fmt: skip
         if name in _PUBLISHED:
             rate, weight, target = _PUBLISHED[name]
-            published = {
-                "learning_rate": rate * 256 / 512,
-                "constraint": {"paper": True, "weight": weight, "target": target},
-            }
-        elif {"learning_rate", "constraint"} <= set(changes):
-            published = {}
-        else:
+            recipe["learning_rate"] = rate * 256 / 512
+            recipe["constraint"] = {"paper": True, "weight": weight, "target": target}
+        elif not {"learning_rate", "constraint"} <= changes.keys():
             raise ValueError(
                 f"learning_rate, constraint: none are published for {name!r}, need both; published are "
                 f"{', '.join(_PUBLISHED)}"
             )
-        recipe = dict(
-            size="paper", epochs=200, batch_size=256, schedule="cosine", warmup_epochs=5, label_smoothing=0.1,
-            augment=True, mixup=0.8, cutmix=1.0, rand_augment=9, random_erasing=0.25, ema=0.99996, precision="float16",
-        )  # fmt: skip
-        return cls(name, dataset=dataset, data_dir=data_dir, **(recipe | published | changes))
+        return cls(name, **({"dataset": dataset, "data_dir": data_dir} | recipe | changes))
 
     def as_json(self) -> str:
-        """The configuration as JSON, one field a line.
+        """Return the configuration as JSON, one field a line.
 
         Raises
         ------
         TypeError
-            A constraint that is not plain data: it cannot be kept with a run.
+            The constraint is not plain data, so it cannot be stored with a run.
         """
         try:
             return json.dumps(asdict(self), indent=1) + "\n"
@@ -267,43 +246,74 @@ class TrainConfig:
 
     @property
     def name(self) -> str:
-        """What a run's directory is called, by the architecture and a hash of the whole configuration."""
+        """The name of the run's directory: its architecture and a hash of the whole configuration."""
         return f"{self.architecture}-{hashlib.sha256(self.as_json().encode()).hexdigest()[:12]}"
 
     def make_constraint(self) -> SelfSimilarityConstraint | ScaleControl | None:
-        """The constraint of this run, seeded by the run's seed where it draws; None for none."""
+        """Return a new constraint as configured, seeded by the run's seed where it draws; None without one."""
         if self.constraint is None:
             return None
         options = dict(self.constraint)
-        kinds = {"paper": SelfSimilarityConstraint.paper, "scale": ScaleControl}
-        asked = {kind: options.pop(kind) for kind in kinds if kind in options}
-        for kind, value in asked.items():
-            if not isinstance(value, bool):
-                raise ValueError(f"constraint: {kind}: got {value!r}, need True or False")
-        chosen = [kind for kind, value in asked.items() if value]
+        kinds: dict[str, Callable[..., Any]] = {"paper": SelfSimilarityConstraint.paper, "scale": ScaleControl}
+        flags = {kind: options.pop(kind) for kind in kinds if kind in options}
+        for kind, flag in flags.items():
+            if not isinstance(flag, bool):
+                raise ValueError(f"constraint: {kind}: got {flag!r}, need True or False")
+        chosen = [kind for kind, flag in flags.items() if flag]
         if len(chosen) > 1:
             raise ValueError(f"constraint: got {' and '.join(chosen)}, need only one of these")
-        build = kinds[chosen[0]] if chosen else SelfSimilarityConstraint
+        build: Callable[..., Any] = kinds[chosen[0]] if chosen else SelfSimilarityConstraint
         known = inspect.signature(build).parameters
         for option in options:
             check_choice(option, known, name="constraint")
         return build(**({"seed": self.seed} if "seed" in known else {}) | options)
 
     def load_images(self) -> Images:
-        """The data set that this run is about, at its size."""
-        return load_images(**self.images)
+        """Load the configured data set at the size of the architecture's input."""
+        return load_and_remember(self.images)
 
     @property
-    def images(self) -> dict:
-        """What `load_images` is asked for. Runs that agree in it can share the images."""
-        fields = ("dataset", "data_dir", *_SUBSETS, "download")
-        return {name: getattr(self, name) for name in fields} | {"pixels": PIXELS[self.size]}
+    def images(self) -> dict[str, Any]:
+        """Arguments of `load_images`. Runs that agree in them can share the images."""
+        names = ("dataset", "data_dir", *_SUBSETS, "download")
+        return {name: getattr(self, name) for name in names} | {"pixels": PIXELS[self.size]}
 
 
-def _one_form(value):
-    """Plain data in the form that JSON gives back, so that what is equal has one hash; 1.0 is 1."""
+def check_same_configuration(stored: Mapping[str, Any], config: TrainConfig, *, where: str) -> None:
+    """Raise ``ValueError`` with the fields in which a stored configuration differs from `config`.
+
+    A field that an earlier version did not have counts as its default.
+    """
+    there = {option.name: option.default for option in fields(TrainConfig)} | dict(stored)
+    here = json.loads(config.as_json())
+    different = [
+        f"{name} is {there[name]!r} there and {here.get(name)!r} here"
+        for name in here | there
+        if there[name] != here.get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"directory: {where!r} holds a run with another configuration ({'; '.join(different)}); need another "
+            "directory, or runs=..., which names one for each configuration"
+        )
+
+
+def _checked_layers(layers: object) -> int | list[str] | None:
+    if layers is None:
+        return None
+    if isinstance(layers, (list, tuple)) and layers and all(isinstance(layer, str) for layer in layers):
+        return list(layers)
+    try:
+        return check_integer(layers, name="layers")
+    except ValueError:
+        raise ValueError(f"layers: got {layers!r}, need None, an integer of at least 1 or a list of names") from None
+
+
+def _one_form(value: Any) -> Any:
+    """Return plain data in the form that JSON gives back, so that equal values have one hash; 1.0 becomes 1."""
     if isinstance(value, Mapping):
         return {key: _one_form(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
         return [_one_form(entry) for entry in value]
+    value = value.item() if isinstance(value, np.generic) else value
     return int(value) if isinstance(value, float) and value.is_integer() else value

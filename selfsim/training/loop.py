@@ -1,4 +1,4 @@
-"""Training, with or without the self-similarity constraint: one plain loop, which goes on where it was stopped."""
+"""Training with or without the self-similarity constraint: one plain loop that resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -8,26 +8,40 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..models.architectures import PIXELS, create
+from ..checks import check_integer
+from ..models.architectures import create
 from ..models.images import Images
 from ..models.probe import activations
 from ..models.seeding import seeded
+from ..models.small_builds import PIXELS
 from ..validation import resolve_device
-from .checkpoints import last_checkpoint, save_checkpoint
 from .config import TrainConfig
-from .distributed import Ranks, joined
-from .environment import environment_facts
+from .data_record import check_same_data, data_record, files_state, load_and_remember, record_of
+from .distributed import Ranks, process_group
 from .evaluation import Row, layer_rows, scores
-from .optimization import norms_and_angle
-from .run_directory import check_configuration, held, is_finished, run_directory
-from .runs import Run, load_run, write_run
+from .provenance import environment_facts
+from .recipe import norms_and_angle
+from .runs import (
+    Run,
+    check_configuration,
+    is_finished,
+    last_checkpoint,
+    load_run,
+    locked_run,
+    run_directory,
+    save_checkpoint,
+    write_run,
+)
 from .state import TrainingState
+from .torch_settings import torch_settings
 
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,77 +57,83 @@ def train(
     save_every: int | None = None,
     on_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Run:
-    """Train one network as configured, and follow the self-similarity of its layers.
+    """Train one network as configured and measure the self-similarity of its layers after every epoch.
 
     Parameters
     ----------
     config : TrainConfig
     images : Images, optional
-        Already loaded, to share between runs; must be what the configuration names.
+        Images that are already loaded, to share between runs; by default ``config.load_images()``.
     runs : path, optional
-        A folder for many runs: this one lives there in a directory that is named by its configuration
-        (``config.name``). If it is finished there, it is returned at once; if it was stopped, however that was, it goes
-        on from its last checkpoint.
+        A folder for many runs. This run gets a directory there, named by its configuration (``config.name``). A run
+        that is finished there is returned at once, and one that was stopped resumes from its last checkpoint.
     directory : path, optional
-        The same with the run's own directory given; at most one of the two.
+        The run's own directory instead; give at most one of the two.
     device : str
-        ``"auto"``: CUDA where there is a card, else the CPU.
+        ``"auto"``: CUDA if available, else the CPU.
     progress : bool
         Whether to show a progress bar over epochs.
     save_every : int, optional
-        Steps between two checkpoints, by default one at the end of every epoch. With AdamW, a checkpoint is three times
-        as large as the weights, four times with ``ema`` and as much more with ``select="best"``; the last two are
-        kept, and none of a finished run.
+        Steps between two checkpoints; by default one checkpoint at the end of every epoch. With AdamW, a checkpoint is
+        three times as large as the weights, four times with ``ema``, and as much more with ``select="best"``. The last
+        two are kept until the run is finished.
     on_epoch : callable, optional
-        Gets the number of epochs that are over and the network, in eval mode: before training and after every epoch,
-        to measure what the history does not have. Not for epochs that were over before a stopped run went on.
+        Called with the number of completed epochs and the network in eval mode, before training and after every epoch,
+        to measure what the history does not have. A resumed run does not repeat the calls of completed epochs.
 
     Returns
     -------
     Run
-        Its history has, after every epoch (0 is before training): accuracy and loss on "train" (running mean) and
-        "validation", and "accuracy_ema" where there is a moving average; on "train" the constraint's mean "penalty",
+        Its history has these rows. After every epoch (0 is before training) accuracy and loss on "train" (running
+        mean) and "validation", and "accuracy_ema" with a moving average. On "train" the constraint's mean "penalty",
         its "target" for each layer, "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at
-        the epoch's first step, "weight_distance" from the start and, in float16, "skipped_steps", whose gradients
-        overflowed: neither weights nor learning rate moved there; and for each layer, on the first `config.samples`
-        validation images in eval mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant neurons),
-        "ss_rate_quantiles" (its curve ends at the quantiles .01 and .99 of the distances), "median_distance" and, from
-        the second time on, what `movement` finds since the epoch before: "neighbours_kept", "boxes_kept",
-        "drivers_kept". At the end accuracy and loss on "test", of the weights and epoch that ``config.select`` chose. A
-        layer that has collapsed, all distances equal, has no rate: NaN.
+        the epoch's first step, "weight_distance" from the start and, in float16, "skipped_steps": steps whose
+        gradients overflowed, so that neither weights nor learning rate changed. For each layer, on the first
+        `config.samples` validation images in eval mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant
+        neurons), "ss_rate_quantiles" (the curve ends at the quantiles .01 and .99 of the distances),
+        "median_distance" and, from epoch 1, "neighbours_kept", "boxes_kept" and "drivers_kept" as `movement` defines
+        them. At the end accuracy and loss on "test", of the weights that ``config.select`` chose. A layer that has
+        collapsed, with all distances equal, has no rate: NaN.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        A configuration, data or device that cannot be used; a directory whose run has another configuration; a
-        constrained layer that collapses, so that it has no rate: names layer, epoch and step.
+        A configuration, data or device that cannot be used; a directory whose run has another configuration or was
+        trained on other images; `images` that are not those of the configuration, if the run is stored; a constrained
+        layer that collapses and so has no rate, with layer, epoch and step.
+    DamagedRunError
+        The finished run in the directory is damaged; a ``ValueError``.
     TypeError
         `config` is no `TrainConfig`.
     FileExistsError
         `directory` is not empty and holds no run.
     BlockingIOError
-        Another process trains there.
+        Another process trains this run.
     OSError
         A checkpoint cannot be written (disk full, …); the one before it is intact.
     FloatingPointError
-        Loss, penalty, weights or the activations of a layer became NaN or infinite; names the epoch and, in
-        training, the step. Nothing of it is saved. On a GPU, where rates are not checked at every step, a layer's
-        collapse is a penalty of NaN, found at the end of the epoch, and the layer is not named. Or in float16,
-        gradients overflow in a whole epoch however they are scaled.
+        Loss, penalty, weights or activations of a layer became NaN or infinite, with the epoch and, in training, the
+        step; nothing of that step is saved. On a GPU, rates are not checked at every step: a layer's collapse is a
+        penalty of NaN, found at the end of the epoch, without the layer's name. Also in float16, if gradients
+        overflow in a whole epoch at every scale.
 
     Warns
     -----
     UserWarning
-        A damaged checkpoint was found, and the one before it used.
+        A checkpoint is corrupt and the one before it is used.
 
     Notes
     -----
-    The caller's random states are left as they were. On a CPU, equal configurations with the same versions and
-    number of threads give equal results to the last bit, also when they were stopped and went on in between.
+    The caller's random states, default dtype, default device and autograd mode neither matter nor change. On a CPU,
+    equal configurations with the same versions and number of threads give equal results to the last bit, also when
+    they were stopped and resumed.
+
+    A stored run keeps the fingerprint of its images. A finished run is returned without reading images if its data
+    directory has not changed. If it has, the images are loaded and compared.
 
     Under `torchrun`, or in an initialised process group, each batch is split over the processes, gradients are
-    averaged, rates are of the samples of all processes, and the first process writes. Batch normalisation takes its
-    statistics from each process's own share.
+    averaged, rates are those of the samples of all processes, and the first process writes. Batch normalisation takes
+    its statistics from each process's own share.
 
     References
     ----------
@@ -128,47 +148,90 @@ def train(
     """
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config: got {type(config).__name__}, need a TrainConfig, such as TrainConfig(**options)")
-    if save_every is not None and (isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1):
-        raise ValueError(f"save_every: got {save_every!r}, need None or an integer of steps, at least 1")
+    if save_every is not None:
+        check_integer(save_every, name="save_every")
     place = run_directory(config, runs=runs, directory=directory)
     if place is not None and is_finished(place):
-        check_configuration(place, config)
-        return load_run(place)
-    with joined(resolve_device(device)) as (ranks, device):
-        writes = place is not None and ranks.rank == 0
-        with held(place, config) if writes else nullcontext():
-            images = _checked(config.load_images() if images is None else images, config, ranks)
-            began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
-            built_as = dict(
-                name=config.architecture, size=config.size, num_classes=len(images.classes), in_chans=images.channels
-            )
-            with seeded(config.seed, device):
-                state = TrainingState(config, images, create(**built_as).to(device), device, ranks)
-                stored = ranks.from_first(last_checkpoint(place) if writes else None)
-                if stored is not None:
-                    state.load_state_dict(stored)
-                before = state.seconds
-
-                def save() -> None:
-                    state.check_finite()
-                    state.seconds = before + time.perf_counter() - began
-                    content = state.state_dict() if place is not None else None
-                    if writes:
-                        save_checkpoint(place, (state.epoch, state.step), content)
-
-                _train(state, images, save, save_every, progress, on_epoch)
-                epoch, weights = state.selected()
-                state.model.load_state_dict(weights)
-                state.history += scores(state.model, images, "test", epoch=epoch, device=device)
-            seconds = round(before + time.perf_counter() - began, 2)
-            environment = environment_facts(device) | {"date": date, "seconds": seconds}
-            run = Run(config, state.history, built_as, environment, weights)
-            if writes:
-                write_run(run, place)
+        return _finished_run(place, config, images)
+    with torch_settings(), process_group(resolve_device(device)) as (ranks, device):
+        writer = place if ranks.rank == 0 else None
+        with locked_run(writer, config) if writer else nullcontext():
+            # Another process may have finished the run before this one got the lock.
+            if place is not None and ranks.broadcast(is_finished(place)):
+                return _finished_run(place, config, images)
+            images = _chosen_images(images, config, stored=place is not None)
+            check_images(images, config, ranks)
+            run = _trained(config, images, device, ranks, place, save_every, progress, on_epoch)
+            if writer:
+                write_run(run, writer)
     return run
 
 
-def _checked(images: Images, config: TrainConfig, ranks: Ranks) -> Images:
+def _finished_run(place: Path, config: TrainConfig, images: Images | None) -> Run:
+    """Read a finished run, and check that its configuration and its data are the present ones."""
+    check_configuration(place, config)
+    run = load_run(place)
+    record = run.environment.get("data")
+    if record is not None and images is not None:
+        check_same_data(record, data_record(images), where=str(place))
+    elif record is not None and files_state(config.data_dir) not in (None, record["files"]):
+        check_same_data(record, record_of(config.images), where=str(place))
+    return run
+
+
+def _chosen_images(images: Images | None, config: TrainConfig, *, stored: bool) -> Images:
+    """Return the images to train on; those of a run that will be stored must be what its configuration names."""
+    if images is None:
+        return load_and_remember(config.images)
+    if stored:
+        check_same_data(record_of(config.images), data_record(images), where="the configuration")
+    return images
+
+
+def _trained(
+    config: TrainConfig,
+    images: Images,
+    device: torch.device,
+    ranks: Ranks,
+    place: Path | None,
+    save_every: int | None,
+    progress: bool,
+    on_epoch: Callable[[int, nn.Module], None] | None,
+) -> Run:
+    """Train from the last checkpoint in `place`, or from the start, to the end."""
+    writer = place if ranks.rank == 0 else None
+    began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
+    files = files_state(config.data_dir)
+    built_as: dict[str, Any] = {
+        "name": config.architecture, "size": config.size, "num_classes": len(images.classes),
+        "in_chans": images.channels,
+    }  # fmt: skip
+    with seeded(config.seed, device):
+        state = TrainingState(config, images, create(**built_as).to(device), device, ranks)
+        checkpoint = ranks.broadcast(last_checkpoint(writer) if writer else None)
+        if checkpoint is not None:
+            state.load_state_dict(checkpoint)
+        before = state.seconds
+
+        def save() -> None:
+            state.check_finite()
+            state.seconds = before + time.perf_counter() - began
+            if place is not None:
+                content = state.state_dict()  # gathers from all ranks
+                if writer:
+                    save_checkpoint(writer, (state.epoch, state.step), content)
+
+        _train(state, images, save, save_every, progress, on_epoch)
+        epoch, weights = state.selected()
+        state.model.load_state_dict(weights)
+        state.history += scores(state.model, images, "test", epoch=epoch, device=device)
+    seconds = round(before + time.perf_counter() - began, 2)
+    made_by = {"date": date, "seconds": seconds, "data": state.data_record | {"files": files}}
+    return Run(config, state.history, built_as, environment_facts(device) | made_by, weights)
+
+
+def check_images(images: Images, config: TrainConfig, ranks: Ranks) -> None:
+    """Raise ``ValueError`` if a configuration cannot be trained on these images by so many processes."""
     if images.pixels != PIXELS[config.size]:
         raise ValueError(f"images: got {images.pixels} pixels, need {PIXELS[config.size]} for size={config.size!r}")
     if len(images.validation) < config.samples:
@@ -180,25 +243,30 @@ def _checked(images: Images, config: TrainConfig, ranks: Ranks) -> Images:
         raise ValueError(f"batch_size: got {batch} images, need a multiple of the {ranks.size} processes")
     if (config.mixup or config.cutmix) and batch % 2:
         raise ValueError(f"train_images: got {batch}, less than a batch; need an even number for mixup and cutmix")
-    return images
 
 
 def _train(
-    state: TrainingState, images: Images, save: Callable, save_every: int | None, progress: bool, on_epoch
+    state: TrainingState,
+    images: Images,
+    save: Callable[[], None],
+    save_every: int | None,
+    progress: bool,
+    on_epoch: Callable[[int, nn.Module], None] | None,
 ) -> None:
-    """From where `state` is to the end of the last epoch."""
+    """Train from `state` to the end of the last epoch."""
     config = state.config
-    tell = on_epoch or (lambda epoch, model: None)
     if not state.history:
         state.history += _evaluated(state, images)
-        tell(0, state.model)
+        if on_epoch:
+            on_epoch(0, state.model)
     epochs = range(state.epoch, config.epochs)
     bar = tqdm(epochs, initial=state.epoch, total=config.epochs, desc=config.architecture, disable=not progress)
     for _ in bar:
         state.model.train()
         for batch in state.batches():
             try:
-                _step(state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator))
+                x, targets = state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator)
+                training_step(state, x, targets)
             except ValueError as error:  # a layer without a rate
                 state.check_finite(step=state.step + 1, cause=error)
                 raise ValueError(f"{error}; in {state.place(state.step + 1)}") from error
@@ -206,34 +274,35 @@ def _train(
             if save_every and (state.epoch * state.steps_per_epoch + state.step) % save_every == 0:
                 save()
         state.check_finite()
-        _finish_epoch(state, images)
+        finish_epoch(state, images)
         if save_every is None:
             save()
-        tell(state.epoch, state.model)
+        if on_epoch:
+            on_epoch(state.epoch, state.model)
 
 
-def _step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
-    """One step of the optimiser; what is said about it stays on the device."""
+def training_step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
+    """Do one step of the optimiser on a prepared batch, and record it in ``state.steps``, without a synchronisation."""
     config = state.config
-    x, targets = state.ranks.own(x), state.ranks.own(targets)
+    x, targets = state.ranks.share(x), state.ranks.share(targets)
     half = _HALF.get(config.precision)
     state.optimizer.zero_grad()
     precision = torch.autocast(x.device.type, dtype=half, enabled=half is not None)
     with precision, state.probe if state.constraint else nullcontext():
         logits = state.network(x)
-    # Outside of autocast: losses and rates are sums, and sums need float32.
+    # Outside autocast, because losses and rates are sums, which need float32.
     loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
     labels = targets if targets.ndim == 1 else targets.argmax(1)
-    seen = state.steps[state.step]
-    seen[0], seen[1], seen[2] = len(x), loss.detach() * len(x), (logits.argmax(1) == labels).sum()
+    record = state.steps[state.step]
+    record[0], record[1], record[2] = len(x), loss.detach() * len(x), (logits.argmax(1) == labels).sum()
     penalty = state.constraint(state.probe) if state.constraint else loss.new_zeros(())
-    seen[3] = penalty.detach() * len(x)
+    record[3] = penalty.detach() * len(x)
 
-    of_penalty = _penalty_gradient(state, penalty) if state.step == 0 else None
+    penalty_gradient = _penalty_gradient(state, penalty) if state.step == 0 else None
     state.scaler.scale(loss + penalty).backward()
     state.scaler.unscale_(state.optimizer)
-    if of_penalty is not None:
-        state.gradients.copy_(norms_and_angle(_flat(p.grad for p in state.model.parameters()), of_penalty))
+    if penalty_gradient is not None:
+        state.gradients.copy_(norms_and_angle(_flat(p.grad for p in state.model.parameters()), penalty_gradient))
     if config.clip_gradient is not None:
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_gradient)
     state.scaler.step(state.optimizer)
@@ -243,38 +312,38 @@ def _step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
 
 
 def _penalty_gradient(state: TrainingState, penalty: Tensor) -> Tensor:
-    """Gradient of the penalty alone, averaged over the ranks; zeros where there is none."""
+    """Return the gradient of the penalty alone, averaged over the ranks; zeros without a penalty."""
     parameters = list(state.model.parameters())
     if not penalty.requires_grad:
         return torch.zeros(sum(p.numel() for p in parameters), device=state.device)
-    found = torch.autograd.grad(state.scaler.scale(penalty), parameters, retain_graph=True, materialize_grads=True)
-    return state.ranks.summed(_flat(found)) / (state.scaler.get_scale() * state.ranks.size)
+    scaled = state.scaler.scale(penalty)
+    gradients = torch.autograd.grad(scaled, parameters, retain_graph=True, materialize_grads=True)
+    return state.ranks.sum(_flat(gradients)) / (state.scaler.get_scale() * state.ranks.size)
 
 
-def _flat(gradients: Iterable[Tensor]) -> Tensor:
-    return torch.cat([gradient.reshape(-1).float() for gradient in gradients])
+def _flat(gradients: Iterable[Tensor | None]) -> Tensor:
+    return torch.cat([gradient.reshape(-1).float() for gradient in gradients if gradient is not None])
 
 
-def _finish_epoch(state: TrainingState, images: Images) -> None:
-    """What there is to say about the epoch, and on to the next one."""
+def finish_epoch(state: TrainingState, images: Images) -> None:
+    """Write the history of the epoch just trained, step the constraint, evaluate, and move to the next epoch."""
     config, epoch = state.config, state.epoch + 1
-    count, *sums = state.ranks.summed(state.steps).sum(0).tolist()
+    count, *sums = state.ranks.sum(state.steps).sum(0).tolist()
     loss, accuracy, penalty = (value / count for value in sums)
-    told = {"loss": loss, "accuracy": accuracy}
-    norms = dict(
-        zip(("task_gradient_norm", "constraint_gradient_norm", "gradient_angle"), state.gradients.tolist(), strict=True)
-    )
+    measured = {"loss": loss, "accuracy": accuracy}
+    task_norm, constraint_norm, angle = state.gradients.tolist()
     if state.constraint is None:
-        told["task_gradient_norm"] = norms["task_gradient_norm"]
+        measured["task_gradient_norm"] = task_norm
     else:
-        told |= {"penalty": penalty} | {name: value for name, value in norms.items() if math.isfinite(value)}
+        norms = {"task_gradient_norm": task_norm, "constraint_gradient_norm": constraint_norm, "gradient_angle": angle}
+        measured |= {"penalty": penalty} | {name: value for name, value in norms.items() if math.isfinite(value)}
         targets = state.constraint.targets.items()
         state.history += [Row(epoch, "train", layer, "target", value) for layer, value in targets]
         state.constraint.step(epoch=epoch, epochs=config.epochs, task_loss=loss)
-    told["weight_distance"] = state.weight_distance()
+    measured["weight_distance"] = state.weight_distance()
     if state.scaler.is_enabled():
-        told["skipped_steps"] = state.skipped_steps()
-    state.history += [Row(epoch, "train", "", metric, value) for metric, value in told.items()]
+        measured["skipped_steps"] = state.skipped_steps()
+    state.history += [Row(epoch, "train", "", metric, value) for metric, value in measured.items()]
     state.epoch, state.step = epoch, 0
     state.steps.zero_()
     rows = _evaluated(state, images)
@@ -286,12 +355,14 @@ def _finish_epoch(state: TrainingState, images: Images) -> None:
 
 
 def _evaluated(state: TrainingState, images: Images) -> list[Row]:
-    """Validation, after the epochs that are over."""
-    where = dict(epoch=state.epoch, device=state.device)
-    rows = scores(state.model, images, "validation", **where)
+    """Return the rows of validation after the completed epochs."""
+    epoch, device = state.epoch, state.device
+    rows = scores(state.model, images, "validation", epoch=epoch, device=device)
     if state.ema is not None:
-        _, (*key, accuracy) = scores(state.ema.module, images, "validation", **where)
-        rows.append(Row(*key[:3], "accuracy_ema", accuracy))
-    batches, followed = images.batches("validation"), {"layers": state.probe.layers, "samples": state.config.samples}
-    before, state.hidden = state.hidden, activations(state.model, batches, device=state.device, **followed)
-    return rows + layer_rows(state.hidden, before, epoch=state.epoch)
+        _, accuracy = scores(state.ema.module, images, "validation", epoch=epoch, device=device)
+        rows.append(accuracy._replace(metric="accuracy_ema"))
+    before, state.hidden = state.hidden, activations(
+        state.model, images.batches("validation"), layers=state.probe.layers, samples=state.config.samples,
+        device=device,
+    )  # fmt: skip
+    return rows + layer_rows(state.hidden, before, epoch=epoch)

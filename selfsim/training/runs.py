@@ -1,4 +1,4 @@
-"""A finished training run: its history as tidy rows, its model, what it was made with; saved and loaded."""
+"""A run on disk: its directory and lock, its checkpoints, its finished files, and the one way to read them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,36 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..files import LOCK, write_atomic
+from ..files import LOCK, locked_directory, write_atomic
 from ..models.architectures import create
 from ..models.seeding import seeded
-from .config import TrainConfig
+from .config import TrainConfig, check_same_configuration
 from .evaluation import Row
-from .run_directory import CONFIG, SUMS, is_finished, progress_of
+from .torch_settings import torch_settings
 
-HISTORY, ENVIRONMENT, MODEL, WEIGHTS = "history.csv", "environment.json", "model.json", "weights.pt"
+CONFIG, ENVIRONMENT, MODEL, HISTORY, WEIGHTS = (
+    "config.json", "environment.json", "model.json", "history.csv", "weights.pt",
+)  # fmt: skip
+SUMS = "SHA256SUMS"
+# Two checkpoints, so that one is left if the other is corrupt.
+_KEPT = 2
+_REMEDY = "remove the directory and train again"
+
+
+class DamagedRunError(ValueError):
+    """A run whose files are missing, corrupt or of a version that this one cannot read; names file and cause."""
 
 
 @dataclass(frozen=True)
@@ -31,40 +47,51 @@ class Run:
     Attributes
     ----------
     config : TrainConfig
-        What was asked for.
     history : list of Row
         Tidy rows (epoch, split, layer, metric, value); epoch 0 is before training.
     built_as : dict
         The arguments of `selfsim.create` that built the network.
     environment : dict
-        Versions, device, date and run time in seconds.
+        Versions, device, date, run time in seconds, and "data": the sizes and fingerprints of the images. Runs of
+        earlier versions have no "data".
     weights : mapping of str to Tensor, or Path
-        Of the epoch that ``config.select`` chose, which is the epoch of the rows on "test".
+        Weights of the epoch that ``config.select`` chose. The rows on "test" are of the same epoch.
+    weights_sha256 : str, optional
+        The SHA-256 of the file `weights`, which `model` checks.
     """
 
     config: TrainConfig
     history: list[Row]
-    built_as: dict
-    environment: dict
+    built_as: dict[str, Any]
+    environment: dict[str, Any]
     weights: Mapping[str, Tensor] | Path = field(repr=False)
+    weights_sha256: str | None = field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def model(self) -> nn.Module:
-        """The trained network with `weights`, on the CPU, in eval mode; built when it is first asked for."""
-        stored = isinstance(self.weights, Path)
-        with seeded(0):  # the initial weights, which are replaced, take nothing from the caller's random state
-            model = create(**self.built_as, weights=self.weights if stored else None)
-        if not stored:
-            model.load_state_dict(self.weights)
+        """The trained network with `weights`, on the CPU, in eval mode. It is built at the first access.
+
+        Raises
+        ------
+        DamagedRunError
+            The file of weights is missing, or changed since the run was loaded.
+        """
+        weights = self.weights
+        if isinstance(weights, Path):
+            content = _read_intact(weights, self.weights_sha256)
+            weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with torch_settings(), seeded(0):  # the caller's random state does not change
+            model = create(**self.built_as)
+        model.load_state_dict(weights)
         return model.eval()
 
     def series(self, metric: str, *, split: str = "validation", layer: str = "") -> list[float]:
-        """Values of one metric over the epochs.
+        """Return the values of one metric over the epochs.
 
         Raises
         ------
         KeyError
-            Nothing of the kind in the history.
+            The history has no such metric; names those that it has.
         """
         values = [r.value for r in self.history if (r.metric, r.split, r.layer) == (metric, split, layer)]
         if not values:
@@ -74,20 +101,20 @@ class Run:
 
     @property
     def layers(self) -> list[str]:
-        """Layers whose rates were followed, in the order of the network."""
+        """Names of the layers that were followed, in the order of the network."""
         return list(dict.fromkeys(row.layer for row in self.history if row.layer))
 
     def save(self, directory: str | os.PathLike) -> Path:
-        """Write to a directory of its own: JSON, CSV, a state dict, and the SHA-256 of them all, as sha256sum has it.
+        """Write the run to a new directory: JSON, CSV, a state dict, and their SHA-256 in the format of sha256sum.
 
         Raises
         ------
         FileExistsError
             The directory exists and is not empty.
         OSError
-            It cannot be written; what lacks its ``SHA256SUMS`` is no finished run.
+            The directory cannot be written. Without its ``SHA256SUMS`` it does not count as a finished run.
         """
-        target = Path(directory)
+        target = Path(directory).expanduser()
         if target.exists() and any(target.iterdir()):
             raise FileExistsError(
                 f"directory: {str(target)!r} is not empty; need a new one, or load_run({str(target)!r})"
@@ -97,10 +124,140 @@ class Run:
         return target
 
 
-def write_run(run: Run, directory: Path) -> None:
-    """Write the files of a finished run, each whole or not there; their sums come last and make it finished."""
-    import torch
+def run_directory(
+    config: TrainConfig, *, runs: str | os.PathLike | None = None, directory: str | os.PathLike | None = None
+) -> Path | None:
+    """Return a run's directory: `directory`, or the one in `runs` that the configuration names; None for neither.
 
+    Raises
+    ------
+    ValueError
+        Both are given.
+    """
+    if runs is not None and directory is not None:
+        raise ValueError(
+            f"runs, directory: got both ({os.fspath(runs)!r} and {os.fspath(directory)!r}), need one at most"
+        )
+    if runs is not None:
+        return Path(runs).expanduser() / config.name
+    return None if directory is None else Path(directory).expanduser()
+
+
+def is_finished(directory: str | os.PathLike) -> bool:
+    """Whether a directory holds a finished run: its ``SHA256SUMS`` is written last."""
+    return (Path(directory) / SUMS).is_file()
+
+
+def check_configuration(directory: Path, config: TrainConfig) -> None:
+    """Raise ``ValueError`` with the fields in which the stored configuration differs from `config`."""
+    check_same_configuration(_stored_configuration(directory), config, where=str(directory))
+
+
+def _stored_configuration(directory: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        if not (isinstance(stored, dict) and isinstance(stored.get("epochs"), int)):
+            raise ValueError("it holds no configuration")
+    except ValueError as error:
+        raise DamagedRunError(f"directory: {str(directory / CONFIG)!r} is damaged ({error}); {_REMEDY}") from error
+    return stored
+
+
+@contextmanager
+def locked_run(directory: Path, config: TrainConfig) -> Iterator[None]:
+    """Lock a run's directory against other processes and store its configuration there.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds the lock.
+    FileExistsError
+        The directory has files, but no run.
+    ValueError
+        The stored run has another configuration.
+    OSError
+        The directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        present = {path.name for path in directory.iterdir()} - {LOCK, f"{CONFIG}.partial"}
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write ({error.strerror})", str(directory)) from error
+    if present and CONFIG not in present:
+        raise FileExistsError(f"directory: {str(directory)!r} is not empty and holds no run; need a new or empty one")
+    with locked_directory(directory):
+        if (directory / CONFIG).is_file():
+            check_configuration(directory, config)
+        else:
+            write_atomic(directory / CONFIG, config.as_json().encode())
+        yield
+
+
+def checkpoint_files(directory: Path) -> dict[tuple[int, int], Path]:
+    """Return position (completed epochs, steps after them) -> file, oldest first."""
+    files = {}
+    for path in directory.glob("checkpoint-*.pt"):
+        if match := re.fullmatch(r"checkpoint-(\d+)-(\d+)\.pt", path.name):
+            files[int(match[1]), int(match[2])] = path
+    return dict(sorted(files.items()))
+
+
+def save_checkpoint(directory: Path, position: tuple[int, int], state: Mapping[str, Any]) -> None:
+    """Save a state of tensors, numbers, strings and containers of them; remove all but the last two checkpoints.
+
+    Raises
+    ------
+    OSError
+        The checkpoint cannot be written; earlier ones are intact.
+
+    Notes
+    -----
+    A checkpoint is one line with the SHA-256 of the rest, followed by what `torch.save` writes. `torch.load` ignores
+    the checksums of its own format: of 2,000 flipped bits it misses 1,934, and 1,854 of these change what is loaded.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    epochs, steps = position
+    path = directory / f"checkpoint-{epochs:05d}-{steps:07d}.pt"
+    write_atomic(path, hashlib.sha256(payload).hexdigest().encode() + b"\n", payload)
+    for old in list(checkpoint_files(directory).values())[:-_KEPT]:
+        old.unlink()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint; nothing in the file is executed.
+
+    Raises
+    ------
+    ValueError
+        The content does not match its SHA-256, or holds more than plain data.
+    """
+    digest, _, payload = path.read_bytes().partition(b"\n")
+    if digest != hashlib.sha256(payload).hexdigest().encode():
+        raise ValueError(f"checkpoint: {str(path)!r} is damaged, its SHA-256 is not that of its content")
+    try:
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(f"checkpoint: {str(path)!r} is not one of selfsim's ({error})") from error
+
+
+def last_checkpoint(directory: Path) -> dict[str, Any] | None:
+    """Return the newest intact checkpoint, or None; corrupt ones are renamed to ``damaged-*`` with a warning."""
+    for path in reversed(checkpoint_files(directory).values()):
+        try:
+            return read_checkpoint(path)
+        except ValueError as error:
+            # Renamed, so that it does not count as one of the last two.
+            os.replace(path, path.with_name("damaged-" + path.name))
+            warnings.warn(f"{error}; training resumes from the checkpoint before it, or from the start", stacklevel=2)
+    return None
+
+
+def write_run(run: Run, directory: Path) -> None:
+    """Write the files of a finished run, each atomically and ``SHA256SUMS`` last; then remove its checkpoints."""
     table, weights = io.StringIO(newline=""), io.BytesIO()
     writer = csv.writer(table)
     writer.writerow(Row._fields)
@@ -123,7 +280,7 @@ def write_run(run: Run, directory: Path) -> None:
 
 
 def load_run(path: str | os.PathLike) -> Run:
-    """Read a finished run that `train` saved.
+    """Read a finished run that `train` or `Run.save` wrote, and check the SHA-256 of every file.
 
     Parameters
     ----------
@@ -133,14 +290,14 @@ def load_run(path: str | os.PathLike) -> Run:
     Returns
     -------
     Run
-        Its model is built when it is asked for; nothing that is stored is executed.
+        Its model is built at the first access. Nothing in the files is executed.
 
     Raises
     ------
     FileNotFoundError
-        No such directory, or no finished run in it; says how far it is.
-    ValueError
-        A file that is missing or not as it was written.
+        No such directory, or no finished run in it; says how many epochs are saved.
+    DamagedRunError
+        A file is missing or corrupt, or a newer version wrote the run; a ``ValueError`` that names directory or file.
 
     Examples
     --------
@@ -151,61 +308,108 @@ def load_run(path: str | os.PathLike) -> Run:
     ...     load_run(folder).history == run.history
     True
     """
-    directory = Path(path)
+    directory = Path(path).expanduser()
     if not is_finished(directory):
-        state = progress_of(directory) if directory.is_dir() else "there is no such directory"
+        state = _progress(directory) if directory.is_dir() else "there is no such directory"
         raise FileNotFoundError(f"path: {str(directory)!r} is not a finished run; {state}")
-    _check_sums(directory)
+    sums = _read_sums(directory)
+    contents = {name: _read_intact(directory / name, digest) for name, digest in sums.items()}
+    try:
+        stored, built_as, environment = (json.loads(contents[name]) for name in (CONFIG, MODEL, ENVIRONMENT))
+        rows = csv.DictReader(io.StringIO(contents[HISTORY].decode("utf-8"), newline=""))
+        history = [Row(int(r["epoch"]), r["split"], r["layer"], r["metric"], float(r["value"])) for r in rows]
+        version = environment.get("version", "unknown")
+        unknown = sorted(stored.keys() - {option.name for option in fields(TrainConfig)})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedRunError(f"path: {str(directory)!r} is damaged ({error!r}); {_REMEDY}") from error
+    try:
+        if unknown:
+            raise ValueError(f"unknown fields {', '.join(unknown)} of the configuration")
+        config = TrainConfig(**stored)
+    except (ValueError, TypeError) as error:
+        raise DamagedRunError(
+            f"path: {str(directory)!r} cannot be read by this version ({error}); selfsim {version} wrote it"
+        ) from error
+    _check_name(directory, config.architecture, contents[CONFIG])
+    return Run(config, history, built_as, environment, directory / WEIGHTS, sums[WEIGHTS])
 
-    def read(name: str):
-        return json.loads((directory / name).read_text(encoding="utf-8"))
 
-    with open(directory / HISTORY, newline="", encoding="utf-8") as file:
-        rows = [
-            Row(int(r["epoch"]), r["split"], r["layer"], r["metric"], float(r["value"])) for r in csv.DictReader(file)
-        ]
-    return Run(TrainConfig(**read(CONFIG)), rows, read(MODEL), read(ENVIRONMENT), directory / WEIGHTS)
+def _progress(directory: Path) -> str:
+    """How far an unfinished run is, in words."""
+    if not (directory / CONFIG).is_file():
+        return "it has no config.json"
+    epochs = _stored_configuration(directory)["epochs"]
+    done, steps = max(checkpoint_files(directory), default=(0, 0))
+    return f"{done} of {epochs} epochs and {steps} steps are saved; `train` with its configuration resumes there"
 
 
-def _check_sums(directory: Path) -> None:
-    remedy = "remove the directory and train again"
+def _read_sums(directory: Path) -> dict[str, str]:
+    """Return file name -> SHA-256 of a finished run."""
     lines = (directory / SUMS).read_bytes().decode("utf-8", "replace").splitlines()
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     if sorted(sums) != sorted((CONFIG, ENVIRONMENT, MODEL, HISTORY, WEIGHTS)):
-        raise ValueError(f"path: {str(directory / SUMS)!r} is damaged, it does not list the run's files; {remedy}")
-    for name, digest in sums.items():
-        if not (directory / name).is_file():
-            raise ValueError(f"path: {str(directory / name)!r} is missing; {remedy}")
-        with open(directory / name, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise ValueError(
-                    f"path: {str(directory / name)!r} is damaged, its SHA-256 is not that in {SUMS}; {remedy}"
-                )
+        raise DamagedRunError(
+            f"path: {str(directory / SUMS)!r} is damaged, it does not list the run's files; {_REMEDY}"
+        )
+    return sums
+
+
+def _read_intact(path: Path, digest: str | None) -> bytes:
+    """Return a file's content if its SHA-256 is `digest` (None: not known); else raise `DamagedRunError`."""
+    if not path.is_file():
+        raise DamagedRunError(f"path: {str(path)!r} is missing; {_REMEDY}")
+    content = path.read_bytes()
+    if digest not in (None, hashlib.sha256(content).hexdigest()):
+        raise DamagedRunError(f"path: {str(path)!r} is damaged, its SHA-256 is not that in {SUMS}; {_REMEDY}")
+    return content
+
+
+def _check_name(directory: Path, architecture: str, configuration: bytes) -> None:
+    """Raise `DamagedRunError` if a directory has the name of one run and holds another."""
+    name = f"{architecture}-{hashlib.sha256(configuration).hexdigest()[:12]}"
+    if re.fullmatch(r"\w+-[0-9a-f]{12}", directory.name) and directory.name != name:
+        raise DamagedRunError(f"path: {str(directory)!r} is damaged, it holds the run {name}; {_REMEDY}")
 
 
 def load_runs(folder: str | os.PathLike) -> list[Run]:
-    """Read every finished run of a folder that `train` was given as ``runs``.
+    """Read every finished run in a folder that `train` was given as ``runs``.
 
     Parameters
     ----------
     folder : path
-        Empty or missing: no runs. What is not a finished run is passed over.
+        An empty or missing folder has no runs. Anything else than finished runs is ignored.
 
     Returns
     -------
     list of Run
-        By architecture, those without constraint first, then by seed; networks are built when they are asked for.
+        Sorted by architecture, unconstrained runs first, then by seed. Models are built at the first access.
+
+    Warns
+    -----
+    UserWarning
+        For each run that is left out because it is damaged, of a newer version, or a copy of another one.
 
     Examples
     --------
     >>> load_runs("no/such/folder")
     []
     """
-    folder = Path(folder)
-    runs = [load_run(place) for place in folder.iterdir() if is_finished(place)] if folder.is_dir() else []
+    folder = Path(folder).expanduser()
+    runs: dict[str, Run] = {}
+    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            if not is_finished(place):
+                continue
+            run = load_run(place)
+        except (DamagedRunError, OSError) as error:
+            warnings.warn(f"{error}; this run is left out", stacklevel=2)
+            continue
+        if run.config.name in runs:
+            warnings.warn(f"{place}: is a copy of the run {run.config.name}; one of them is left out", stacklevel=2)
+        runs.setdefault(run.config.name, run)
 
-    def place_in_order(run: Run):
+    def in_order(run: Run) -> tuple[str, bool, str, int]:
         config = run.config
         return config.architecture, config.constraint is not None, str(config.constraint), config.seed
 
-    return sorted(runs, key=place_in_order)
+    return sorted(runs.values(), key=in_order)

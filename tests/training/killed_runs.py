@@ -27,8 +27,7 @@ import torch
 
 from selfsim import TrainConfig, load_run, train
 from selfsim.training import loop
-from selfsim.training.checkpoints import checkpoint_files, read_checkpoint
-from selfsim.training.run_directory import is_finished
+from selfsim.training.runs import checkpoint_files, is_finished, read_checkpoint
 
 SAVE_EVERY = 2
 # Everything that draws random numbers or has a state of its own is in it; three steps an epoch.
@@ -45,7 +44,7 @@ def reached() -> int:
     return struct.unpack("q", REACHED[:8])[0]
 
 
-def step_and_count(state, *batch, _step=loop._step):
+def step_and_count(state, *batch, _step=loop.training_step):
     _step(state, *batch)
     REACHED[:8] = struct.pack("q", state.epoch * STEPS + state.step + 1)
 
@@ -86,7 +85,7 @@ def child(directory: Path, images, *, call: int | None = None, when: str = "befo
         return pid
     try:
         warnings.simplefilter("error")  # nothing that a kill leaves may count as damaged
-        loop._step = step_and_count
+        loop.training_step = step_and_count
         if call is not None:
             kill_at(call, when)
         train(CONFIG, images=images, directory=directory, device="cpu", save_every=SAVE_EVERY)

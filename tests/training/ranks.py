@@ -14,7 +14,7 @@ from selfsim import TrainConfig, train
 from selfsim.models.architectures import create
 from selfsim.models.seeding import seeded
 from selfsim.training import loop
-from selfsim.training.distributed import Ranks, joined
+from selfsim.training.distributed import Ranks, process_group
 from selfsim.training.state import TrainingState
 
 SETTINGS = dict(
@@ -35,9 +35,11 @@ def first_gradients(name: str, ranks: Ranks) -> dict:
         model = create(name, size="tiny", num_classes=10, in_chans=1)
         state = TrainingState(config, images, model, torch.device("cpu"), ranks)
         batch = state.batches()[0]
-        loop._step(state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator))
+        loop.training_step(
+            state, *state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator)
+        )
     found = {name: parameter.grad for name, parameter in model.named_parameters()}
-    return {"parameters": found, "norms": state.gradients, "seen": ranks.summed(state.steps).sum(0)}
+    return {"parameters": found, "norms": state.gradients, "seen": ranks.sum(state.steps).sum(0)}
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
     parser.add_argument("what", choices=("gradients", "run"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")) as (ranks, _):
+    with process_group(torch.device("cpu")) as (ranks, _):
         if arguments.what == "gradients":
             for name in ("mlp", "vit_small"):
                 torch.save(first_gradients(name, ranks), arguments.folder / f"{name}-{ranks.rank}.pt")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from selfsim.files import write_atomic
-from selfsim.training.checkpoints import (
+from selfsim.training.runs import (
     checkpoint_files,
     last_checkpoint,
     read_checkpoint,
@@ -69,7 +69,7 @@ def test_no_flipped_bit_and_no_truncation_is_accepted(two):
 def test_a_damaged_checkpoint_is_said_so_and_the_one_before_it_used(two):
     newest = list(checkpoint_files(two).values())[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match=rf"{newest.name}' is damaged.*the one before it"):
+    with pytest.warns(UserWarning, match=rf"{newest.name}' is damaged.*the checkpoint before it"):
         assert last_checkpoint(two)["number"] == 1
     # It is out of the way: the two that are kept from now on are whole.
     save_checkpoint(two, (0, 7), state(3))

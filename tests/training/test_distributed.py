@@ -63,8 +63,8 @@ def test_a_run_under_torchrun_is_that_of_one_process(tmp_path):
 
 
 def test_a_batch_must_be_divisible(monkeypatch):
-    from selfsim.training.loop import _checked
+    from selfsim.training.loop import check_images
 
     config = ranks.configuration("mlp")
     with pytest.raises(ValueError, match="batch_size: got 20 images, need a multiple of the 3 processes"):
-        _checked(config.load_images(), config, Ranks(0, 3))
+        check_images(config.load_images(), config, Ranks(0, 3))

@@ -9,8 +9,7 @@ import time
 import pytest
 
 import selfsim
-from selfsim.training.environment import checkout_state, device_name, environment_facts
-from selfsim.training.provenance import provenance
+from selfsim.training.provenance import checkout_state, device_name, environment_facts, provenance
 
 
 def git(folder, *arguments):

@@ -15,8 +15,7 @@ import torch
 
 from selfsim import TrainConfig, load_run, train
 from selfsim.training import loop
-from selfsim.training.checkpoints import checkpoint_files
-from selfsim.training.run_directory import is_finished
+from selfsim.training.runs import checkpoint_files, is_finished
 
 # Five steps an epoch.
 CONFIG = TrainConfig(
@@ -50,12 +49,12 @@ def stopped(tmp_path, images, monkeypatch):
 
 
 def stop_after(steps: int, monkeypatch) -> None:
-    def step(state, *batch, plain=loop._step):
+    def step(state, *batch, plain=loop.training_step):
         if state.epoch * state.steps_per_epoch + state.step == steps:
             raise Stopped
         plain(state, *batch)
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "training_step", step)
 
 
 def same(run, other) -> bool:
@@ -268,7 +267,7 @@ def test_a_directory_with_other_files(tmp_path, images):
 def test_wrong_arguments(tmp_path, images):
     with pytest.raises(ValueError, match=r"runs, directory: got both .*, need one at most"):
         train(CONFIG, images=images, runs=tmp_path, directory=tmp_path, device="cpu")
-    with pytest.raises(ValueError, match="save_every: got 0, need None or an integer of steps"):
+    with pytest.raises(ValueError, match="save_every: got 0, need an integer of at least 1"):
         train(CONFIG, images=images, directory=tmp_path, device="cpu", save_every=0)
     with pytest.raises(TypeError, match="config: got dict, need a TrainConfig"):
         train({"architecture": "mlp"}, images=images, device="cpu")
@@ -318,13 +317,13 @@ def test_a_constrained_layer_that_collapses_names_epoch_and_step(images, monkeyp
 def test_overflow_in_evaluation_names_layer_and_epoch(images, monkeypatch):
     config = dataclasses.replace(CONFIG, constraint=None)
 
-    def step(state, *batch, plain=loop._step):
+    def step(state, *batch, plain=loop.training_step):
         plain(state, *batch)
         if (state.epoch, state.step) == (1, 4):  # the last of its epoch: no later loss tells
             with torch.no_grad():
                 [parameter.mul_(1e30) for parameter in state.model.parameters()]
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "training_step", step)
     with pytest.raises(FloatingPointError, match=r"those of layer '.*' overflowed in the evaluation after epoch 2"):
         train(config, images=images, device="cpu")
 
@@ -346,12 +345,12 @@ def half(images, monkeypatch):
             list(network.parameters())[-1].register_hook(overflow)
             return network
 
-        def finish(state, *rest, plain=loop._finish_epoch):
+        def finish(state, *rest, plain=loop.finish_epoch):
             states.append(state)
             plain(state, *rest)
 
         monkeypatch.setattr(loop, "create", create)
-        monkeypatch.setattr(loop, "_finish_epoch", finish)
+        monkeypatch.setattr(loop, "finish_epoch", finish)
         config = dataclasses.replace(CONFIG, batch_size=5, constraint=None, precision="float16", augment=False)
         return train(config, images=images, device="cpu"), states[-1].schedule.last_epoch
 

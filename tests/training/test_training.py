@@ -13,8 +13,7 @@ import torch
 from selfsim import Probe, TrainConfig, activations, create, load_images, load_run, load_runs, ss_rate, train
 from selfsim.models.seeding import seeded
 from selfsim.training import loop
-from selfsim.training.augmentation import augmentation, shifted
-from selfsim.training.optimization import make_optimizer, make_schedule
+from selfsim.training.recipe import augmentation, make_optimizer, make_schedule, shifted
 
 EPOCHS = 12
 
@@ -139,13 +138,13 @@ def test_loss_that_is_no_number_ends_the_run(digits):
         ({"optimizer": "adamvv"}, "optimizer: got 'adamvv', need one of .*did you mean 'adam"),
         ({"optimizer": "fusedadam"}, "optimizer: got 'fusedadam'"),
         ({"schedule": "cosin"}, "schedule: got 'cosin'.*did you mean 'cosine'"),
-        ({"warmup_epochs": 15}, "warmup_epochs: got 15, need a number from 0 to below 15"),
+        ({"warmup_epochs": 15}, "warmup_epochs: got 15, need a number in \\[0, 15\\)"),
         ({"precision": "half"}, "precision: got 'half'"),
         ({"select": "ema"}, "select: got 'ema' without a moving average"),
         ({"select": "first"}, "select: got 'first'"),
-        ({"ema": 1}, "ema: got 1, need a number from 0 to below 1"),
+        ({"ema": 1}, "ema: got 1, need a number in \\[0, 1\\)"),
         ({"clip_gradient": 0}, "clip_gradient: got 0"),
-        ({"rand_augment": 11}, "rand_augment: got 11, need a number from 0 to 10"),
+        ({"rand_augment": 11}, "rand_augment: got 11, need a number in \\[0, 10\\]"),
         ({"random_erasing": 1.5}, "random_erasing: got 1.5"),
         ({"mixup": -0.1}, "mixup: got -0.1"),
         ({"mixup": 0.5, "batch_size": 25}, "batch_size: got 25, need an even number for mixup"),
