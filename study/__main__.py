@@ -16,7 +16,7 @@ from pathlib import Path
 
 from selfsim import load_run, load_runs
 from selfsim.sweep.grid import Grid, read_grid
-from selfsim.training.run_directory import is_finished
+from selfsim.training.runs import is_finished
 from study.comparison import comparable
 from study.layers import MEASURED_STAGES, write_invariance, write_measures
 from study.tables import agreement, read_stages, write_stage
