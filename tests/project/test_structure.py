@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import itertools
+import json
+import subprocess
+import sys
 import tokenize
 from collections import Counter
 from collections.abc import Iterator
@@ -158,6 +161,33 @@ def test_the_package_prints_nothing_seeds_nothing_and_asserts_nothing():
             elif called == "print" and path.name != "command_line.py":
                 faults.append(f"{by_path(path)}:{node.lineno}: a library does not print")
     assert not faults, "\n".join(faults)
+
+
+def test_loading_names_and_measuring_bring_no_heavy_package():
+    """Import the names that need no training, and compute a rate, and list the loaded modules."""
+    measuring = [name for name, module in selfsim._ROOMS.items() if not module.startswith("training")]
+    code = f"""
+import json, sys
+loaded = []
+import numpy, torch
+loaded.append(list(sys.modules))
+import selfsim
+loaded.append(list(sys.modules))
+x = torch.from_numpy(numpy.random.default_rng(0).standard_normal((16, 12)))
+assert 0 < float(selfsim.ss_rate(x)) < 1
+loaded.append(list(sys.modules))
+for name in {measuring}:
+    getattr(selfsim, name)
+loaded.append(list(sys.modules))
+print(json.dumps(loaded))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    before, package, rate, names = map(set, json.loads(result.stdout))
+    assert {name.partition(".")[0] for name in package - before} == {"selfsim"}
+    assert not {name.partition(".")[0] for name in names - before} & {*HEAVY, "numba", "sklearn", "skdim", "powerlaw"}
+    # PyTorch's compiler costs several seconds, and no name needs it.
+    assert not {name for name in names - before if name.startswith(("torch._dynamo", "torch._inductor", "sympy"))}
+    assert not {name.partition(".")[0] for name in rate - before} & {"networkx"}
 
 
 MEASURES = {"ss_rate", "FeatureNetwork", "box_cover", "box_counts", "fractal_dimension", "Probe", "activations"}
