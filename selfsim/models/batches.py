@@ -41,7 +41,7 @@ def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) ->
     """
     inputs, names = _arguments(model, batch)
     first = next(iter([*inputs, *names.values()]))
-    output = model(*_to(inputs, device), **_to(names, device))
+    output = model(*to_device(inputs, device), **to_device(names, device))
     if isinstance(first, PackedSequence):
         return output, int(first.batch_sizes[0])
     return output, len(first) if isinstance(first, Tensor) and first.ndim else None
@@ -81,11 +81,12 @@ def _arguments(model: nn.Module, batch: Any) -> tuple[list[Any], dict[str, Any]]
     return list(batch[: max(len(batch) - 1 if any_number else required, 1)]), {}
 
 
-def _to(value: Any, device: str | torch.device) -> Any:
+def to_device(value: Any, device: str | torch.device) -> Any:
+    """Move the tensors in nested tuples, lists and dicts to a device."""
     if callable(getattr(value, "to", None)):
         return value.to(device)
     if isinstance(value, Mapping):
-        return {key: _to(entry, device) for key, entry in value.items()}
+        return {key: to_device(entry, device) for key, entry in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(_to(entry, device) for entry in value) if type(value) in (tuple, list) else value
+        return type(value)(to_device(entry, device) for entry in value) if type(value) in (tuple, list) else value
     return value

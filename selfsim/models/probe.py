@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,11 +114,9 @@ class Probe:
         check_choice(channels, CHANNELS, name="channels")
         if draw is not None and check_integer(draw, name="draw", least=None) not in range(1, len(self.layers) + 1):
             raise ValueError(f"draw: got {draw!r}, need None or 1 to {len(self.layers)}, the number of layers")
-        self.draw = draw
-        self.gather = gather
-        self.drawn = self.layers
+        self.draw, self.gather, self.drawn = draw, gather, self.layers
         self.mask: Tensor | None = None
-        self._pooling, self._channels, self._part = pooling, channels, part
+        self._pooled = partial(pooled, pooling=pooling, channels=channels, part=part)
         self._known: dict[str, KnownChannels] = {}  # filled at the first pass, when lazy modules have their shapes
         self._generator = torch.Generator().manual_seed(check_seed(seed))
         self._block: ExitStack | None = None  # removes the hooks
@@ -195,15 +194,7 @@ class Probe:
                 self._known[layer] = known_channels(module, self._root)
             # Checkpointing counts what autograd saves; the plain hooks keep what is saved here out of its count.
             with saved_tensors_hooks(_unchanged, _unchanged) if torch.is_grad_enabled() else nullcontext():
-                value = pooled(
-                    output,
-                    pooling=self._pooling,
-                    channels=self._channels,
-                    known=self._known[layer],
-                    mask=self.mask,
-                    part=self._part,
-                    layer=layer,
-                )
+                value = self._pooled(output, known=self._known[layer], mask=self.mask, layer=layer)
             if self.gather and dist.is_available() and dist.is_initialized():
                 from torch.distributed.nn.functional import all_gather
 

@@ -30,16 +30,6 @@ class _State:
     baseline: dict[str, float] = field(default_factory=dict)  # S_old; with gate_by="all" under the key ""
     sums: dict[str, list[Any]] = field(default_factory=dict)  # of this epoch: sum of the rates, and their number
 
-    def mean_rates(self) -> dict[str, float]:
-        """Return the mean rate of each layer in this epoch."""
-        return {layer: total / calls for layer, (total, calls) in self.sums_as_numbers().items()}
-
-    def overall_mean_rate(self) -> dict[str, float]:
-        """Return the mean of all rates of this epoch under the key "", or nothing if there are none."""
-        sums = self.sums_as_numbers().values()
-        total, calls = sum(total for total, _ in sums), sum(calls for _, calls in sums)
-        return {"": total / calls} if calls else {}
-
     def sums_as_numbers(self) -> dict[str, list[Any]]:
         """Return the sums as Python numbers, which belong to no device."""
         return {layer: [float(total), calls] for layer, (total, calls) in self.sums.items()}
@@ -133,16 +123,9 @@ class SelfSimilarityConstraint(LayerPenalty):
             raise ValueError(
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
             )
+        quantiles = (quantiles[0], quantiles[1]) if isinstance(quantiles, list) else quantiles  # from JSON
         self.measure = RateOptions(
-            scales=scales,
-            gradient=gradient,
-            ends=ends,
-            count=count,
-            quantiles=(quantiles[0], quantiles[1]) if isinstance(quantiles, list) else quantiles,
-            unit=unit,
-            standardize=standardize,
-            leave_out=leave_out,
-            check=check,
+            scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes=None, check=check
         )
         self.target = _schedules_from(target)
         self.layers_per_step = (
@@ -206,15 +189,8 @@ class SelfSimilarityConstraint(LayerPenalty):
     def _scheduled_target(self, layer: str) -> float:
         schedule, state = self._layer_target(layer), self._state
         samples, neurons = state.shapes[layer]
-        past = ScheduleInput(
-            progress=state.progress,
-            samples=samples,
-            neurons=neurons,
-            measure=self.measure,
-            task_losses=tuple(state.task_losses),
-            rates=tuple(state.rates.get(layer, ())),
-            target=state.targets.get(layer),
-        )
+        rates, target = tuple(state.rates.get(layer, ())), state.targets.get(layer)
+        past = ScheduleInput(state.progress, samples, neurons, self.measure, tuple(state.task_losses), rates, target)
         return check_number(schedule(past), name=f"target by {schedule!r}", within="[0, 1]")
 
     def _gate_factor(self, layer: str, rate: Tensor) -> Tensor | float:
@@ -243,13 +219,16 @@ class SelfSimilarityConstraint(LayerPenalty):
         if task_loss is not None:
             task_loss = float(task_loss.detach() if isinstance(task_loss, Tensor) else task_loss)
             state.task_losses.append(check_number(task_loss, name="task_loss"))
-        means = state.mean_rates()
+        sums = state.sums_as_numbers()
+        means = {layer: total / calls for layer, (total, calls) in sums.items()}
         for layer, mean in means.items():
             state.rates.setdefault(layer, []).append(mean)
-        if self.gate is not None:
-            for key, mean in (means if self.gate_by == "layer" else state.overall_mean_rate()).items():
-                if key not in state.baseline or epoch % self.gate_every == 0:
-                    state.baseline[key] = mean
+        if self.gate_by == "all" and sums:
+            totals, calls = zip(*sums.values(), strict=True)
+            means = {"": sum(totals) / sum(calls)}
+        for key, mean in means.items():
+            if self.gate is not None and (key not in state.baseline or epoch % self.gate_every == 0):
+                state.baseline[key] = mean
         state.sums = {}
         state.progress = min(epoch / max(epochs - 1, 1), 1.0)  # 1 while the last epoch trains
         for layer in state.targets:

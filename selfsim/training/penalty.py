@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ class LayerPenalty(ABC):
 
     def __init__(self, weight: float) -> None:
         self.weight = check_number(weight, name="weight", within="[0, inf)")
+        self._warned = False
 
     def __call__(self, activations: Probe | Mapping[str, Tensor] | Tensor) -> Tensor:
         """Return the penalty of this batch, to add to its loss.
@@ -43,17 +45,26 @@ class LayerPenalty(ABC):
         ValueError
             A probe that has read nothing, targets of other layers, or activations without a rate or scale, such as
             those of a collapsed layer; the message names the layer.
+
+        Warns
+        -----
+        UserWarning
+            Gradients are enabled, but the activations of some layers have none, so that the penalty cannot change these
+            layers. Once for each penalty; names the layers and the likely cause.
         """
         if isinstance(activations, Probe):
             names: tuple[str, ...] = activations.layers
             values: Mapping[str, Tensor] = activations.activations
         else:
-            values = {_SINGLE: activations} if isinstance(activations, Tensor) else activations
+            values = activations if isinstance(activations, Mapping) else {_SINGLE: activations}
             names = tuple(values)
         if not values:
             raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
         if isinstance(self.target, dict):
             _check_target_names(self.target, names)
+        if torch.is_grad_enabled() and not self._warned:
+            cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
+            self._warn_without_gradient({x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)})
         squares = []
         for layer in self._chosen_layers(list(values)):
             with naming(layer):
@@ -67,11 +78,25 @@ class LayerPenalty(ABC):
     def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
         """Return the squared distance of a layer from its target, 0-dim."""
 
+    def _warn_without_gradient(self, causes: dict[str, str]) -> None:
+        parts = []
+        for cause in dict.fromkeys(causes.values()):
+            layers = ", ".join(repr(layer) for layer in causes if causes[layer] == cause)
+            parts.append(f"{layers} (likely cause: {cause})")
+        if parts:
+            self._warned = True
+            message = f"activations: got no gradient at {'; '.join(parts)}; the penalty cannot change these layers"
+            warnings.warn(message, stacklevel=3)
+
     def _layer_target(self, layer: str) -> Any:
         return self.target[layer] if isinstance(self.target, dict) else self.target
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(target={self.target!r}, weight={self.weight:g})"
+
+
+def _unknown_cause(layer: str) -> str:
+    return "detached or read under torch.no_grad(), frozen layers, or gradient checkpointing with use_reentrant=True"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A target and a weight for a constraint, proposed from a short unconstrained training."""
+"""Propose a target and a weight for a constraint, from a short unconstrained training."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import inspect
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_integer
+from ..checks import check_choice, check_integer, check_number
+from ..models.batches import batch_targets, call_with_batch, to_device
+from ..models.layers import unwrapped
+from ..models.pooling import first_tensor
 from ..models.probe import Probe
 from ..models.seeding import seeded
 from ..rate.rate import ss_rate
@@ -22,26 +26,26 @@ from ..statistics.null_models import NullBand, null_band
 from ..validation import resolve_device
 from .constraint import SelfSimilarityConstraint
 
-# At so many steps of the short training, evenly spaced, the gradients are measured.
+# The gradients are measured at this many steps of the short training, evenly spaced.
 _MEASURED = 8
 
 
 @dataclass(frozen=True)
 class ConstraintProposal:
-    """A target and a weight, and what they were chosen by.
+    """A target and a weight for `SelfSimilarityConstraint`, with the measurements behind them.
 
     Attributes
     ----------
     target, weight : float
-        For `SelfSimilarityConstraint`.
     reasons : tuple of str
-        One sentence each: the target's, the weight's, and what to beware of.
+        Why this target, why this weight, and what to watch.
     rates : dict of str to float
         SS rate of each layer on the last batch of the short training.
     bands : dict of str to NullBand
-        Of independent normal numbers with as many neurons and samples as each layer has in a batch.
+        Rates of standard normal noise with each layer's shape in a batch.
     task_gradient, penalty_gradient : float
-        Norms of the gradients by all weights, medians over the short training; the penalty's at weight 1.
+        Medians over the short training of the norms of both gradients with respect to all weights. The penalty's is at
+        weight 1.
     """
 
     target: float
@@ -55,49 +59,52 @@ class ConstraintProposal:
 
 def propose_constraint(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any],
     *,
-    task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    layers: Sequence[str] | None = None,
+    task_loss: Callable[[Any, Any], Tensor] | None = None,
+    layers: int | Sequence[str] | None = None,
     steps: int = 40,
     learning_rate: float = 1e-3,
     share: float = 0.2,
     draws: int = 20,
     seed: int = 0,
     device: str | torch.device = "auto",
-    **options,
+    **options: Any,
 ) -> ConstraintProposal:
     """Propose a target and a weight for this network and these data.
 
     A copy of the network is trained for some steps without constraint. The target is half the lower end of the layers'
-    null bands (their median), and below every band, where a layer does not get by losing its structure. The weight is
-    such that, in the middle of these steps, the penalty's gradient is `share` times as long as the task's.
+    null bands (their median), and below every band, where a layer does not get by losing its structure. With the
+    weight, the penalty's gradient is `share` times as long as the task's (medians over the steps).
 
     Parameters
     ----------
     model : nn.Module
-        Stays as it is.
-    batches : iterable of (inputs, targets)
-        Of the size that will be trained with, because rates depend on it. So many as there are steps are kept in
-        memory; if there are fewer, they are gone through again.
-    task_loss : callable
-        From the model's output and the targets to the loss.
-    layers : sequence of str, optional
-        As for `Probe`.
+        Not changed.
+    batches : iterable
+        Batches ``(inputs, targets)``, or dicts with "labels" or "targets", in any form that `activations` takes. Their
+        size is that of the training to come, because rates depend on it. At most `steps` batches are kept in memory; if
+        there are fewer, they are repeated.
+    task_loss : callable, optional
+        From the model's output and the targets to the loss. The targets are the last entry of a tuple, or the labels of
+        a dict; without labels, the dict. By default the loss that the output holds as ``loss``, as in models of Hugging
+        Face, else the cross-entropy of the output's first tensor.
+    layers : int or sequence of str, optional
+        As in `Probe`.
     steps : int
-        Of the short training, by AdamW.
+        Number of training steps, by AdamW.
     learning_rate : float
     share : float
-        Length of the penalty's gradient in units of the task's.
+        Length of the penalty's gradient relative to the task's.
     draws : int
-        Per null band.
+        Number of draws for each null band.
     seed : int
-        Of dropout and the like in the short training, and of the null bands.
+        Seed of dropout and the like in the short training, and of the null bands.
     device : str
-        ``"auto"``: CUDA where there is a card, else the CPU.
+        ``"auto"``: CUDA if there is a card, else the CPU.
     **options
-        Of `SelfSimilarityConstraint`, such as `count` or `ends`, with which the proposal is to be used; all but
-        `target` and `weight`, which are proposed, and `seed`.
+        Options of `SelfSimilarityConstraint` with which the proposal will be used, except `target`, `weight` and
+        `seed`.
 
     Returns
     -------
@@ -106,12 +113,12 @@ def propose_constraint(
     Raises
     ------
     ValueError
-        No batches, options out of their range, or a penalty without gradient: the target is reached already.
+        No batches or no targets, options out of range, or a penalty without gradient, for example of frozen layers.
 
     Notes
     -----
-    Time: `steps` training steps, of which 8 are done with the constraint, and `draws` rates per layer. The proposal is
-    a start, not an optimum: gradients of the task shrink while it is learned, those of the penalty hardly.
+    Time: `steps` training steps, 8 of them with the constraint, and `draws` rates per layer. The proposal is a start,
+    not an optimum: the task's gradient shrinks during training, and the penalty's hardly does.
 
     References
     ----------
@@ -127,75 +134,81 @@ def propose_constraint(
     >>> round(proposal.target, 1)
     0.1
     """
-    check_integer(steps, name="steps")
-    for argument, value in (("share", share), ("learning_rate", learning_rate)):
-        if not value > 0:
-            raise ValueError(f"{argument}: got {value!r}, need a number above 0")
-    chosen = {"target", "weight", "seed"}
-    known = [name for name in inspect.signature(SelfSimilarityConstraint).parameters if name not in chosen]
+    steps = check_integer(steps, name="steps")
+    share = check_number(share, name="share", within="(0, inf)")
+    learning_rate = check_number(learning_rate, name="learning_rate", within="(0, inf)")
+    proposed = {"target", "weight", "seed"}
+    known = [name for name in inspect.signature(SelfSimilarityConstraint).parameters if name not in proposed]
     for option in options:
         check_choice(option, known, name="options")
-    device = resolve_device(device)
-    model = copy.deepcopy(model).to(device).train()
-    probe = Probe(model, layers)
-    measure = vars(SelfSimilarityConstraint(**options).measure)
+    rate_options = vars(SelfSimilarityConstraint(**options).measure)
 
     def rate(activations: Tensor) -> float:
-        return float(ss_rate(activations.detach(), **measure))
+        return float(ss_rate(activations.detach(), **rate_options))
 
+    device = resolve_device(device)
     batches = list(itertools.islice(batches, steps))
     if not batches:
         raise ValueError("batches: got none, need at least one (inputs, targets)")
+    model = copy.deepcopy(unwrapped(model)).to(device).train()
+    probe = Probe(model, layers)
     with seeded(seed, device):
         with torch.no_grad(), probe:
-            model(batches[0][0].to(device))
-        bands = {layer: null_band(rate, values, draws=draws, seed=seed) for layer, values in probe.activations.items()}
-        low = [band.low for band in bands.values()]
-        target = round(min(statistics.median(low) / 2, *low), 3)
+            call_with_batch(model, batches[0], device)
+        bands = {layer: null_band(rate, x, draws=draws, seed=seed) for layer, x in probe.activations.items()}
+        lows = [band.low for band in bands.values()]
+        target = round(min(statistics.median(lows) / 2, *lows), 3)
         constraint = SelfSimilarityConstraint(target, 1.0, seed=seed, **options)
-        lengths = _trained(model, probe, batches, steps, constraint, task_loss, learning_rate)
+        lengths = []
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+        measured = {round(k * (steps - 1) / (_MEASURED - 1)) for k in range(_MEASURED)}
+        for step, batch in zip(range(steps), itertools.cycle(batches)):
+            with probe:
+                output, _ = call_with_batch(model, batch, device)
+            loss = (task_loss or _default_loss)(output, to_device(batch_targets(batch), device))
+            if step in measured:
+                penalty = _gradient_length(constraint(probe), model, keep_graph=True)
+                lengths.append((_gradient_length(loss, model), penalty))
+            else:
+                _gradient_length(loss, model)
+            optimizer.step()
     task, penalty = (statistics.median(column) for column in zip(*lengths, strict=True))
     if penalty == 0:
         raise ValueError(f"model: the penalty has no gradient at target {target:g}; need layers that can be trained")
     weight = float(f"{share * task / penalty:.2g}")
-    worst = max(weight * p / t if t else math.inf for t, p in lengths)
-    rates = {layer: rate(values) for layer, values in probe.activations.items()}
+    rates = {layer: rate(x) for layer, x in probe.activations.items()}
     inside = sum(bands[layer].low <= rate <= bands[layer].high for layer, rate in rates.items())
     below = sum(rate < target for rate in rates.values())
+    worst = max(weight * p / t if t else math.inf for t, p in lengths)
     reasons = (
-        f"target {target:g}: half the lower end of the layers' null bands, which is {statistics.median(low):.3f} in "
-        f"the median and {min(low):.3f} at least. After the short training without constraint {inside} of {len(rates)} "
-        f"layers lie inside their bands, and {below} below the target: these would be pulled up.",
-        f"weight {weight:g}: the penalty's gradient is then {share:g} times as long as the task's (medians over "
-        f"{len(lengths)} steps of the short training: {penalty:.2g} at weight 1, and {task:.2g}). At one of them it is "
-        f"{worst:.2g} times as long"
-        + (": training may not get under way, let the weight be less or the target fall later." if worst > 1 else "."),
-        "Rates depend on the batch size: propose anew when it changes. Beside the rate, watch the accuracy, the rate "
+        f"target {target:g}: half the lower end of the layers' null bands (median {statistics.median(lows):.3f}, "
+        f"minimum {min(lows):.3f}). After the short training without constraint {inside} of {len(rates)} layers are "
+        f"inside their bands, and {below} below the target: those would be pulled up.",
+        f"weight {weight:g}: with it the penalty's gradient is {share:g} times as long as the task's (medians over "
+        f"{len(lengths)} steps of the short training: {penalty:.2g} at weight 1, and {task:.2g}). At the worst step it "
+        f"is {worst:.2g} times as long"
+        + (": training may not get under way; use a lower weight, or let the target fall later." if worst > 1 else "."),
+        "Rates depend on the batch size: propose anew when it changes. Besides the rate, watch the accuracy, the rate "
         "without the most distant neurons, and the median distance.",
     )
     return ConstraintProposal(target, weight, reasons, rates, bands, task, penalty)
 
 
-def _trained(model, probe, batches, steps, constraint, task_loss, learning_rate) -> list[tuple[float, float]]:
-    """Train without the constraint; at some steps, the lengths of the gradients of task and penalty."""
-    measured = {round(k * (steps - 1) / (_MEASURED - 1)) for k in range(_MEASURED)}
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
-    lengths = []
-    for step, (x, y) in zip(range(steps), itertools.cycle(batches)):
-        with probe:
-            output = model(x.to(next(model.parameters()).device))
-        gradients = torch.autograd.grad(
-            task_loss(output, y.to(output.device)), parameters, retain_graph=step in measured, allow_unused=True
-        )
-        if step in measured:
-            pull = torch.autograd.grad(constraint(probe), parameters, allow_unused=True)
-            lengths.append((_length(gradients), _length(pull)))
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-    return lengths
+def _default_loss(output: Any, targets: Any) -> Tensor:
+    """Return the loss that a model's output holds, or the cross-entropy of its first tensor."""
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if isinstance(loss, Tensor):
+        return loss
+    scores = first_tensor(output)
+    if not isinstance(scores, Tensor) or not isinstance(targets, Tensor):
+        got = f"an output of {type(output).__name__} and targets of {type(targets).__name__}"
+        raise ValueError(f"task_loss: got none for {got}, need a function of both that returns the loss")
+    return F.cross_entropy(scores, targets)
 
 
-def _length(gradients: Sequence[Tensor | None]) -> float:
-    return math.hypot(*(float(g.norm()) for g in gradients if g is not None))
+def _gradient_length(loss: Tensor, model: nn.Module, keep_graph: bool = False) -> float:
+    """Put the gradient of a loss into the model's parameters and return its norm."""
+    model.zero_grad()
+    if loss.requires_grad:
+        loss.backward(retain_graph=keep_graph)
+    return math.hypot(*(float(p.grad.norm()) for p in model.parameters() if p.grad is not None))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from contextlib import contextmanager
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from selfsim import Probe, activations, create
 from selfsim.models.layers import natural_layers
@@ -95,6 +98,157 @@ def test_only_one_block_at_a_time():
     probe = Probe(mlp(), ["1"])
     with probe, pytest.raises(RuntimeError, match="already inside"), probe:
         pass
+
+
+@pytest.mark.parametrize("compiled_first", [True, False])
+def test_a_model_compiled_apart_from_its_probe_is_read(compiled_first):
+    model, x = mlp().eval(), torch.rand(5, 4)
+    probe = None if compiled_first else Probe(model, ["1"])
+    compiled = torch.compile(model, backend="eager")
+    function = torch.compile(lambda x: 2 * model(x), backend="eager")
+    for call in (compiled, function):
+        call(x)  # once without hooks, so that the compiled code has none
+    probe = probe or Probe(model, ["1"])
+    for call in (compiled, function):
+        with probe:
+            call(x)
+        torch.testing.assert_close(probe.activations["1"], model[1](model[0](x)))
+        read = probe.activations["1"]
+        call(torch.rand(3, 4))  # outside the block nothing is read
+        assert probe.activations["1"] is read and hooks(model) == 0
+
+
+def test_a_compiled_step_may_hold_the_block():
+    model = mlp().eval()
+    probe = Probe(model, ["1"])
+
+    @torch.compile(backend="eager")
+    def step(x):
+        with probe:
+            y = model(x)
+        return y.sum() + probe.activations["1"].sum()
+
+    for n in (3, 6):
+        x = torch.rand(n, 4)
+        torch.testing.assert_close(step(x), model(x).sum() + model[:2](x).sum())
+        assert probe.activations["1"].shape == (n, 16) and hooks(model) == 0
+
+
+def test_scripted_parts_are_named_as_unsupported():
+    model = nn.Sequential(torch.jit.script(nn.Linear(4, 4)), nn.ReLU())
+    with pytest.raises(ValueError, match="layers: '0' is a ScriptModule, which takes no hooks"):
+        Probe(model, ["0", "1"])
+    with pytest.raises(ValueError, match="model: got a ScriptModule, which takes no hooks"):
+        Probe(torch.jit.script(mlp()))
+    with (probe := Probe(model, ["1"])):
+        model(torch.rand(2, 4))
+    assert probe.activations["1"].shape == (2, 4)
+
+
+def test_a_failed_entry_leaves_nothing_behind(monkeypatch):
+    model, x = mlp(), torch.rand(2, 4)
+    probe = Probe(model, ["0", "1"])
+    probe.mask = torch.tensor([1, 1])
+    with pytest.raises(ValueError, match="mask: got shape"), probe:
+        pass
+    assert probe.mask is None and hooks(model) == 0
+
+    def refuse(hook):
+        raise RuntimeError("no hooks here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model[1], "register_forward_hook", refuse)
+        with pytest.raises(RuntimeError, match="no hooks here"), probe:
+            pass
+    assert hooks(model) == 0
+    with probe:
+        model(x)
+    assert probe.activations["1"].shape == (2, 16)
+
+
+class Holder(nn.Module):
+    """Holds a probe of itself, as a LightningModule does."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = mlp()
+        self.probe = Probe(self.body, ["1"], draw=1, seed=3)
+
+    def forward(self, x):
+        with self.probe:
+            return self.body(x)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_module_that_holds_a_probe_can_be_copied(duplicate):
+    model = Holder()
+    model(torch.rand(5, 4))
+    twin = duplicate(model)
+    assert twin.probe.activations == {} and model.probe.activations["1"].shape == (5, 16)
+    twin(torch.rand(3, 4)).sum().backward()
+    assert twin.probe.activations["1"].shape == (3, 16) and model.probe.activations["1"].shape == (5, 16)
+    assert twin.body[0].weight.grad is not None and model.body[0].weight.grad is None
+    assert torch.equal(twin.probe.state_dict()["generator"], model.probe.state_dict()["generator"])
+
+
+def test_a_copy_made_inside_the_block_is_not_read():
+    model = mlp()
+    with (probe := Probe(model, ["1"])):
+        twin = copy.deepcopy(model)
+        model(torch.rand(5, 4))
+        twin(torch.rand(3, 4))
+    twin(torch.rand(2, 4))
+    assert probe.activations["1"].shape == (5, 16)
+
+
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyConv2d(8, 1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(6), nn.LazyLinear(3))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_lazy_modules_are_read_at_their_first_pass():
+    x = torch.rand(5, 2, 8, 7)
+    for layers in (["net.0", "net.1", "net.3"], ["stem", "head"]):
+        model = Lazy()
+        with (probe := Probe(model, layers)):
+            model(x)
+        expected = {"net.0": 8, "net.1": 8, "net.3": 6, "net.4": 3}
+        assert all(values.shape == (5, expected[layer]) for layer, values in probe.activations.items())
+        assert len(probe.activations) == len(layers)
+    assert activations(Lazy(), [x], layers=["net.3"], samples=5, device="cpu")["net.3"].shape == (5, 6)
+    assert natural_layers(nn.Sequential(nn.LazyLinear(4), nn.LazyLinear(3))) == ["0"]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_layers_inside_gradient_checkpointing_have_their_gradient(pooling):
+    """What the pooling saves is not part of what checkpointing computes again."""
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 8)
+
+        def run(self, x):
+            return self.second(self.first(x).relu())
+
+        def forward(self, x):
+            return checkpoint(self.run, x, use_reentrant=False)
+
+    model, x = Checkpointed(), torch.rand(5, 3, 4)
+    gradients = []
+    for forward in (model, model.run):
+        model.zero_grad()
+        probe = Probe(model, ["first"], pooling=pooling)
+        probe.mask = torch.tensor([[1, 1, 0]]).expand(5, 3)
+        with probe:
+            y = forward(x)
+        (y.sum() + probe.activations["first"].square().sum()).backward()
+        gradients.append(model.first.weight.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_second_block_forgets_the_first():

@@ -14,6 +14,9 @@ from torch import nn
 from selfsim import Probe, SelfSimilarityConstraint, TrainConfig, load_images, ss_rate, train
 from selfsim.models.architectures import architecture
 
+# Many tests look at values alone, of activations without gradient.
+pytestmark = pytest.mark.filterwarnings("ignore:activations. got no gradient")
+
 
 def some(seed=0, samples=32, neurons=20) -> torch.Tensor:
     return torch.randn(samples, neurons, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

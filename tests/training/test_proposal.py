@@ -8,6 +8,8 @@ import statistics
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from selfsim import (
     Probe,
@@ -103,6 +105,54 @@ def test_goes_on_from_the_front_where_batches_end(model, batches):
     again = propose_constraint(model, batches[:2], steps=4, draws=2, device="cpu")
     written_out = propose_constraint(model, [*batches[:2], *batches[:2]], steps=4, draws=2, device="cpu")
     assert again.task_gradient == written_out.task_gradient
+
+
+class Wrapped(nn.Module):
+    """Returns its scores in a dict, as segmentation models do, or with the loss, as those of Hugging Face do."""
+
+    def __init__(self, model: nn.Module, kind: str):
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    def forward(self, image, labels=None):
+        if self.kind == "checkpointed":
+            return checkpoint(self.model, image.clone().requires_grad_(), use_reentrant=True)
+        scores = self.model(image)
+        if self.kind == "out":
+            return {"out": scores, "aux": None}
+        return {"loss": F.cross_entropy(scores, labels), "logits": scores}
+
+
+def test_outputs_and_batches_of_other_libraries(model, batches):
+    options = dict(steps=2, draws=2, device="cpu")
+    dicts = [{"image": x, "labels": y} for x, y in batches[:2]]
+    expected = propose_constraint(model, batches[:2], **options)
+    for kind, data, loss in (
+        ("out", batches[:2], None),
+        ("out", [({"image": x}, y) for x, y in batches[:2]], None),
+        ("out", dicts, None),
+        ("loss", dicts, None),
+        ("out", dicts, lambda output, labels: F.cross_entropy(output["out"], labels)),
+    ):
+        proposal = propose_constraint(Wrapped(model, kind), data, task_loss=loss, **options)
+        assert proposal.task_gradient == pytest.approx(expected.task_gradient)
+        assert (proposal.target, proposal.weight) == (expected.target, expected.weight)
+    with pytest.raises(ValueError, match="task_loss: got none for an output of dict and targets of NoneType"):
+        propose_constraint(Wrapped(model, "out"), [batches[0][0]], **options)
+
+
+def test_a_penalty_without_gradient_is_an_error_with_the_cause(model, batches):
+    options = dict(steps=2, draws=2, device="cpu")
+    with (
+        pytest.warns(UserWarning, match="use_reentrant=True"),
+        pytest.raises(ValueError, match="model: the penalty has no gradient"),
+    ):
+        propose_constraint(Wrapped(model, "checkpointed"), batches[:1], **options)
+    with (
+        pytest.warns(UserWarning, match="frozen"),
+        pytest.raises(ValueError, match="model: the penalty has no gradient"),
+    ):
+        propose_constraint(model.requires_grad_(False), batches[:1], **options)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from scipy.spatial.distance import pdist
 
 from selfsim import Probe, ScaleControl, TrainConfig, load_images, ss_rate, train
 
+# Many tests look at values alone, of activations without gradient.
+pytestmark = pytest.mark.filterwarnings("ignore:activations. got no gradient")
+
 
 def some(seed=0, samples=32, neurons=20) -> torch.Tensor:
     return torch.randn(samples, neurons, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

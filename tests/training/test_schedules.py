@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selfsim import SelfSimilarityConstraint, TrainConfig, ss_rate, train
 from selfsim.rate.options import RateOptions
+from selfsim.training import schedules
 from selfsim.training.schedules import (
     Adaptive,
     Constant,
@@ -24,6 +25,9 @@ from selfsim.training.schedules import (
 )
 
 rates = st.floats(0, 1)
+
+# Many tests look at values alone, of activations without gradient.
+pytestmark = pytest.mark.filterwarnings("ignore:activations. got no gradient")
 
 
 def at(progress: float) -> ScheduleInput:
@@ -115,6 +119,13 @@ def test_plain_data_and_back(schedule):
     assert plain["schedule"] == schedule.schedule
     assert schedule_from(plain) == schedule
     assert schedule_from(schedule) is schedule
+
+
+def test_the_old_name_of_what_a_schedule_gets_warns():
+    with pytest.warns(DeprecationWarning, match="Moment is now called ScheduleInput"):
+        assert schedules.Moment is ScheduleInput
+    with pytest.raises(AttributeError, match="has no attribute 'Momnt'"):
+        _ = schedules.Momnt
 
 
 def test_a_number_is_a_constant():
