@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from numbers import Real
 from types import ModuleType
 
+import numpy as np
+
 
 def check_integer(value: object, *, name: str, least: int | None = 1) -> int:
     """Return an integer, of Python or NumPy, as an int; else raise ``ValueError``. `bool` does not count.
@@ -25,9 +27,10 @@ def check_integer(value: object, *, name: str, least: int | None = 1) -> int:
         number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
-    if number is None or (least is not None and number < least):
+    if number is None or (least is not None and number < least) or abs(number) >= 2**63:
         floor = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name}: got {value!r}, need an integer{floor}")
+        bound = " of at most 63 bits" if number is not None and abs(number) >= 2**63 else floor
+        raise ValueError(f"{name}: got {value!r}, need an integer{bound}")
     return number
 
 
@@ -88,12 +91,36 @@ def check_choice(value: object, known: Iterable[str], *, name: str) -> str:
     raise ValueError(f"{name}: got {value!r}, need one of {listed}{hint}")
 
 
-def check_seed(seed: object, *, name: str = "seed") -> int:
-    """Return `seed` as an int if torch's generators take it; else raise ``ValueError``."""
-    number = check_integer(seed, name=name, least=None)
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{name}: got {seed!r}, need an integer of at most 63 bits")
-    return number
+def check_seed(seed: object, *, name: str = "seed", least: int | None = None) -> int:
+    """Return `seed` as an int if torch's generators take it; else raise ``ValueError``. NumPy's need ``least=0``."""
+    return check_integer(seed, name=name, least=least)
+
+
+def check_flag(value: object, *, name: str) -> bool:
+    """Return a `bool`, of Python or NumPy, as a bool; else raise ``ValueError``."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(f"{name}: got {value!r}, need True or False")
+
+
+def check_numbers(values: object, *, name: str, least: int = 1) -> np.ndarray:
+    """Return a sequence of at least `least` finite numbers as a float64 array; else raise ``ValueError``.
+
+    Examples
+    --------
+    >>> check_numbers([1, "two"], name="values")
+    Traceback (most recent call last):
+        ...
+    ValueError: values: got [1, 'two'], need one or more finite numbers
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors that need a gradient or hold no data
+        array = np.asarray(None)
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or len(array) < least or not np.isfinite(array).all():
+        many = {1: "one or more", 2: "two or more"}.get(least, f"at least {least}")
+        raise ValueError(f"{name}: got {values!r}, need {many} finite numbers")
+    return array.astype(np.float64)
 
 
 def optional_package(name: str, *, extra: str) -> ModuleType:

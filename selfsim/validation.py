@@ -58,6 +58,8 @@ def check_activations(
         activations = torch.as_tensor(activations)
     if not isinstance(activations, Tensor):
         raise TypeError(f"{name}: got {type(activations).__name__}, need a tensor or array (samples, neurons)")
+    if activations.device.type == "meta":
+        raise TypeError(f"{name}: got a tensor on the meta device, which holds no numbers; need cpu, cuda or mps")
     if activations.layout != torch.strided:
         raise TypeError(f"{name}: got layout {activations.layout}, need a dense tensor (call .to_dense())")
     if not activations.is_floating_point():
@@ -99,6 +101,8 @@ def by_layer(layers: Mapping[str, Tensor], function: Callable[[Tensor], T]) -> d
         ...
     ValueError: layer 'block 1': activations: got shape (4,), need two dimensions (samples, neurons)
     """
+    if not isinstance(layers, Mapping):
+        raise TypeError(f"activations: got {type(layers).__name__}, need a mapping of layers to tensors")
     results = {}
     for name, layer in layers.items():
         try:
