@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def files_state(data_dir: str | os.PathLike | None) -> str | None:
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(folder, name)
-            status = path.lstat()
-            facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+            with suppress(FileNotFoundError):  # removed meanwhile
+                status = path.lstat()
+                facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,22 +23,12 @@ from ..models.seeding import seeded
 from ..models.small_builds import PIXELS
 from ..validation import resolve_device
 from .config import TrainConfig
-from .data_record import check_same_data, data_record, files_state, load_and_remember, record_of
+from .data_record import check_same_data, data_record, files_state, record_of
 from .distributed import Ranks, process_group
 from .evaluation import Row, layer_rows, scores
 from .provenance import environment_facts
 from .recipe import norms_and_angle
-from .runs import (
-    Run,
-    check_configuration,
-    is_finished,
-    last_checkpoint,
-    load_run,
-    locked_run,
-    run_directory,
-    save_checkpoint,
-    write_run,
-)
+from .runs import Run, finished_run, is_finished, last_checkpoint, locked_run, run_directory, save_checkpoint, write_run
 from .state import TrainingState
 from .torch_settings import torch_settings
 
@@ -152,82 +141,53 @@ def train(
         check_integer(save_every, name="save_every")
     place = run_directory(config, runs=runs, directory=directory)
     if place is not None and is_finished(place):
-        return _finished_run(place, config, images)
+        return finished_run(place, config, images)
     with torch_settings(), process_group(resolve_device(device)) as (ranks, device):
         writer = place if ranks.rank == 0 else None
         with locked_run(writer, config) if writer else nullcontext():
             # Another process may have finished the run before this one got the lock.
             if place is not None and ranks.broadcast(is_finished(place)):
-                return _finished_run(place, config, images)
+                return finished_run(place, config, images)
+            began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
+            files = files_state(config.data_dir)
             images = _chosen_images(images, config, stored=place is not None)
             check_images(images, config, ranks)
-            run = _trained(config, images, device, ranks, place, save_every, progress, on_epoch)
+            built_as: dict[str, Any] = {"name": config.architecture, "size": config.size}
+            built_as |= {"num_classes": len(images.classes), "in_chans": images.channels}
+            with seeded(config.seed, device):
+                state = TrainingState(config, images, create(**built_as).to(device), device, ranks)
+                checkpoint = ranks.broadcast(last_checkpoint(writer) if writer else None)
+                if checkpoint is not None:
+                    state.load_state_dict(checkpoint)
+                before = state.seconds
+
+                def save() -> None:
+                    state.check_finite()
+                    state.seconds = before + time.perf_counter() - began
+                    content = state.state_dict() if place is not None else {}  # gathers from all ranks
+                    if writer:
+                        save_checkpoint(writer, (state.epoch, state.step), content)
+
+                _train(state, images, save, save_every, progress, on_epoch)
+                epoch, weights = state.selected()
+                state.model.load_state_dict(weights)
+                state.history += scores(state.model, images, "test", epoch=epoch, device=device)
+            seconds = round(before + time.perf_counter() - began, 2)
+            environment = environment_facts(device) | {"date": date, "seconds": seconds}
+            environment["data"] = state.data_record | {"files": files}
+            run = Run(config, state.history, built_as, environment, weights)
             if writer:
                 write_run(run, writer)
-    return run
-
-
-def _finished_run(place: Path, config: TrainConfig, images: Images | None) -> Run:
-    """Read a finished run, and check that its configuration and its data are the present ones."""
-    check_configuration(place, config)
-    run = load_run(place)
-    record = run.environment.get("data")
-    if record is not None and images is not None:
-        check_same_data(record, data_record(images), where=str(place))
-    elif record is not None and files_state(config.data_dir) not in (None, record["files"]):
-        check_same_data(record, record_of(config.images), where=str(place))
     return run
 
 
 def _chosen_images(images: Images | None, config: TrainConfig, *, stored: bool) -> Images:
     """Return the images to train on; those of a run that will be stored must be what its configuration names."""
     if images is None:
-        return load_and_remember(config.images)
+        return config.load_images()
     if stored:
         check_same_data(record_of(config.images), data_record(images), where="the configuration")
     return images
-
-
-def _trained(
-    config: TrainConfig,
-    images: Images,
-    device: torch.device,
-    ranks: Ranks,
-    place: Path | None,
-    save_every: int | None,
-    progress: bool,
-    on_epoch: Callable[[int, nn.Module], None] | None,
-) -> Run:
-    """Train from the last checkpoint in `place`, or from the start, to the end."""
-    writer = place if ranks.rank == 0 else None
-    began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
-    files = files_state(config.data_dir)
-    built_as: dict[str, Any] = {
-        "name": config.architecture, "size": config.size, "num_classes": len(images.classes),
-        "in_chans": images.channels,
-    }  # fmt: skip
-    with seeded(config.seed, device):
-        state = TrainingState(config, images, create(**built_as).to(device), device, ranks)
-        checkpoint = ranks.broadcast(last_checkpoint(writer) if writer else None)
-        if checkpoint is not None:
-            state.load_state_dict(checkpoint)
-        before = state.seconds
-
-        def save() -> None:
-            state.check_finite()
-            state.seconds = before + time.perf_counter() - began
-            if place is not None:
-                content = state.state_dict()  # gathers from all ranks
-                if writer:
-                    save_checkpoint(writer, (state.epoch, state.step), content)
-
-        _train(state, images, save, save_every, progress, on_epoch)
-        epoch, weights = state.selected()
-        state.model.load_state_dict(weights)
-        state.history += scores(state.model, images, "test", epoch=epoch, device=device)
-    seconds = round(before + time.perf_counter() - began, 2)
-    made_by = {"date": date, "seconds": seconds, "data": state.data_record | {"files": files}}
-    return Run(config, state.history, built_as, environment_facts(device) | made_by, weights)
 
 
 def check_images(images: Images, config: TrainConfig, ranks: Ranks) -> None:
@@ -361,8 +321,7 @@ def _evaluated(state: TrainingState, images: Images) -> list[Row]:
     if state.ema is not None:
         _, accuracy = scores(state.ema.module, images, "validation", epoch=epoch, device=device)
         rows.append(accuracy._replace(metric="accuracy_ema"))
-    before, state.hidden = state.hidden, activations(
-        state.model, images.batches("validation"), layers=state.probe.layers, samples=state.config.samples,
-        device=device,
-    )  # fmt: skip
+    batches, samples = images.batches("validation"), state.config.samples
+    before = state.hidden
+    state.hidden = activations(state.model, batches, layers=state.probe.layers, samples=samples, device=device)
     return rows + layer_rows(state.hidden, before, epoch=epoch)

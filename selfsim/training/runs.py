@@ -22,14 +22,15 @@ from torch import Tensor, nn
 
 from ..files import LOCK, locked_directory, write_atomic
 from ..models.architectures import create
+from ..models.images import Images
 from ..models.seeding import seeded
 from .config import TrainConfig, check_same_configuration
+from .data_record import check_same_data, data_record, files_state, record_of
 from .evaluation import Row
 from .torch_settings import torch_settings
 
-CONFIG, ENVIRONMENT, MODEL, HISTORY, WEIGHTS = (
-    "config.json", "environment.json", "model.json", "history.csv", "weights.pt",
-)  # fmt: skip
+CONFIG, ENVIRONMENT, MODEL = "config.json", "environment.json", "model.json"
+HISTORY, WEIGHTS = "history.csv", "weights.pt"
 SUMS = "SHA256SUMS"
 # Two checkpoints, so that one is left if the other is corrupt.
 _KEPT = 2
@@ -148,9 +149,24 @@ def is_finished(directory: str | os.PathLike) -> bool:
     return (Path(directory) / SUMS).is_file()
 
 
-def check_configuration(directory: Path, config: TrainConfig) -> None:
-    """Raise ``ValueError`` with the fields in which the stored configuration differs from `config`."""
+def finished_run(directory: Path, config: TrainConfig, images: Images | None) -> Run:
+    """Read a finished run if it has the configuration `config` and its data are those of today.
+
+    Without `images`, the data are loaded and compared only if files of the data directory have changed.
+
+    Raises
+    ------
+    ValueError
+        The run has another configuration, was trained on other images, or is damaged.
+    """
     check_same_configuration(_stored_configuration(directory), config, where=str(directory))
+    run = load_run(directory)
+    record = run.environment.get("data")
+    if record is not None and images is not None:
+        check_same_data(record, data_record(images), where=str(directory))
+    elif record is not None and files_state(config.data_dir) not in (None, record["files"]):
+        check_same_data(record, record_of(config.images), where=str(directory))
+    return run
 
 
 def _stored_configuration(directory: Path) -> dict[str, Any]:
@@ -189,7 +205,7 @@ def locked_run(directory: Path, config: TrainConfig) -> Iterator[None]:
         raise FileExistsError(f"directory: {str(directory)!r} is not empty and holds no run; need a new or empty one")
     with locked_directory(directory):
         if (directory / CONFIG).is_file():
-            check_configuration(directory, config)
+            check_same_configuration(_stored_configuration(directory), config, where=str(directory))
         else:
             write_atomic(directory / CONFIG, config.as_json().encode())
         yield
