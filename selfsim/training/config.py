@@ -266,7 +266,10 @@ class TrainConfig:
         known = inspect.signature(build).parameters
         for option in options:
             check_choice(option, known, name="constraint")
-        return build(**({"seed": self.seed} if "seed" in known else {}) | options)
+        try:
+            return build(**({"seed": self.seed} if "seed" in known else {}) | options)
+        except TypeError as error:  # an option without a default is missing, or has the wrong type
+            raise ValueError(f"constraint: {error}") from error
 
     def load_images(self) -> Images:
         """Load the configured data set at the size of the architecture's input."""

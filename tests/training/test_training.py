@@ -154,6 +154,7 @@ def test_loss_that_is_no_number_ends_the_run(digits):
         ({"constraint": {"target": 7}}, "target: got 7"),
         ({"constraint": {"paper": "yes"}}, "constraint: paper: got 'yes', need True or False"),
         ({"constraint": {"seed": None}}, "seed: got None"),
+        ({"constraint": {"scale": True}}, "constraint: .*missing .* 'target'"),
         ({"augment": "yes"}, "augment: got 'yes', need True or False"),
         ({"download": "no"}, "download: got 'no', need True or False"),
         ({"learning_rate": True}, "learning_rate: got True"),
