@@ -2,6 +2,7 @@
 
     python -m study                       # every stage that has runs in runs/study/
     python -m study --layers              # and what needs weights and images: claim C5, the comparison
+    python -m study --facts               # only the numbers that the book's prose takes from these tables
     python -m study --compare runs/again  # are the runs in this folder equal to those in the tables?
 
 Stages are the grids in study/grids/; the runs of a stage may lie in any folder of runs/study/. Give ``-p`` as
@@ -18,10 +19,12 @@ from selfsim import load_run, load_runs
 from selfsim.sweep.grid import Grid, read_grid
 from selfsim.training.runs import is_finished
 from study.comparison import comparable
+from study.facts import FILE, write_facts
 from study.layers import MEASURED_STAGES, write_invariance, write_measures
 from study.tables import agreement, read_stages, write_stage
 
 GRIDS = Path(__file__).parent / "grids"
+BOOK = Path(__file__).parents[1] / "book"
 
 
 def main() -> None:
@@ -32,12 +35,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of the sweeps' folders")
     parser.add_argument("--results", type=Path, default=Path("results/study"), help="folder of the tables")
     parser.add_argument("--compare", type=Path, metavar="FOLDER", help="only compare the runs in this folder")
+    parser.add_argument("--facts", action="store_true", help="only write the numbers of the book's prose")
     parser.add_argument("--layers", action="store_true", help="also measure the layers, from weights and images")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
     if arguments.compare:
         stored = [run for runs in read_stages(arguments.results).values() for run in runs]
         print(agreement(load_runs(arguments.compare), stored).to_string())
+        return
+    if arguments.facts:
+        print(f"{len(write_facts(arguments.results, BOOK))} facts in {BOOK / '_ext' / FILE}")
         return
     if not arguments.runs.is_dir():
         parser.error(f"--runs: got {str(arguments.runs)!r}, which is no folder; need the folder of the sweeps' folders")

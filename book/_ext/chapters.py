@@ -1,4 +1,4 @@
-"""What the book's pages say of its chapters: links to them, a table of how they were made, buttons to run them."""
+"""What pages say of chapters and the study: links, numbers, a table of how chapters were made, buttons to run them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx import addnodes
-from sphinx.util.docutils import ReferenceRole, SphinxDirective
+from sphinx.util import logging
+from sphinx.util.docutils import ReferenceRole, SphinxDirective, SphinxRole
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "book/chapters/"
+FACTS = Path(__file__).with_name("study.json")  # written by `python -m study --facts`
 ROW = re.compile(r'<th scope="row"[^>]*>([^<]*)</th><td[^>]*>([^<]*)</td>')
 
 
@@ -26,6 +30,18 @@ class ChapterRole(ReferenceRole):
         where = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{FOLDER}{self.target}", "refexplicit": True}
         shown = nodes.inline("", self.title, classes=["std", "std-doc"])
         return [addnodes.pending_xref(self.rawtext, shown, refdoc=self.env.docname, refwarn=True, **where)], []
+
+
+class StudyRole(SphinxRole):
+    """{study}`confirm.vit_small`: a number or verdict of the study, by its name in study.json."""
+
+    def run(self):
+        self.env.note_dependency(str(FACTS))
+        facts = json.loads(FACTS.read_text(encoding="utf-8"))
+        if self.text not in facts:
+            logger.warning("the study has no fact %r", self.text, location=(self.env.docname, self.lineno))
+        # A minus sign is longer than a hyphen, and no line ends after it.
+        return [nodes.Text(facts.get(self.text, self.text).replace("-", "\u2212"))], []
 
 
 class ChapterStatus(SphinxDirective):
@@ -93,6 +109,7 @@ def launch_buttons(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.add_role("chapter", ChapterRole())
+    app.add_role("study", StudyRole())
     app.add_directive("chapter-status", ChapterStatus)
     app.connect("html-page-context", launch_buttons)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

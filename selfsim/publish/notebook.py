@@ -48,7 +48,7 @@ def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = 
                 raise ValueError(f"{name}: got {number}, need a finite number")
             if name in ("seed", "seeds"):
                 check_seed(number, name=name)
-            elif isinstance(number, int):
+            elif isinstance(number, int) and not isinstance(number, bool):
                 check_integer(number, name=name, least=0 if name in optional else 1)
         if name == "seeds" and len(set(value)) < len(value):
             raise ValueError(f"seeds: got {value}, need each once: copies of one run are one observation")

@@ -41,14 +41,6 @@ def test_the_smallest_effect_is_found_in_four_of_five_studies():
         assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.02)
 
 
-def test_the_design_names_the_power_that_it_has():
-    page = " ".join((ROOT / "book" / "study.md").read_text().split())
-    assert f"a test at 5 % finds a true gain of {statistics.minimal_effect(5):.1f} points in four of five cases" in page
-    assert f"the strictest of them needs {statistics.minimal_effect(5, comparisons=8):.0f} points" in page
-    needed = statistics.minimal_effect(10, comparisons=2)
-    assert f"differences that spread by one point, a true gain of {needed:.1f} points is found in four of five" in page
-
-
 def test_pairs_share_their_seed_whatever_is_missing():
     runs = [made_run("mlp", seed=s, accuracy=0.1 * s) for s in (3, 1, 2)]
     runs += [made_run("mlp", DEFAULT, s, accuracy=0.1 * s + 0.03) for s in (2, 0, 3)]

@@ -1,0 +1,63 @@
+"""The numbers that the prose takes from the study: they are those of the tables, and pages name no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from selfsim.uncertainty import Interval
+from study import facts, layers, tables
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "study"
+STORED = json.loads((ROOT / "book" / "_ext" / facts.FILE).read_text(encoding="utf-8"))
+
+
+def test_the_stored_facts_are_those_of_the_tables():
+    stages, invariance = tables.read_stages(RESULTS), layers.read_invariance(RESULTS)
+    made = facts.facts(stages, invariance=invariance, chapters=ROOT / "book" / "chapters")
+    assert made == STORED, "python -m study --facts writes them anew"
+
+
+def test_a_fact_is_what_the_csv_files_give_without_the_package():
+    runs = pd.read_csv(RESULTS / "confirm-runs.csv").query("architecture == 'vit_small' and status == 'done'")
+    history = pd.read_csv(RESULTS / "confirm-history.csv")
+    test = history[history.split == "test"].set_index("run").accuracy
+    accuracy = runs.assign(accuracy=runs.run.map(test), treated=runs.constraint.notna())
+    difference = accuracy.pivot(index="seed", columns="treated", values="accuracy")
+    difference = 100 * (difference[True] - difference[False])
+    low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), stats.sem(difference))
+    assert STORED["confirm.vit_small"] == f"{difference.mean():+.1f} points [{low:+.1f}, {high:+.1f}]"
+    assert len(difference) == 10
+
+
+def test_pages_name_facts_that_exist():
+    named = {
+        (page.name, name)
+        for page in (ROOT / "book").glob("*.md")
+        for name in re.findall(r"\{study\}`([^`]*)`", page.read_text(encoding="utf-8"))
+    }
+    assert {page for page, _ in named} >= {"intro.md", "constraint.md", "study.md", "limitations.md"}
+    assert {name for _, name in named} <= set(STORED)
+
+
+def test_numbers_are_in_points_and_spans_from_the_lowest_to_the_highest():
+    some = pd.Series([Interval(0.012, -0.004, 0.031, 0.95, 5), Interval(-0.05, -0.1, 0.0, 0.95, 5)])
+    assert facts.points(some[0]) == "+1.2 points [-0.4, +3.1]"
+    assert facts._span(some) == "-5 to +1 points"
+
+
+def test_a_study_without_a_stage_has_no_facts():
+    with pytest.raises(KeyError):
+        facts.facts(
+            {},
+            invariance=pd.DataFrame(columns=["run", "architecture", "seed", "layer", *layers.KINDS]),
+            chapters=ROOT / "book" / "chapters",
+        )
+    assert np.isfinite(float(STORED["power.5"]))
