@@ -117,7 +117,7 @@ def measured_layers(runs: Sequence[Run], images: Images, *, samples: int = 128, 
         of the other measures after unconstrained training). A value that does not exist, such as the standardised
         rate of a layer with constant neurons, is missing.
     """
-    first = {}
+    first: dict[str, int] = {}
     for run in runs:
         first.setdefault(run.config.architecture, run.config.seed)
     rows = []
@@ -167,7 +167,7 @@ def _measured(x: torch.Tensor, draws: dict[str, int]) -> list[dict]:
             except ValueError:  # constant neurons, or all distances equal
                 return float("nan")
 
-        row = {"measure": measure, "value": rate(x), "null": np.nan, "null_spread": np.nan}
+        row: dict[str, Any] = {"measure": measure, "value": rate(x), "null": np.nan, "null_spread": np.nan}
         if draws.get(measure) and np.isfinite(row["value"]):
             values = null_band(rate, x, null="gauss", draws=draws[measure]).values
             row |= {"null": values.mean(), "null_spread": values.std(ddof=1)}

@@ -30,9 +30,9 @@ from .statistics import (
 )
 
 _KINDS = {entry.family for entry in ARCHITECTURES}
-_PERCENT = {"factor": 100, "digits": 1}
-_POINTS = _PERCENT | {"unit": " points"}
-_NOISE = {"unit": " sd of noise"}
+_PERCENT: dict[str, Any] = {"factor": 100, "digits": 1}
+_POINTS: dict[str, Any] = _PERCENT | {"unit": " points"}
+_NOISE: dict[str, Any] = {"unit": " sd of noise"}
 _HEADINGS = {
     "ss_rate": "rate",
     "ss_rate_left_out": "without 3",
@@ -83,7 +83,8 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     """
     first, others, large = (list(stages.get(name, [])) for name in (design.FIRST, design.OTHERS, design.LARGE))
     both = [*first, *others]
-    answers = {}
+    answers: dict[str, Finding] = {}
+    runs: Sequence[Run]
 
     def add(key: str, claim: str, question: str, table: pd.DataFrame, runs: Sequence[Run], **form: Any) -> None:
         effect = _extremes(table, **form)

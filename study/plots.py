@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from selfsim.figures.runs import draw_seeds
-from selfsim.figures.style import CONSTRAINED, DASHES, GREY, UNCONSTRAINED, WIDTH, closed, labelled, panels
+from selfsim.figures.style import CONSTRAINED, DASHES, GREY, UNCONSTRAINED, WIDTH, Style, closed, labelled, panels
 from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.training.runs import Run
 
@@ -236,7 +236,7 @@ def plot_depth(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
         for (family, name), group in part.groupby(["family", "architecture"], sort=False):
             line = group.groupby("depth").excess.mean()
             rank = list(dict.fromkeys(chosen[chosen.family == family].architecture)).index(name) % 4
-            style = {"color": FAMILY_COLORS[family], "linestyle": DASHES[rank], "marker": "os^D"[rank]}
+            style: Style = {"color": FAMILY_COLORS[family], "linestyle": DASHES[rank], "marker": "os^D"[rank]}
             (handles[name],) = axes.plot(line.index, line, **style)
         axes.set_title(training, loc="left")
     return labelled(figure, grid, x="depth: first layer to last", y="SS rate minus that of noise", entries=handles)

@@ -46,18 +46,20 @@ def write_stage(grid: Grid, folders: Iterable[str | Path], results: str | Path, 
     DataFrame
         One row a cell; ``status`` is "done", "failed" (the sweep gave up on it) or "not finished".
     """
-    folders, results = [Path(folder) for folder in folders], Path(results)
-    stored = _stored_runs(results)
+    places, target = [Path(folder) for folder in folders], Path(results)
+    stored = _stored_runs(target)
     rows: list[dict[str, Any]] = []
     histories: list[pd.DataFrame] = []
     for cell in grid.cells:
-        place = next((folder / cell.name for folder in folders if is_finished(folder / cell.name)), None)
+        if not isinstance(cell.work, TrainConfig):
+            raise ValueError(f"grid: got {grid.path}, whose cells are notebooks, need training runs")
+        place = next((folder / cell.name for folder in places if is_finished(folder / cell.name)), None)
         if place is None and cell.name in stored:
             row, history = stored[cell.name]
             rows.append(row)
             histories.append(history)
             continue
-        failed = any((folder / "failed" / f"{cell.name}.txt").is_file() for folder in folders)
+        failed = any((folder / "failed" / f"{cell.name}.txt").is_file() for folder in places)
         row = {"run": cell.name, "status": "done" if place else "failed" if failed else "not finished"}
         row |= {name: _plain(value) for name, value in configuration(cell.work).items()}
         if place:
@@ -66,11 +68,11 @@ def write_stage(grid: Grid, folders: Iterable[str | Path], results: str | Path, 
             row |= {name: _plain(run.environment[name]) for name in _MADE_BY}
             histories.append(_wide(cell.name, run.history))
         rows.append(row)
-    results.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(rows, dtype=object)  # otherwise integers become floats where some are missing
-    table.to_csv(results / f"{stage}-runs.csv", index=False)
+    table.to_csv(target / f"{stage}-runs.csv", index=False)
     history = pd.concat(histories) if histories else pd.DataFrame(columns=_HISTORY)
-    history.to_csv(results / f"{stage}-history.csv", index=False)
+    history.to_csv(target / f"{stage}-history.csv", index=False)
     return table
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -102,7 +103,7 @@ def plot_lines(
     columns, height = (2, 3.2) if len(tables) % 3 else (3, 2.8)
     figure, grid = panels(len(tables), columns=columns, height=height, sharey=bool(y))
     names = list(dict.fromkeys(column for table in tables.values() for column in table))
-    handles = {}
+    handles: dict[str, Artist] = {}
     for axes, (title, table) in zip(grid, tables.items(), strict=True):
         index = table.index.to_numpy()
         if bands and title in bands:
@@ -156,7 +157,7 @@ def plot_gains(table: pd.DataFrame, *, gain: str) -> Figure:
         axes.scatter(points[column], points[gain], color=BOXES[0])
         # The names stand in a row above, in the order of the points, so that none covers another.
         line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "relpos": (0, 0), "shrinkA": 0}
-        name_at = {"textcoords": "axes fraction", "rotation": 50, "fontsize": 9, "arrowprops": line}
+        name_at: Style = {"textcoords": "axes fraction", "rotation": 50, "fontsize": 9, "arrowprops": line}
         for place, (name, row) in zip(np.linspace(0.02, 0.98, len(points)), points.iterrows(), strict=True):
             axes.annotate(name, (row[column], row[gain]), xytext=(place, 1.02), **name_at)
         axes.set_xlabel(column)

@@ -143,7 +143,7 @@ def animate_boxes(
     graph, positions = _layout(network, neighbours=neighbours, seed=seed)
     frames, captions, colours = [], [], [GREY] * network.n
     for size in sizes:
-        boxes = box_cover(network, l_B=size, method="complete-linkage")
+        boxes = np.asarray(box_cover(network, l_B=size, method="complete-linkage"))
         colours = continued_colours(boxes, colours)
         figure, axes = plt.subplots(figsize=(5.5, 4))
         _draw_boxes(axes, graph, positions, boxes, colours)
@@ -168,7 +168,7 @@ def continued_colours(boxes: NDArray[np.integer], before: Sequence[str]) -> list
     unused, colours = list(BOXES), {}
     _, largest = _largest(boxes)
     for box in largest:
-        former = [before[node] for node in np.flatnonzero(boxes == box) if before[node] in unused]
+        former = [before[node] for node in np.flatnonzero(boxes == box).tolist() if before[node] in unused]
         if former:
             colours[box] = max(unused, key=former.count)
             unused.remove(colours[box])

@@ -101,8 +101,8 @@ def _draw_set(axes: Axes, title: str, activations: Tensor) -> None:
         axes.set_ylim(0, 1)
     else:
         centred = x - x.mean(1, keepdims=True)
-        points = centred if len(x) == 2 else (np.linalg.svd(centred, full_matrices=False)[2] * 10)[:2]
-        axes.scatter(*points, s=3, color=BOXES[0])
+        across, up = centred if len(x) == 2 else (np.linalg.svd(centred, full_matrices=False)[2] * 10)[:2]
+        axes.scatter(across, up, s=3, color=BOXES[0])
         axes.set_aspect("equal", adjustable="datalim")
     dimension = {SET_TITLES[name]: known for name, known in KNOWN_DIMENSIONS.items()}.get(title)
     label = title if dimension is None else f"{title}\ndimension {dimension:.3g}"

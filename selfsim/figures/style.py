@@ -94,7 +94,8 @@ def labelled(
     ncols: int = 5,
 ) -> Figure:
     """Label the outer panels and put one legend under all of them: the first panel's, or these entries."""
-    columns = grid[0].get_subplotspec().get_gridspec().ncols
+    spec = grid[0].get_subplotspec()
+    columns = spec.get_gridspec().ncols if spec else 1
     for place, axes in enumerate(grid):
         if x and place + columns >= len(grid):
             axes.set_xlabel(x)

@@ -85,7 +85,7 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
         before, after = values["median_distance"]
         row["median distance, factor"] = f"{np.mean(after / before):.2f}"
         before, after = values["accuracy"]
-        change = paired_difference(after, before) if len(pairs) > 1 else (after - before)[0]
+        change = paired_difference(after.tolist(), before.tolist()) if len(pairs) > 1 else (after - before)[0]
         rows.append(row | {"test accuracy, change": f"{change:+.3f}"})
     return pd.DataFrame(rows).set_index("architecture")
 
