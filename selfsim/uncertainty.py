@@ -1,30 +1,35 @@
-"""How sure? Every interval of the package, each saying what it is for, and estimates that may not exist."""
+"""Confidence intervals, each with the quantity it is for, and estimates that state why there is no number."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from .checks import check_choice, check_integer, check_number
+from .checks import check_choice, check_integer, check_number, check_seed
 from .validation import check_activations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number that data may not suffice to estimate; ``float(estimate)`` is the number, or an error that says why.
+    """A number, or the reason why the data do not suffice for one.
+
+    ``float(estimate)`` returns the number, or raises ``ValueError`` with the reason.
 
     Attributes
     ----------
     value : float
-        NaN where it is not estimable, and only there.
+        The number; NaN if and only if it is not estimable.
     reason : str
-        Why it is not estimable; empty where it is.
+        Why it is not estimable; empty if it is.
 
     Examples
     --------
@@ -39,7 +44,7 @@ class Estimate:
     value: float
     reason: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if math.isnan(self.value) != bool(self.reason):
             raise ValueError(
                 f"value, reason: got {self.value} and {self.reason!r}, need a reason for NaN and only then"
@@ -69,9 +74,9 @@ class Interval:
     level : float
         Nominal coverage.
     n : int
-        Number of values it rests on.
-    of : str
-        What it is an interval for.
+        Number of values or samples behind the estimate.
+    quantity : str
+        The quantity that the interval is for, such as "mean difference over such pairs".
     """
 
     estimate: float
@@ -79,11 +84,30 @@ class Interval:
     high: float
     level: float
     n: int
-    of: str = ""
+    quantity: str = ""
+
+    @property
+    def of(self) -> str:
+        """Deprecated name of `quantity`."""
+        warnings.warn("Interval.of is deprecated, use Interval.quantity", DeprecationWarning, stacklevel=2)
+        return self.quantity
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
         return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def _interval(estimate: float, reach: float, level: float, n: int, quantity: str, *, values: str) -> Interval:
+    """Return the interval ``estimate - reach`` to ``estimate + reach``; `values` names the argument for the message."""
+    low, high = estimate - reach, estimate + reach
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{values}: got {estimate:g} ± {reach:g}, need an interval within the range of float64")
+    return Interval(estimate, low, high, level, n, quantity)
+
+
+def _power_of_two(values: NDArray[np.float64]) -> float:
+    """Return a power of two near the largest value; the squares of values divided by it do not overflow."""
+    return float(2.0 ** (math.frexp(np.abs(values).max())[1] - 1))
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "mean of such values") -> Interval:
@@ -92,29 +116,39 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "me
     Parameters
     ----------
     values : sequence of float
-        Independent draws, such as results of runs with different seeds.
+        Independent values, such as results of runs with different seeds.
     level : float
+        Nominal coverage, between 0 and 1.
     of : str
-        What the mean is an interval for, to be kept beside it.
+        The quantity that the interval is for, kept as `Interval.quantity`.
 
     Returns
     -------
     Interval
+
+    Raises
+    ------
+    ValueError
+        No values, NaN or Inf, a level out of range, or an interval beyond the range of float64.
 
     Examples
     --------
     >>> f"{mean_interval([1.0, 2.0, 3.0]):.2f}"
     '2.00 [-0.48, 4.48]'
     """
-    check_number(level, name="level", within="(0, 1)")
+    level = check_number(level, name="level", within="(0, 1)")
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError(f"values: got {values!r}, need one or more finite numbers")
-    mean = float(array.mean())
-    if len(array) == 1:
-        return Interval(mean, -math.inf, math.inf, level, 1, of)
-    half = float(stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
-    return Interval(mean, mean - half, mean + half, level, len(array), of)
+    unit = _power_of_two(array)
+    with np.errstate(all="ignore"):
+        scaled = array / unit
+        mean = float(scaled.mean()) * unit
+        if len(array) == 1:
+            return Interval(mean, -math.inf, math.inf, level, 1, of)
+        quantile = float(stats.t.ppf((1 + level) / 2, len(array) - 1))
+        reach = quantile * float(scaled.std(ddof=1)) / math.sqrt(len(array)) * unit
+    return _interval(mean, reach, level, len(array), of, values="values")
 
 
 def paired_difference(treated: Sequence[float], control: Sequence[float], *, level: float = 0.95) -> Interval:
@@ -123,18 +157,19 @@ def paired_difference(treated: Sequence[float], control: Sequence[float], *, lev
     Parameters
     ----------
     treated, control : sequence of float, same length
-        Pair k shares its seed.
+        The two runs of pair k share their seed.
     level : float
+        Nominal coverage, between 0 and 1.
 
     Returns
     -------
     Interval
-        Of the mean of ``treated[k] - control[k]``.
+        For the mean of ``treated[k] - control[k]``.
 
     Raises
     ------
     ValueError
-        Different lengths, none, or not finite.
+        Different lengths, no pairs, NaN or Inf, or a level out of range.
 
     Examples
     --------
@@ -143,8 +178,9 @@ def paired_difference(treated: Sequence[float], control: Sequence[float], *, lev
     """
     if len(treated) != len(control):
         raise ValueError(f"treated, control: got {len(treated)} and {len(control)} values, need pairs")
-    difference = np.asarray(treated, float) - np.asarray(control, float)
-    return mean_interval(difference, level=level, of="mean difference over such pairs")
+    with np.errstate(all="ignore"):
+        difference = np.asarray(treated, float) - np.asarray(control, float)
+    return mean_interval(difference.tolist(), level=level, of="mean difference over such pairs")
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) -> Interval:
@@ -155,6 +191,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0
     x, y : sequence of float, same length
         At least four pairs.
     level : float
+        Nominal coverage, between 0 and 1.
 
     Returns
     -------
@@ -164,7 +201,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0
     Raises
     ------
     ValueError
-        Different lengths, fewer than four pairs, not finite, or all values of one side equal.
+        Different lengths, fewer than four pairs, NaN or Inf, all values of one side equal, or a level out of range.
 
     References
     ----------
@@ -176,30 +213,35 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0
     >>> f"{rank_correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]):.2f}"
     '0.80 [-0.46, 0.99]'
     """
-    check_number(level, name="level", within="(0, 1)")
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
-        raise ValueError(f"x, y: got shapes {x.shape} and {y.shape}, need at least four pairs")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
+    level = check_number(level, name="level", within="(0, 1)")
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 4:
+        raise ValueError(f"x, y: got shapes {a.shape} and {b.shape}, need at least four pairs")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or (a == a[0]).all() or (b == b[0]).all():
         raise ValueError("x, y: got values that are not finite or all equal, need finite ones that differ")
-    rho = float(stats.spearmanr(x, y).statistic)
-    # At +-1 the transformation is infinite; the nearest possible value stands for it.
-    inner = min(abs(rho), 1 - 6 / (len(x) ** 3 - len(x))) * math.copysign(1, rho)
-    reach = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((1 + inner**2 / 2) / (len(x) - 3))
+    rho = float(stats.spearmanr(a, b).statistic)
+    # The transformation is infinite at -1 and 1: take the nearest possible value there.
+    inner = min(abs(rho), 1 - 6 / (len(a) ** 3 - len(a))) * math.copysign(1, rho)
+    reach = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((1 + inner**2 / 2) / (len(a) - 3))
     low, high = np.tanh([np.arctanh(inner) - reach, np.arctanh(inner) + reach]).tolist()
-    return Interval(rho, min(low, rho), max(high, rho), level, len(x), "rank correlation over such pairs")
+    return Interval(rho, min(low, rho), max(high, rho), level, len(a), "rank correlation over such pairs")
 
 
 def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Interval:
-    """Interval for the exponent of a power law, fitted by maximum likelihood to independent values in its tail.
+    """Interval for a power-law exponent, fitted by maximum likelihood to independent values in the tail.
 
     Parameters
     ----------
     exponent : float
-        Of the density ``x ** -exponent`` above a given start, more than 1 and finite.
+        Exponent of the density ``x ** -exponent`` above a given start, finite and above 1.
     tail : int
         Number of values above the start, at least 2.
     level : float
+        Nominal coverage, between 0 and 1.
+
+    Returns
+    -------
+    Interval
 
     Raises
     ------
@@ -208,8 +250,8 @@ def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Int
 
     Notes
     -----
-    ``(exponent - 1) / sqrt(tail)`` is the standard error. It takes the start for known and the values for independent;
-    the eigenvalues of one matrix are neither. For activations, `samples_interval` is about their samples.
+    The standard error is ``(exponent - 1) / sqrt(tail)``. It assumes a known start and independent values. Neither
+    holds for the eigenvalues of one matrix. For activations, use `samples_interval`.
 
     References
     ----------
@@ -220,47 +262,49 @@ def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Int
     >>> f"{exponent_interval(2.5, 100):.2f}"
     '2.50 [2.21, 2.79]'
     """
-    check_number(level, name="level", within="(0, 1)")
-    if not 1 < exponent < math.inf or not tail >= 2:
-        raise ValueError(f"exponent, tail: got {exponent!r} and {tail!r}, need a finite one above 1, and at least 2")
-    exponent = float(exponent)
+    level = check_number(level, name="level", within="(0, 1)")
+    exponent = check_number(exponent, name="exponent", within="(1, inf)")
+    tail = check_integer(tail, name="tail", least=2)
     reach = float(stats.norm.ppf((1 + level) / 2)) * (exponent - 1) / math.sqrt(tail)
-    return Interval(
-        exponent, exponent - reach, exponent + reach, level, tail, "exponent, for independent values and a known start"
-    )
+    quantity = "exponent, for independent values and a known start"
+    return _interval(exponent, reach, level, tail, quantity, values="exponent")
 
 
 def samples_interval(
-    statistic: Callable[[Tensor], Tensor | float],
+    statistic: Callable[[Tensor], Tensor | float | Estimate],
     activations: Tensor,
     *,
     draws: int = 100,
     seed: int = 0,
     level: float = 0.95,
-    method: str = "halves",
+    method: Literal["halves", "splits", "pairs"] = "halves",
 ) -> Interval:
-    """Interval for what a statistic would be, on average, over other samples, as many as these.
+    """Interval for the mean of a statistic over other sets of samples of the same size.
 
-    The statistic is for this number of samples: the SS rate depends on it, and the interval does not speak for
-    another number. Its width comes from random halves of the samples, drawn without repetition. A bootstrap would
-    repeat samples, which lowers the rate.
+    Many statistics, the SS rate among them, depend on the number of samples: the interval holds for this number only.
+    Its width comes from random halves of the samples, drawn without replacement. A bootstrap would repeat samples,
+    which lowers the rate.
 
     Parameters
     ----------
     statistic : callable
         From activations ``(samples, neurons)`` to a number, such as `ss_rate`.
     activations : Tensor, shape (samples, neurons)
-        At least four samples, independent of each other.
+        At least four independent samples.
     draws : int
-        Number of halves, at least 2.
+        Number of random halves or splits, at least 2.
     seed : int
+        Seed of the random halves.
     level : float
+        Nominal coverage, between 0 and 1.
     method : {"halves", "splits", "pairs"}
-        What the width is made of. "halves": their spread (the delete-half jackknife), which for a smooth statistic
-        equals that over fresh samples; it suits the SS rate. "splits": the difference of the two halves of a split,
-        for a statistic whose variance falls like one over the number of samples, but whose halves exaggerate it, such
-        as `two_nn`. "pairs": the covariance of the two halves of a split, for a statistic that is made of all pairs of
-        samples, of which a half has only a quarter, such as `correlation_dimension`.
+        How the variance is estimated.
+        "halves": from the spread over halves (delete-half jackknife). For a smooth statistic, this equals the spread
+        over fresh samples. Use it for the SS rate.
+        "splits": from the difference between the two halves of a split. Use it for a statistic whose variance falls
+        like one over the number of samples but is exaggerated by halves, such as `two_nn`.
+        "pairs": from the covariance of the two halves of a split. Use it for a statistic of all pairs of samples, such
+        as `correlation_dimension`, because a half has only a quarter of the pairs.
 
     Returns
     -------
@@ -269,14 +313,13 @@ def samples_interval(
     Raises
     ------
     ValueError
-        Fewer than four samples or two draws, a level outside (0, 1), activations that the statistic refuses, or a
-        statistic that is not a finite number, or is the same on all halves: such as an exponent at its limit.
+        Fewer than four samples or two draws, a level outside (0, 1), or activations that the statistic refuses. Also a
+        statistic that is not finite, or equal on all halves, such as an exponent at its limit.
 
     Notes
     -----
-    Time: `draws` evaluations on half of the samples, twice as many for "splits" and "pairs". How often it covers the
-    truth was simulated (``benchmarks/intervals.py``); the book's pages on the SS rate and on statistics have the
-    figures.
+    Time: `draws` evaluations on half of the samples, twice as many for "splits" and "pairs". The coverage was simulated
+    (``benchmarks/intervals.py``); the pages on the SS rate and on statistics list the results.
 
     References
     ----------
@@ -288,14 +331,14 @@ def samples_interval(
     >>> f"{samples_interval(lambda a: a.mean(), x):.2f}"
     '0.01 [-0.11, 0.12]'
     """
-    check_number(level, name="level", within="(0, 1)")
-    check_integer(draws, name="draws", least=2)
+    level = check_number(level, name="level", within="(0, 1)")
+    draws = check_integer(draws, name="draws", least=2)
     check_choice(method, ("halves", "splits", "pairs"), name="method")
     activations = check_activations(activations).detach()
     samples = len(activations)
     if samples < 4:
         raise ValueError(f"activations: got {samples} samples, need at least 4 for an interval over samples")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     half = samples // 2
     orders = (torch.randperm(samples, generator=generator).to(activations.device) for _ in range(draws))
     sides = [slice(half)] if method == "halves" else [slice(half), slice(half, 2 * half)]
@@ -303,25 +346,25 @@ def samples_interval(
     estimate = float(statistic(activations))
     if not np.isfinite([estimate, *values.flat]).all():
         raise ValueError(f"statistic: got {estimate}, on halves {values.min()} to {values.max()}, need finite numbers")
-    if np.ptp(values) == 0:
+    if (values == values.flat[0]).all():
         raise ValueError(f"statistic: got {estimate:g} on all {draws} halves, need one that varies over the samples")
-    spread = math.sqrt(_variance(values, method) * half / (samples - half))
+    unit = _power_of_two(values)
+    with np.errstate(all="ignore"):
+        spread = math.sqrt(_variance(values / unit, method) * half / (samples - half)) * unit
     reach = float(stats.t.ppf((1 + level) / 2, min(draws, samples) - 1)) * spread
-    return Interval(
-        estimate, estimate - reach, estimate + reach, level, samples, "mean over other samples, as many as these"
-    )
+    return _interval(estimate, reach, level, samples, "mean over other samples, as many as these", values="statistic")
 
 
-def _variance(values: np.ndarray, method: str) -> float:
+def _variance(values: NDArray[np.float64], method: str) -> float:
     """Variance of a statistic over fresh samples, from its values on halves ``(draws, 1 or 2 sides)`` of one set."""
-    # Without repetition a half varies as much as the whole does over fresh samples.
+    # Drawn without replacement, a half varies as much as the full set does over fresh samples.
     of_halves = float(values.var(ddof=1))
     if method == "halves":
         return of_halves
     if method == "splits":
-        # The two sides are independent, with twice the variance of the whole each.
+        # The two sides are independent, and each has twice the variance of the full set.
         return float(np.mean((values[:, 0] - values[:, 1]) ** 2)) / 4
-    # Because they are independent, the covariance of the two sides over the splits of one set is minus the variance of
-    # the mean over all halves, and that mean is the statistic itself where it is made of pairs. Of a variance a + b,
-    # with b due to pairs, halves show a + 3b: it has to lie between a third of theirs and theirs.
+    # The two sides are independent, so their covariance over the splits of one set is minus the variance of the mean
+    # over all halves. For a statistic of pairs, this mean is the statistic itself. If its variance is a + b, where b is
+    # due to pairs, halves show a + 3b: the variance lies between a third of theirs and theirs.
     return float(np.clip(-np.cov(values.T)[0, 1], of_halves / 3, of_halves))

@@ -1,4 +1,4 @@
-"""Null draws, bands and intervals: they keep what they say they keep, and recover what was put in."""
+"""Null draws keep what they should, bands and intervals have their coverage, and known values are recovered."""
 
 from __future__ import annotations
 
@@ -68,6 +68,20 @@ def test_band_holds_its_share_of_fresh_draws():
     assert 0.88 <= share <= 0.99
 
 
+@pytest.mark.parametrize(
+    ("law", "draws", "level"),
+    [("normal", 10, 0.95), ("normal", 20, 0.95), ("lognormal", 40, 0.95), ("uniform", 10, 0.5), ("normal", 2, 0.9)],
+)
+def test_bands_hold_the_level_that_they_state(law, draws, level):
+    values = getattr(np.random.default_rng(0), law)(size=(1500, draws + 1))
+    bands = [NullBand(row[:-1], "gauss", level) for row in values]
+    stated = bands[0].level
+    assert stated == pytest.approx(min(level, (draws - 1) / (draws + 1)))
+    assert f"level={stated:.3g}" in repr(bands[0])
+    share = np.mean([band.low <= fresh <= band.high for band, fresh in zip(bands, values[:, -1], strict=True)])
+    assert share == pytest.approx(stated, abs=3.5 * (stated * (1 - stated) / len(bands)) ** 0.5)
+
+
 def test_z_score():
     band = NullBand(np.array([1.0, 2.0, 3.0]), "gauss")
     assert band.z_score(4.0) == pytest.approx(2.0)
@@ -78,7 +92,7 @@ def test_z_score():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_none_has_no_place_among_the_draws(value):
+def test_scores_refuse_a_value_that_is_not_finite(value):
     band = NullBand(np.arange(39.0), "gauss")
     for ask in (band.p_value, band.z_score):
         with pytest.raises(ValueError, match=f"value: got {value}, need a finite number"):
@@ -120,7 +134,7 @@ def test_all_statistics_on_the_same_draws():
     assert np.array_equal(bands["rate"].values, null_band(ss_rate, x, null="shuffled", draws=4, seed=3).values)
 
 
-def test_a_null_without_a_number_is_not_passed_over():
+def test_a_draw_without_a_number_is_an_error():
     with pytest.raises(ValueError, match="statistic: got nan on null draw 0"):
         null_band(lambda x: math.nan, some(), draws=2)
     with pytest.raises(ValueError, match="not estimable: got 19 values above 0"):
@@ -139,7 +153,7 @@ def test_rank_correlation():
     assert (monotone.estimate, monotone.high) == (1.0, 1.0)
     assert 0.5 < monotone.low < 1
     hits = []
-    for _ in range(1500):
+    for _ in range(600):
         a = rng.normal(size=10)
         interval = rank_correlation(a, rng.normal(size=10))
         hits.append(interval.low <= 0 <= interval.high)
@@ -149,7 +163,7 @@ def test_rank_correlation():
             rank_correlation(*pairs)
 
 
-def test_intervals_say_what_they_are_for():
+def test_intervals_name_their_quantity():
     x = some()
     for interval, words in (
         (mean_interval([1.0, 2.0], of="mean over seeds"), "mean over seeds"),
@@ -158,12 +172,14 @@ def test_intervals_say_what_they_are_for():
         (exponent_interval(2.5, 100), "independent values"),
         (rank_correlation([1, 2, 3, 4], [1, 2, 4, 3]), "rank correlation"),
     ):
-        assert words in interval.of
+        assert words in interval.quantity
+        with pytest.warns(DeprecationWarning, match="Interval.quantity"):
+            assert interval.of == interval.quantity
 
 
 @pytest.mark.parametrize(("exponent", "tail"), [(1.0, 10), (2.0, 1), (math.nan, 10), (math.inf, 10)])
 def test_exponent_interval_messages(exponent, tail):
-    with pytest.raises(ValueError, match="exponent, tail: got"):
+    with pytest.raises(ValueError, match="^(exponent|tail): got"):
         exponent_interval(exponent, tail)
 
 
@@ -194,6 +210,44 @@ def test_every_interval_refuses_a_level_that_is_no_share(level):
     ):
         with pytest.raises(ValueError, match="^level: got"):
             function()
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_near_the_ends_of_float64():
+    with np.errstate(all="raise"):
+        equal = mean_interval([1e308] * 3)
+        assert (equal.estimate, equal.low, equal.high) == (1e308, 1e308, 1e308)
+        spread = mean_interval([1.0e200, 2.0e200, 3.0e200])
+        plain = mean_interval([1.0, 2.0, 3.0])
+        assert (spread.low / 1e200, spread.high / 1e200) == pytest.approx((plain.low, plain.high))
+        tiny = mean_interval([1.0e-310, 2.0e-310, 3.0e-310])
+        assert tiny.low < 1e-310 < tiny.high < 1e-309
+        assert mean_interval([0.0, 0.0]).high == 0
+        assert mean_interval([1e307, 1e-308, 1e307]).estimate == pytest.approx(2e307 / 3)
+        for values in ([1e308, -1e308], [1.7e308, 1.5e308, 1.7e308]):
+            with pytest.raises(ValueError, match="^values: got .* need an interval within the range of float64"):
+                mean_interval(values)
+        with pytest.raises(ValueError, match="^values: got .*inf.*need one or more finite numbers"):
+            paired_difference([1e308, 1.0], [-1e308, 1.0])
+        huge = [-1e308, 1e308, 1e-308, 0.0, 5e307]
+        assert rank_correlation(huge, [1, 5, 3, 2, 4]).estimate == pytest.approx(1.0)
+        band = NullBand(np.array([1.0, 2.0, 3.0]) * 1e300, "gauss")
+        assert band.z_score(4e300) == pytest.approx(2.0)
+        assert band.high <= 3e300
+        x = some().double()
+        one, other = (samples_interval(lambda a, s=scale: s * a.mean(), x, draws=5) for scale in (1.0, 1e250))
+        assert other.high / 1e250 == pytest.approx(one.high)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8])
+def test_numpy_integers_are_integers(number):
+    x = some()
+    assert samples_interval(ss_rate, x, draws=number(4), seed=number(1)) == samples_interval(
+        ss_rate, x, draws=4, seed=1
+    )
+    band = null_band(ss_rate, x, draws=number(3), seed=number(2))
+    assert np.array_equal(band.values, null_band(ss_rate, x, draws=3, seed=2).values)
+    assert exponent_interval(2.5, number(9)) == exponent_interval(2.5, 9)
 
 
 def test_ends_of_intervals_are_plain_numbers():

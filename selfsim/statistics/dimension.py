@@ -1,20 +1,20 @@
-"""The dimension of the cloud of samples in the space of neurons.
+"""Intrinsic dimension of the samples of a layer, as points in the space of its neurons.
 
-Here a point is a sample and its coordinates are the neurons: the cloud that a layer makes of a data set. The nodes of
-a feature network are the neurons; its box dimension is another number about other points.
+This is not the box dimension of the feature network, whose nodes are the neurons.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import optional_package
+from ..checks import check_number, optional_package
 from ..uncertainty import Estimate
 from ..validation import check_activations
 from .rescaling import rescaled
@@ -32,35 +32,37 @@ class Dimension(Estimate):
     value : float
     reason : str
     samples : int
-        Number of points.
+        Number of samples, duplicates included.
+    duplicates : int
+        Number of samples left out because they coincide with an earlier one.
     window : (float, float)
-        Radii between which the correlation sum was fitted; of the correlation dimension only.
+        Radii between which the correlation sum was fitted; NaN for TwoNN.
     residual : float
-        Root mean square of what the straight line leaves over, in units of ln C; of the correlation dimension only.
+        Root mean square deviation of ln C from the fitted line; NaN for TwoNN.
     """
 
     samples: int
+    duplicates: int = 0
     window: tuple[float, float] = (math.nan, math.nan)
     residual: float = math.nan
 
 
 def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = (0.005, 0.1)) -> Dimension:
-    """Correlation dimension of a layer's samples: how the share of close pairs grows with the radius.
+    """Correlation dimension of the samples: the slope of ln C(r) against ln r.
 
-    The slope of ln C(r) against ln r, where C(r) is the share of all pairs of samples at most r apart, over 20 radii
-    evenly spaced in ln r.
+    C(r) is the share of all pairs of samples at most r apart. The line is fitted at 20 radii evenly spaced in ln r.
 
     Parameters
     ----------
     activations : Tensor, shape (samples, neurons)
-        At least 50 samples.
+        At least 50 different samples. Samples that coincide count once.
     window : (float, float)
-        Shares of pairs between which the line is fitted: in units of C, so that it is in place for any units of r.
+        Smallest and largest C of the fit, as shares of pairs. The window does not depend on the unit of r.
 
     Returns
     -------
     Dimension
-        Not estimable with fewer than 50 samples, or where so many coincide that the window begins among these.
+        Not estimable with fewer than 50 different samples, or if the pairs in the window are equally far apart.
 
     Raises
     ------
@@ -69,8 +71,8 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
 
     Notes
     -----
-    High dimensions come out too low: a cube of 5 dimensions gives about 4.3, a Gauss of 50 dimensions about 20. More
-    samples do not help, as the window is in shares of pairs. Time O(samples² neurons), memory O(samples²).
+    High dimensions come out too low: about 4.3 for a cube of 5 dimensions, and 20 for normal numbers of 50 dimensions.
+    More samples do not help, because the window is in shares of pairs. Time O(samples² neurons), memory O(samples²).
 
     References
     ----------
@@ -82,57 +84,55 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     >>> f"{correlation_dimension(square):.1f}"
     '1.9'
     """
-    if not (isinstance(window, (tuple, list)) and len(window) == 2 and 0 < window[0] < window[1] <= 1):
-        raise ValueError(f"window: got {window!r}, need shares of pairs (low, high) with 0 < low < high <= 1")
-    x = check_activations(activations, min_neurons=1)
-    samples = len(x)
-    if samples < FEWEST_SAMPLES:
-        return _too_few(samples)
-    distances = sample_distances(x)[np.triu_indices(samples, 1)]
+    if not isinstance(window, tuple | list) or len(window) != 2:
+        raise ValueError(f"window: got {window!r}, need two shares of pairs (low, high)")
+    shares = [check_number(share, name="window", within="(0, 1]") for share in window]
+    if shares[0] >= shares[1]:
+        raise ValueError(f"window: got {window!r}, need low < high")
+    square, blank = _distances_without_duplicates(activations)
+    if len(square) < FEWEST_SAMPLES:
+        return blank
+    distances = square[np.triu_indices(len(square), 1)]
     # Only the pairs inside the window need an order.
-    places = np.multiply(window, len(distances) - 1)
+    places = np.multiply(shares, len(distances) - 1)
     last = math.ceil(places[1])
     near = np.sort(np.partition(distances, last)[: last + 1])
     low, high = np.interp(places, np.arange(last + 1), near)
-    # Not `low`, which lies between two distances, of which the smaller may be 0.
-    coincide = not near[int(places[0])] > 0
-    if coincide or high - low <= 1e-9 * high:
-        pairs = (
-            f"at least {window[0]:g} of the pairs" if coincide else f"the pairs between {window[0]:g} and {window[1]:g}"
-        )
-        found = "coincide" if coincide else "are equally far apart"
-        reason = f"{pairs} of samples {found}: there is no range of radii"
-        return Dimension(value=math.nan, reason=reason, samples=samples)
+    if high - low <= 1e-9 * high:
+        reason = f"the pairs of samples between {window[0]:g} and {window[1]:g} are equally far apart"
+        return replace(blank, reason=reason)
     radii = np.geomspace(low, high, _RADII)
     x, y = np.log(radii), np.log(np.searchsorted(near, radii, side="right") / len(distances))
     slope, intercept = np.polyfit(x, y, 1)
     residual = float(np.sqrt(np.mean((y - intercept - slope * x) ** 2)))
-    return Dimension(value=float(slope), samples=samples, window=(float(low), float(high)), residual=residual)
+    return replace(blank, value=float(slope), reason="", window=(float(low), float(high)), residual=residual)
 
 
 def two_nn(activations: Tensor) -> Dimension:
-    """Dimension of a layer's samples by TwoNN: how much further the second neighbour is than the first.
+    """TwoNN dimension of the samples, from the ratio of the distances to the second and the first neighbour.
 
     Parameters
     ----------
     activations : Tensor, shape (samples, neurons)
-        At least 56 samples that differ.
+        At least 56 different samples. Samples that coincide count once.
 
     Returns
     -------
     Dimension
-        Not estimable where fewer than 50 samples count: those apart from all others, less the tenth with the largest
-        ratios, whose second neighbour is further than the first.
+        Not estimable with fewer than 50 usable samples. Usable are the different samples, without the tenth with the
+        largest ratios, whose second neighbour is further than the first.
 
     Raises
     ------
     TypeError, ValueError
         Activations of another shape or type, NaN or Inf.
+    ModuleNotFoundError
+        scikit-dimension is not installed.
 
     Notes
     -----
-    The fit is scikit-dimension's, without the tenth of samples with the largest ratios. It looks at the smallest
-    distances only, so noise in the activations counts fully. Time O(samples² neurons), memory O(samples²).
+    The fit is that of scikit-dimension, without the tenth of samples with the largest ratios. It uses the smallest
+    distances only, so noise in the activations has its full effect. Time O(samples² neurons), memory O(samples²).
 
     References
     ----------
@@ -144,26 +144,20 @@ def two_nn(activations: Tensor) -> Dimension:
     >>> square = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> f"{two_nn(square):.1f}"
     '2.1'
+    >>> two_nn(torch.cat([square, square[:500]])).duplicates
+    500
     """
-    x = check_activations(activations, min_neurons=1)
-    samples = len(x)
-    if samples < FEWEST_SAMPLES:
-        return _too_few(samples)
-    square = sample_distances(x)
+    square, blank = _distances_without_duplicates(activations)
+    if len(square) < FEWEST_SAMPLES:
+        return blank
     np.fill_diagonal(square, np.inf)
     nearest = np.partition(square, 1, axis=1)[:, :2]
-    nearest = nearest[nearest[:, 0] > 0]
-    if len(nearest) < FEWEST_SAMPLES:
-        reason = (
-            f"{samples - len(nearest)} of {samples} samples coincide with another, need {FEWEST_SAMPLES} that do not"
-        )
-        return Dimension(value=math.nan, reason=reason, samples=samples)
-    # Samples with two neighbours equally far say nothing, and the tenth with the largest ratios is left out below.
-    kept = np.sort(nearest[:, 1] / nearest[:, 0])[: int(len(nearest) * 0.9)]
-    count = int((kept > 1 + 1e-9).sum())
-    if count < FEWEST_SAMPLES:
-        reason = f"{count} of {len(kept)} samples have a second neighbour further than the first, need {FEWEST_SAMPLES}"
-        return Dimension(value=math.nan, reason=reason, samples=samples)
+    # The fit leaves out the tenth with the largest ratios. Samples with two equally near neighbours say nothing.
+    ratios = np.sort(nearest[:, 1] / nearest[:, 0])[: int(len(nearest) * 0.9)]
+    usable = int((ratios > 1 + 1e-9).sum())
+    if usable < FEWEST_SAMPLES:
+        reason = f"{usable} of {len(ratios)} samples have a second neighbour further than the first, need 50"
+        return replace(blank, reason=reason)
     optional_package("skdim", extra="statistics")
     from skdim.id import TwoNN
 
@@ -171,19 +165,28 @@ def two_nn(activations: Tensor) -> Dimension:
         warnings.simplefilter("ignore")
         value = float(TwoNN(dist=True).fit(nearest).dimension_)
     if not 0 < value < math.inf:
-        return Dimension(value=math.nan, reason=f"the fit gives {value:g}, need a number above 0", samples=samples)
-    return Dimension(value=value, samples=samples)
+        return replace(blank, reason=f"the fit gives {value:g}, need a number above 0")
+    return replace(blank, value=value, reason="")
 
 
-def _too_few(samples: int) -> Dimension:
-    reason = f"got {samples} samples, need at least {FEWEST_SAMPLES}"
-    return Dimension(value=math.nan, reason=reason, samples=samples)
+def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float64], Dimension]:
+    """Return the distances between different samples, and a `Dimension` that is not estimable with too few of them."""
+    distances = sample_distances(check_activations(activations))
+    samples = len(distances)
+    first = ~np.tril(distances == 0, -1).any(1)  # of samples that coincide
+    duplicates = samples - int(first.sum())
+    if duplicates:
+        distances = distances[np.ix_(first, first)]
+        reason = f"{duplicates} of {samples} samples coincide with another, need {FEWEST_SAMPLES} different ones"
+    else:
+        reason = f"got {samples} samples, need at least {FEWEST_SAMPLES}"
+    return distances, Dimension(value=math.nan, reason=reason, samples=samples, duplicates=duplicates)
 
 
-def sample_distances(activations: Tensor) -> np.ndarray:
-    """Euclidean distances between all samples, ``(samples, samples)``, float64, in units of their largest value.
+def sample_distances(activations: Tensor) -> NDArray[np.float64]:
+    """Return Euclidean distances ``(samples, samples)`` in float64, divided by the largest centred activation.
 
-    By one matrix product. Pairs so close that it cancels are computed anew from their differences.
+    Computed by one matrix product. Pairs that are so close that it cancels are recomputed from their differences.
     """
     x, _ = rescaled(activations)
     x = x - x.mean(0)

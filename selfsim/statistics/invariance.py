@@ -1,9 +1,10 @@
-"""The paper's two criteria of invariance across the layers of a network."""
+"""The paper's two criteria for invariance across the layers of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,15 +16,15 @@ LIMITS = {"statistical": 0.2, "geometric": 0.1}
 
 @dataclass(frozen=True, kw_only=True)
 class Invariance(Estimate):
-    """One of the paper's criteria for one network.
+    """Spread of an estimate over the layers of one network, with the limit of the paper's criterion.
 
     Attributes
     ----------
     value : float
-        The spread of the estimates over layers; NaN where fewer than two are estimable or they have no spread.
+        Spread of the estimates over layers; NaN where it is not estimable.
     reason : str
     limit : float
-        The paper's.
+        The paper's limit.
     left_out : tuple of str
         Layers without an estimate.
     """
@@ -33,33 +34,35 @@ class Invariance(Estimate):
 
     @property
     def holds(self) -> bool:
-        """Whether the spread is below the limit; an error where there is no spread."""
+        """Whether the spread is below the limit; `ValueError` if it is not estimable."""
         return float(self) < self.limit
 
 
-def invariance_across_layers(estimates: Mapping[str, Estimate], *, kind: str) -> Invariance:
-    """How much an estimate differs between the layers of a network, with the paper's limit beside it.
+def invariance_across_layers(
+    estimates: Mapping[str, Estimate], *, kind: Literal["statistical", "geometric"]
+) -> Invariance:
+    """Return the spread of an estimate over the layers of a network.
 
     Parameters
     ----------
-    estimates : mapping of layers to Estimate
-        Such as `spectrum_exponent` or `correlation_dimension` of each layer.
+    estimates : mapping of str to Estimate
+        The estimate of each layer, by `spectrum_exponent` or `correlation_dimension`, for example.
     kind : {"statistical", "geometric"}
-        "statistical": standard deviation (over n) of exponents, limit 0.2. "geometric": (largest - smallest) / mean of
-        dimensions, limit 0.1.
+        "statistical": standard deviation (over n) of exponents, limit 0.2.
+        "geometric": (largest - smallest) / mean of dimensions, limit 0.1.
 
     Returns
     -------
     Invariance
-        Small means invariant. A stable estimate need not be a good one: the exponent of white noise is very stable.
-        Not estimable for fewer than two estimates, for infinite ones, and for dimensions whose mean is not above 0.
+        Small for an invariant network. A stable estimate need not be a good one: the exponent of white noise is very
+        stable. Not estimable with fewer than two estimates, an infinite one, or a mean dimension of 0 or less.
 
     Raises
     ------
     TypeError
         Not a mapping to `Estimate`.
     ValueError
-        An unknown kind.
+        Unknown kind.
 
     References
     ----------
@@ -74,15 +77,15 @@ def invariance_across_layers(estimates: Mapping[str, Estimate], *, kind: str) ->
     check_choice(kind, LIMITS, name="kind")
     if not isinstance(estimates, Mapping) or not all(isinstance(e, Estimate) for e in estimates.values()):
         raise TypeError(f"estimates: got {type(estimates).__name__}, need a mapping of layers to Estimate")
-    found = [float(estimate) for estimate in estimates.values() if estimate.estimable]
+    values = [float(estimate) for estimate in estimates.values() if estimate.estimable]
     left_out = tuple(layer for layer, estimate in estimates.items() if not estimate.estimable)
-    if len(found) < 2:
-        reason = f"{len(found)} of {len(estimates)} layers have an estimate, need at least 2"
-    elif not np.isfinite(found).all():
+    if len(values) < 2:
+        reason = f"{len(values)} of {len(estimates)} layers have an estimate, need at least 2"
+    elif not np.isfinite(values).all():
         reason = "an estimate is infinite, need finite ones"
-    elif kind == "geometric" and np.mean(found) <= 0:
-        reason = f"the mean dimension is {np.mean(found):g}, need one above 0 to relate the range to"
+    elif kind == "geometric" and np.mean(values) <= 0:
+        reason = f"the mean dimension is {np.mean(values):g}, need one above 0 to relate the range to"
     else:
-        spread = np.std(found) if kind == "statistical" else np.ptp(found) / np.mean(found)
+        spread = np.std(values) if kind == "statistical" else np.ptp(values) / np.mean(values)
         return Invariance(value=float(spread), limit=LIMITS[kind], left_out=left_out)
     return Invariance(value=float("nan"), reason=reason, limit=LIMITS[kind], left_out=left_out)

@@ -1,4 +1,4 @@
-"""How a layer's neurons move among each other: which neighbours, boxes and driving neurons stay."""
+"""Movement of neurons between two times: which neighbours, boxes and driving neurons stay."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
+from ..checks import check_integer
 from ..rate.network import FeatureNetwork
 from ..rate.rate import ss_rate
 from ..validation import check_activations
@@ -16,17 +17,16 @@ from ..validation import check_activations
 
 @dataclass(frozen=True)
 class Movement:
-    """What of a feature network is still there at a later time; 1 where all is.
+    """How much of a feature network is the same at a later time; 1 if all is.
 
     Attributes
     ----------
     neighbours_kept : float
-        Share of each neuron's nearest neighbours that are still among them, mean over neurons; `neighbours / (n - 1)`
-        by chance.
+        Share of nearest neighbours that stay nearest neighbours, mean over neurons; ``neighbours / (n - 1)`` by chance.
     boxes_kept : float
-        Adjusted Rand index of the two coverings into the same number of boxes; 0 by chance.
+        Adjusted Rand index of the two coverings with the same number of boxes; 0 by chance.
     drivers_kept : float
-        Share of the neurons that the SS rate hangs on most that are still among them; `drivers / n` by chance.
+        Share of the driving neurons, on which the SS rate depends most, that stay so; ``drivers / n`` by chance.
     """
 
     neighbours_kept: float
@@ -42,14 +42,14 @@ def movement(
     Parameters
     ----------
     before, after : Tensor, shape (samples, neurons)
-        Activations of the same neurons on the same samples; the numbers of samples may differ.
+        Activations of the same neurons. The numbers of samples may differ.
     neighbours : int
-        How many nearest neighbours of each neuron are followed; n - 1 in a smaller layer.
+        Number of nearest neighbours of each neuron, at most n - 1.
     boxes : int, optional
-        Into how many boxes complete linkage puts the neurons; by default a tenth of the neurons, at least two.
+        Number of boxes of the covering by complete linkage; by default a tenth of the neurons, at least two.
     drivers : int
-        How many neurons are followed on which the exact rate's gradient is largest: as a rule the ends of the
-        shortest and the longest edge.
+        Number of driving neurons: those with the largest gradient of the exact rate, usually the ends of the shortest
+        and the longest edge.
 
     Returns
     -------
@@ -58,11 +58,11 @@ def movement(
     Raises
     ------
     TypeError, ValueError
-        As `ss_rate`; or layers of different width, or a number below 1.
+        As `ss_rate`. Also layers of different width, or a number that is no integer of at least 1.
 
     Notes
     -----
-    Time O(neurons² samples), memory O(neurons²). A layer whose neurons all move together keeps everything.
+    Time O(neurons² samples), memory O(neurons²). All three are 1 if the neurons move together.
 
     Examples
     --------
@@ -75,22 +75,23 @@ def movement(
     n = before.shape[1]
     if after.shape[1] != n:
         raise ValueError(f"after: got {after.shape[1]} neurons, need the {n} of before")
-    boxes = max(2, n // 10) if boxes is None else boxes
-    for name, value in (("neighbours", neighbours), ("boxes", boxes), ("drivers", drivers)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value!r}, need at least 1")
+    neighbours = min(check_integer(neighbours, name="neighbours"), n - 1)
+    boxes = max(2, n // 10) if boxes is None else check_integer(boxes, name="boxes")
+    drivers = min(check_integer(drivers, name="drivers"), n)
     networks = [FeatureNetwork(x.detach()) for x in (before, after)]
-    near = [network.nearest(min(neighbours, n - 1)) for network in networks]
+    near = [network.nearest(neighbours) for network in networks]
     labels = [fcluster(linkage(network.distances, "complete"), boxes, "maxclust") for network in networks]
-    strongest = [_strongest(x, min(drivers, n)) for x in (before, after)]
+    driving = [_driving_neurons(x, drivers) for x in (before, after)]
     return Movement(
         neighbours_kept=float((near[0] & near[1]).sum() / near[0].sum()),
         boxes_kept=float(adjusted_rand_score(*labels)),
-        drivers_kept=len(strongest[0] & strongest[1]) / len(strongest[0]),
+        drivers_kept=len(driving[0] & driving[1]) / drivers,
     )
 
 
-def _strongest(activations: Tensor, k: int) -> set[int]:
-    x = activations.detach().double().requires_grad_()
-    (gradient,) = torch.autograd.grad(ss_rate(x), x)
+def _driving_neurons(activations: Tensor, k: int) -> set[int]:
+    """Return the `k` neurons with the largest gradient of the SS rate, whatever the caller's autograd mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = activations.detach().to(torch.float64, copy=True).requires_grad_()
+        (gradient,) = torch.autograd.grad(ss_rate(x), x)
     return set(gradient.norm(dim=0).topk(k).indices.tolist())

@@ -1,46 +1,54 @@
-"""Compared with what? Null models, their bands, z-scores and p-values."""
+"""Null models: draws without structure, and bands, z-scores and p-values of a statistic on them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import check_choice, check_integer, check_number
+from ..checks import check_choice, check_integer, check_number, check_seed
+from ..uncertainty import Estimate
 from ..validation import check_activations
 from .rescaling import rescaled
 
 NULLS = ("gauss", "gauss-covariance", "shuffled")
+# The draws are activations, or whatever a caller's null model returns.
+Statistic = Callable[[Any], Tensor | float | Estimate]
 
 
 def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
-    """One draw of activations without the structure of the given ones, of the same shape.
+    """Return one draw of activations without the structure of the given ones, of the same shape.
 
     Parameters
     ----------
     activations : Tensor, shape (samples, neurons)
     null : {"gauss", "gauss-covariance", "shuffled"}
-        "gauss": independent standard normal numbers, scaled to the activations' overall standard deviation.
-        "gauss-covariance": normal numbers with the mean of each neuron and the covariance between neurons that the
-        activations have.
-        "shuffled": each neuron keeps its values, in an order over samples of its own, so that nothing is left of
-        what neurons have in common but their single distributions.
+        "gauss": independent normal numbers of mean 0, with the overall standard deviation of the activations.
+        "gauss-covariance": normal numbers with the mean of each neuron and the covariance between neurons.
+        "shuffled": the values of each neuron in a random order over samples. Each neuron keeps its distribution, and
+        nothing that neurons share is left.
     seed : int
-        Of this draw; no other random state is touched.
+        Seed of this draw; no other random state is used or changed.
 
     Returns
     -------
     Tensor, shape (samples, neurons)
-        On the CPU whatever the device of the input, so that a seed gives the same draw everywhere, then moved.
+        Type and device of `activations`. It is drawn on the CPU, so that a seed gives the same draw on every device.
 
     Raises
     ------
-    ValueError
-        An unknown null, or activations that cannot be used.
+    TypeError, ValueError
+        An unknown null model, or activations of another shape or type, NaN or Inf.
+
+    Notes
+    -----
+    Time and memory O(samples neurons); for "gauss-covariance" time O(samples² neurons), memory O(samples²) more.
 
     Examples
     --------
@@ -50,10 +58,10 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
     """
     check_choice(null, NULLS, name="null")
     activations = check_activations(activations).detach()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
     if null == "shuffled":
-        # numpy sorts rows several times faster than torch sorts columns.
+        # NumPy sorts rows several times faster than torch sorts columns.
         order = torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
         return activations.gather(0, order.to(activations.device))
     x, unit = rescaled(activations.cpu())
@@ -66,63 +74,78 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class NullBand:
-    """Values of a statistic on null draws.
+    """Values of a statistic on null draws, and the band that holds a fresh draw with a given probability.
 
     Attributes
     ----------
     values : ndarray, shape (draws,)
+        The statistic on each draw.
     null : str
-        The null model; the name of the function where the caller brought one.
+        The null model, or the name of the caller's function.
     level : float
-        Share of draws that the band holds.
+        Probability that the band holds a fresh draw. m draws hold at most ``(m - 1) / (m + 1)``, from the smallest to
+        the largest: a larger level is lowered to this one. A level of 0.95 needs 39 draws.
+
+    Examples
+    --------
+    >>> NullBand(np.arange(99.0), "gauss")
+    NullBand(1.5 to 96.5, 99 draws of gauss, level=0.95)
+    >>> NullBand(np.arange(10.0), "gauss")
+    NullBand(0 to 9, 10 draws of gauss, level=0.818)
     """
 
-    values: np.ndarray
+    values: NDArray[np.float64]
     null: str
     level: float = 0.95
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level", min(self.level, (self.draws - 1) / (self.draws + 1)))
+
     def __repr__(self) -> str:
-        return f"NullBand({self.low:.4g} to {self.high:.4g}, {self.draws} draws of {self.null}, level={self.level:g})"
+        return f"NullBand({self.low:.4g} to {self.high:.4g}, {self.draws} draws of {self.null}, level={self.level:.3g})"
 
     @property
     def low(self) -> float:
-        """Lower end of the band, a quantile of the draws."""
-        return float(np.quantile(self.values, (1 - self.level) / 2))
+        """Lower end of the band."""
+        return self._quantile((1 - self.level) / 2)
 
     @property
     def high(self) -> float:
-        """Upper end of the band, a quantile of the draws."""
-        return float(np.quantile(self.values, (1 + self.level) / 2))
+        """Upper end of the band."""
+        return self._quantile((1 + self.level) / 2)
+
+    def _quantile(self, share: float) -> float:
+        # A fresh draw is below the k-th smallest of m with probability k / (m + 1), for every continuous distribution.
+        return float(np.quantile(self.values, share, method="weibull"))
+
+    @property
+    def draws(self) -> int:
+        """Number of null draws."""
+        return len(self.values)
 
     def z_score(self, value: float) -> float:
-        """Distance of `value` from the draws' mean, in their standard deviations.
+        """Return the distance of `value` from the mean of the draws, in standard deviations of the draws.
 
         Raises
         ------
         ValueError
-            All draws are equal, or differ by no more than the rounding of single precision: there is no unit to
-            measure in. Or a value that is not finite.
+            All draws are equal, up to the rounding of single precision, or a value that is not finite.
         """
-        _check_finite_value(value)
-        spread = float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
-        if spread <= 1e-7 * np.abs(self.values).max():
-            raise ValueError(
-                f"z_score: all {len(self.values)} null draws give {self.values[0]:.6g}; no spread to measure in"
-            )
-        return (float(value) - float(np.mean(self.values))) / spread
-
-    @property
-    def draws(self) -> int:
-        """Number of null draws. No p-value is below ``1 / (1 + draws)``, and without ties none below twice that."""
-        return len(self.values)
+        value = check_number(value, name="value")
+        scale = float(np.abs(self.values).max()) or 1.0  # so that no square overflows
+        scaled = self.values / scale
+        spread = float(np.std(scaled, ddof=1)) if self.draws > 1 else 0.0
+        if spread <= 1e-7:
+            raise ValueError(f"z_score: all {self.draws} null draws give {self.values[0]:.6g}, need draws that differ")
+        return (value / scale - float(np.mean(scaled))) / spread
 
     def p_value(self, value: float) -> float:
-        """Two-sided p-value of `value`, by its rank among the draws.
+        """Return the two-sided p-value of `value`, by its rank among the draws.
 
-        It is ``(1 + k) / (1 + draws)``, with k the number of draws that stand as near to an end of the order of all of
-        them, `value` included, as `value` does. Under the null model every order is equally likely, so the test holds
-        its level for any statistic and any number of draws. The smallest is ``1 / (1 + draws)``; without ties there
-        is a draw at the other end, and the smallest is ``2 / (1 + draws)``.
+        It is ``(1 + k) / (1 + draws)``. With `value` and all draws sorted together, k is the number of draws that are
+        as near to an end of the order as `value`. Under the null model all orders are equally likely, so the test holds
+        its level for any statistic and any number of draws. The smallest p-value is ``2 / (1 + draws)``, because some
+        draw is at the other end; with ties at that end it can be ``1 / (1 + draws)``.
 
         Raises
         ------
@@ -134,8 +157,7 @@ class NullBand:
         >>> NullBand(np.arange(99.0), "gauss").p_value(500.0)
         0.02
         """
-        _check_finite_value(value)
-        pooled = np.append(self.values, float(value))
+        pooled = np.append(self.values, check_number(value, name="value"))
         order = np.sort(pooled)
         from_below = np.searchsorted(order, pooled, side="right")
         from_above = len(order) - np.searchsorted(order, pooled, side="left")
@@ -143,13 +165,28 @@ class NullBand:
         return float(np.mean(depth <= depth[-1]))
 
 
-def _check_finite_value(value: float) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"value: got {value!r}, need a finite number to hold against null draws")
-
-
+@overload
 def null_band(
-    statistic: Callable[..., Tensor | float] | Mapping[str, Callable[..., Tensor | float]],
+    statistic: Statistic,
+    activations: Tensor | None = None,
+    *,
+    null: str | Callable[[int], object] = "gauss",
+    draws: int = 100,
+    seed: int = 0,
+    level: float = 0.95,
+) -> NullBand: ...
+@overload
+def null_band(
+    statistic: Mapping[str, Statistic],
+    activations: Tensor | None = None,
+    *,
+    null: str | Callable[[int], object] = "gauss",
+    draws: int = 100,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, NullBand]: ...
+def null_band(
+    statistic: Statistic | Mapping[str, Statistic],
     activations: Tensor | None = None,
     *,
     null: str | Callable[[int], object] = "gauss",
@@ -157,23 +194,23 @@ def null_band(
     seed: int = 0,
     level: float = 0.95,
 ) -> NullBand | dict[str, NullBand]:
-    """What a statistic gives on activations without structure, at the same numbers of neurons and samples.
+    """Return the band of a statistic on activations without structure, with as many neurons and samples.
 
     Parameters
     ----------
-    statistic : callable
-        From activations ``(samples, neurons)`` to a number, such as `ss_rate` or `correlation_dimension`. Or a mapping
-        of names to such: all of them on the same draws.
+    statistic : callable or mapping of str to callable
+        From activations ``(samples, neurons)`` to a number, such as `ss_rate` or `correlation_dimension`. All
+        statistics of a mapping are computed on the same draws.
     activations : Tensor, shape (samples, neurons), optional
-        What draws of a named null model are made from; not used where `null` is a function.
+        Source of the draws of a named null model; not used if `null` is a function.
     null : {"gauss", "gauss-covariance", "shuffled"} or callable
-        See `null_activations`. Or the caller's own null model: a function from a seed to whatever `statistic` takes,
-        such as the activations of an untrained network of that seed, or `rewired` on a graph.
+        See `null_activations`. Or a function from a seed to an argument of `statistic`, such as the activations of an
+        untrained network of that seed, or `rewired` on a graph.
     draws : int
-        Number of draws, at least 2; draw k has the seed ``seed + k``.
+        Number of draws, at least 2; draw k has the seed ``seed + k``. A level of 0.95 needs 39.
     seed : int
     level : float
-        Share of draws inside the band.
+        Probability that the band holds a fresh draw. Too few draws lower it: see `NullBand.level`.
 
     Returns
     -------
@@ -182,10 +219,18 @@ def null_band(
     Raises
     ------
     ValueError
-        Fewer than 2 draws, a level outside (0, 1), an unknown null, no statistic, or one that a draw does not suffice
-        to estimate.
+        Fewer than 2 draws, a level outside (0, 1), an unknown null model, no statistic, or a statistic that is not
+        finite or not estimable on a draw.
     TypeError
-        A named null without activations.
+        A named null model without activations.
+
+    Notes
+    -----
+    Time: `draws` times one draw and the statistics on it. One draw is in memory at a time.
+
+    References
+    ----------
+    .. [1] H. A. David, H. N. Nagaraja, Order Statistics, 3rd ed., Wiley (2003), ch. 7: intervals for a fresh draw.
 
     Examples
     --------
@@ -196,23 +241,24 @@ def null_band(
     >>> null_band(lambda x: x.mean(), null=lambda seed: untrained[seed], draws=2).draws
     2
     """
-    check_integer(draws, name="draws", least=2)
-    check_number(level, name="level", within="(0, 1)")
-    if isinstance(statistic, Mapping) and not statistic:
+    draws = check_integer(draws, name="draws", least=2)
+    level = check_number(level, name="level", within="(0, 1)")
+    seed = check_seed(seed)
+    statistics = statistic if isinstance(statistic, Mapping) else {"": statistic}
+    if not statistics:
         raise ValueError("statistic: got an empty mapping, need at least one statistic")
     if callable(null):
-        made, name = null, getattr(null, "__name__", type(null).__name__)
+        draw_null, name = null, getattr(null, "__name__", type(null).__name__)
     else:
-        check_choice(null, NULLS, name="null")
-        activations = check_activations(activations)
-        made, name = lambda draw: null_activations(activations, null=null, seed=draw), null
-    statistics = statistic if isinstance(statistic, Mapping) else {"": statistic}
+        name = check_choice(null, NULLS, name="null")
+        given = check_activations(activations)  # type: ignore[arg-type] # None is refused there
+        draw_null = lambda seed: null_activations(given, null=name, seed=seed)  # noqa: E731
     values = {key: np.empty(draws) for key in statistics}
     for k in range(draws):
-        draw = made(seed + k)
+        draw = draw_null(seed + k)
         for key, compute in statistics.items():
             values[key][k] = value = float(compute(draw))
             if not math.isfinite(value):
                 raise ValueError(f"statistic: got {value} on null draw {k}, need finite numbers")
-    bands = {key: NullBand(found, name, level) for key, found in values.items()}
+    bands = {key: NullBand(of_statistic, name, level) for key, of_statistic in values.items()}
     return bands if isinstance(statistic, Mapping) else bands[""]

@@ -1,52 +1,69 @@
-"""Random and ring-like graphs with the degrees of a given one, by swapping the ends of edges."""
+"""Random and ring-like graphs with given degrees, by swapping the ends of edges."""
 
 from __future__ import annotations
 
 import math
-from numbers import Real
+from collections.abc import Hashable
+from typing import Literal
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from ..boxes.inputs import as_distances
-from ..checks import check_choice, check_integer
+from ..checks import check_choice, check_integer, check_number
 from ..compiled import compiled
+from ..rate.network import FeatureNetwork
+
+TOWARDS = ("random", "ring")
+_THRESHOLDS = ("distance", "quantile", "neighbours")
+# A swap draws pairs of edges until two have no node in common. Nearly all pairs have one in a star.
+_DRAWS_PER_SWAP = 100
 
 
 def rewired(
-    graph: nx.Graph, *, swaps: float = 10, connected: bool = False, towards: str = "random", seed: int = 0
+    graph: nx.Graph | FeatureNetwork,
+    *,
+    swaps: float = 10,
+    connected: bool = False,
+    towards: Literal["random", "ring"] = "random",
+    seed: int = 0,
+    **threshold: float,
 ) -> nx.Graph:
-    """The null model of a graph: the same nodes with the same degrees, else random.
+    """Return a graph with the same nodes and degrees, otherwise random.
 
     Parameters
     ----------
-    graph : networkx.Graph
-        Undirected, without parallel edges. Such as a feature network's ``to_networkx(quantile=0.05)``.
+    graph : networkx.Graph or FeatureNetwork
+        A graph is undirected, without parallel edges.
     swaps : float
-        Swaps tried for each edge. Two edges a-b and c-d become a-d and c-b, where that makes neither a loop nor a
-        parallel edge. A try that fails counts too: only so are all graphs of these degrees equally likely in the end.
+        Attempted swaps per edge. A swap turns the edges a-b and c-d into a-d and c-b, unless this makes a self-loop or
+        a parallel edge. Failed attempts count, so that in the limit all graphs of these degrees are equally likely.
     connected : bool
-        Whether swaps that would cut the graph in two are undone; the graph must be connected.
+        Whether to undo swaps that disconnect the graph. The graph must be connected.
     towards : {"random", "ring"}
-        "ring" accepts a swap only where the new edges are not longer, along a ring in the order of the nodes: what
-        comes of it is a lattice, as far as the degrees allow.
+        "ring" accepts a swap only if the new edges are not longer along a ring of the nodes in their order. This gives
+        a lattice, as far as the degrees allow.
     seed : int
+        Non-negative.
+    distance, quantile, neighbours : float, float, int
+        For a feature network, exactly one of these, as in `FeatureNetwork.to_networkx`.
 
     Returns
     -------
     networkx.Graph
-        With the same nodes, without attributes of edges.
+        The same nodes, without edge attributes. Equal to `graph` if no swap is possible.
 
     Raises
     ------
     TypeError, ValueError
-        A directed graph or multigraph, a graph that is not connected where it has to be, options out of range.
+        A directed graph or multigraph, a disconnected graph with ``connected=True``, options out of range.
 
     Notes
     -----
-    Time O(swaps * edges * degree) at least: connectedness costs a search for each swap, which mostly ends after a few
-    steps. Memory O(nodes²) bytes. A graph for which no swap is possible comes back as it is.
+    Time at least O(swaps edges degree). For connectedness, each swap costs a search that usually ends after a few
+    steps. Memory O(nodes²) bytes.
 
     References
     ----------
@@ -59,30 +76,50 @@ def rewired(
     >>> dict(rewired(graph).degree) == dict(graph.degree)
     True
     """
-    adjacency = undirected(graph)
+    nodes, adjacency = nodes_and_adjacency(graph, **threshold)
     check_choice(towards, TOWARDS, name="towards")
-    if not isinstance(swaps, Real) or not 0 <= swaps < math.inf:
-        raise ValueError(f"swaps: got {swaps!r}, need a finite number of at least 0")
-    check_integer(seed, name="seed", least=0)
+    swaps = check_number(swaps, name="swaps", within="[0, inf)")
+    rng = np.random.default_rng(check_integer(seed, name="seed", least=0))
     if connected and sparse.csgraph.connected_components(adjacency, directed=False)[0] > 1:
         raise ValueError("graph: is not connected, need connected=False, or one of its components")
-    nodes = list(graph)
-    result = nx.empty_graph(nodes)
-    retry = towards == "ring"
-    made = rewired_adjacency(adjacency, swaps, connected, towards, np.random.default_rng(seed), retry=retry)
-    i, j = made.nonzero()
+    result = nx.Graph()
+    result.add_nodes_from(nodes)
+    i, j = rewired_adjacency(adjacency, swaps, connected, towards, rng, retry=towards == "ring").nonzero()
     result.add_edges_from((nodes[a], nodes[b]) for a, b in zip(i.tolist(), j.tolist(), strict=True) if a < b)
     return result
 
 
-TOWARDS = ("random", "ring")
-
-
-def undirected(graph: nx.Graph) -> sparse.csr_array:
-    """The pattern of an undirected graph, symmetric and without self-loops; or an error that says what it is."""
+def nodes_and_adjacency(
+    graph: nx.Graph | FeatureNetwork, **threshold: float
+) -> tuple[list[Hashable], sparse.csr_array]:
+    """Return the nodes and the symmetric pattern, without self-loops, of a graph or a thresholded feature network."""
+    if unknown := set(threshold) - set(_THRESHOLDS):
+        raise TypeError(f"{min(unknown)}: is no parameter of this function")
+    if isinstance(graph, FeatureNetwork):
+        if len(threshold) != 1:
+            got = " and ".join(threshold) or "none"
+            raise ValueError(f"threshold: got {got}, need one of distance, quantile and neighbours")
+        graph = graph.to_networkx(**threshold)  # type: ignore[arg-type] # which of them is an integer, it checks
+    elif threshold:
+        raise ValueError(f"{next(iter(threshold))}: is for a FeatureNetwork, got a {type(graph).__name__}")
     if not isinstance(graph, nx.Graph):
-        raise TypeError(f"graph: got {type(graph).__name__}, need a networkx.Graph")
-    return as_distances(graph).adjacency
+        raise TypeError(f"graph: got {type(graph).__name__}, need a networkx.Graph or a FeatureNetwork")
+    return list(graph), as_distances(graph).adjacency
+
+
+def has_swap(adjacency: sparse.csr_array) -> bool:
+    """Whether two edges can be swapped. If not, no other graph has these degrees (a threshold graph)."""
+    # A threshold graph vanishes if nodes with no neighbours or joined to all other nodes are removed one by one.
+    degrees = np.sort(np.diff(adjacency.indptr))
+    first, last, removed_hubs = 0, len(degrees) - 1, 0
+    while first < last:
+        if degrees[first] == removed_hubs:
+            first += 1
+        elif degrees[last] - removed_hubs == last - first:
+            last, removed_hubs = last - 1, removed_hubs + 1
+        else:
+            return True
+    return False
 
 
 def rewired_adjacency(
@@ -94,40 +131,53 @@ def rewired_adjacency(
     *,
     retry: bool = True,
 ) -> sparse.csr_array:
-    """The same as `rewired`, from pattern to pattern ``(n, n)``.
+    """Return a rewired pattern ``(n, n)``, as `rewired` does for graphs.
 
-    With `retry` a swap that fails is tried again with other edges, as often as networkx does it. That favours graphs
-    of which much can be swapped, which tells for small ones only.
+    With `retry`, a failed swap is tried again with other edges, as often as in networkx. This favours graphs with many
+    possible swaps; the difference is visible in small graphs only.
     """
-    pattern = adjacency.tocsr()
-    indptr, heads = pattern.indptr.astype(np.int64), pattern.indices.astype(np.int64)
-    n = len(indptr) - 1
+    if not has_swap(adjacency):
+        return adjacency
+    indptr, heads = adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int64)
+    n, edges = len(indptr) - 1, len(heads) // 2
     tails = np.repeat(np.arange(n), np.diff(indptr))
     # Each edge has a slot at either end; sorted by the other end, the slots are in the order of their partners.
     partner = np.empty_like(heads)
     partner[np.lexsort((tails, heads))] = np.lexsort((heads, tails))
     joined = np.zeros((n, n), dtype=np.bool_)
     joined[tails, heads] = True
-    edges = len(heads) // 2
-    if n > 3 and edges > 1:
-        tries = max(1, 2 * edges // (n - 1)) if retry else 1
-        # Pairs of edges that share a node do not count as tries in networkx, but a star has no others.
-        draws = 1000 * tries if retry else 1
-        ring = towards == "ring"
-        _swap(indptr, tails, heads, partner, joined, int(swaps * edges), tries, draws, connected, ring, rng)
+    tries = max(1, 2 * edges // (n - 1)) if retry else 1
+    # Pairs of edges with a common node do not count as tries in networkx.
+    draws = math.inf if retry else 1
+    ring = towards == "ring"
+    _swap(indptr, tails, heads, partner, joined, int(float(swaps) * edges), tries, draws, connected, ring, rng)
     return sparse.csr_array((np.ones(len(heads), np.int8), heads, indptr), shape=(n, n))
 
 
 @compiled
-def _swap(indptr, tails, heads, partner, joined, swaps, tries, draws, connected, ring, rng):
+def _swap(
+    indptr: NDArray[np.int64],
+    tails: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    partner: NDArray[np.int64],
+    joined: NDArray[np.bool_],
+    swaps: int,
+    tries: int,
+    draws: float,
+    connected: bool,
+    ring: bool,
+    rng: np.random.Generator,
+) -> None:
     """Swap the ends of edges in place. Slot p holds the edge from `tails[p]` to `heads[p]`; tails never change."""
     n, slots = len(indptr) - 1, len(heads)
     queue, seen = np.empty(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
     search = 0
+    left = _DRAWS_PER_SWAP * swaps
     for _ in range(swaps):
         failed, drawn = 0, 0
-        while failed < tries and drawn < draws:
+        while failed < tries and drawn < draws and left > 0:
             drawn += 1
+            left -= 1
             p, q = int(rng.random() * slots), int(rng.random() * slots)
             a, b, c, d = tails[p], heads[p], tails[q], heads[q]
             if a in (c, d) or b in (c, d):
@@ -144,28 +194,28 @@ def _swap(indptr, tails, heads, partner, joined, swaps, tries, draws, connected,
             heads[p], heads[q], heads[r], heads[s] = d, b, c, a
             joined[a, b] = joined[b, a] = joined[c, d] = joined[d, c] = False
             joined[a, d] = joined[d, a] = joined[c, b] = joined[b, c] = True
-            held = not connected
+            accepted = not connected
             if connected:
-                # The graph is whole if a still reaches b: search from the one with fewer neighbours until a
-                # neighbour of the other is met.
+                # The graph is connected if b can still be reached from a. Search from the one with fewer neighbours
+                # until a neighbour of the other is met.
                 few, many = (a, b) if indptr[a + 1] - indptr[a] < indptr[b + 1] - indptr[b] else (b, a)
                 search += 1
                 seen[few] = search
                 queue[0] = few
                 first, last = 0, 1
-                while first < last and not held:
+                while first < last and not accepted:
                     node = queue[first]
                     first += 1
                     for k in range(indptr[node], indptr[node + 1]):
                         other = heads[k]
                         if joined[other, many]:
-                            held = True
+                            accepted = True
                             break
                         if seen[other] != search:
                             seen[other] = search
                             queue[last] = other
                             last += 1
-            if held:
+            if accepted:
                 partner[p], partner[s], partner[q], partner[r] = s, p, r, q
                 break
             heads[p], heads[q], heads[r], heads[s] = b, d, a, c

@@ -1,7 +1,8 @@
-"""Power laws of spectra: the covariance of a layer's activations, and matrices of weights.
+"""Power-law fits of spectra: of the covariance of a layer's activations, and of weight matrices.
 
-The paper calls a network statistically scale-invariant whose layers have power-law spectra of about the same exponent.
-Nearly every spectrum gets an exponent; whether it is a power law, the distance of the fit and a log-normal tell.
+The paper calls a network statistically scale-invariant if the spectra of its layers are power laws with about the same
+exponent. Nearly every spectrum gets an exponent. The goodness of the fit and the comparison with a log-normal tell
+whether it is a power law.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..checks import check_number
 from ..uncertainty import Estimate, Interval, exponent_interval
 from ..validation import check_activations, check_finite
 from .rescaling import rescaled
@@ -25,23 +28,23 @@ FEWEST_IN_TAIL = 10
 
 @dataclass(frozen=True, kw_only=True)
 class PowerLaw(Estimate):
-    """A power law fitted to the tail of some values; its `value` is the exponent of the density ``x ** -exponent``.
+    """A power law fitted to the tail of some values; `value` is the exponent of the density ``x ** -exponent``.
 
     Attributes
     ----------
     value : float
-        The exponent, by maximum likelihood above `start`; NaN where it is not estimable.
+        Maximum-likelihood exponent above `start`; NaN where it is not estimable.
     reason : str
-        Why it is not.
+        Why it is not estimable.
     start : float
-        Where the tail begins: there the fit's Kolmogorov-Smirnov distance is smallest.
+        Start of the tail: the value for which `ks_distance` is smallest.
     ks_distance : float
-        The largest difference between the distribution of the tail and the fitted one. Below about
-        ``1 / sqrt(tail)`` for a power law.
+        Kolmogorov-Smirnov distance: the largest difference between the distribution of the tail and the fit. It is
+        about ``1 / sqrt(tail)`` or less for a power law.
     at_limit : bool
-        Whether the exponent is the largest that was allowed, so that the data say only that it is no smaller.
+        Whether the exponent is the largest one allowed. The data then give a lower bound only.
     tail, values : int
-        Numbers of values in the tail, and in all.
+        Numbers of values in the tail, and in total.
     tail_values : ndarray, shape (tail,)
         Ascending.
     """
@@ -51,68 +54,90 @@ class PowerLaw(Estimate):
     at_limit: bool = False
     tail: int = 0
     values: int = 0
-    tail_values: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    tail_values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     @property
     def tail_fraction(self) -> float:
-        """Share of the values that the power law is fitted to; 0 without a fit."""
+        """Share of the values in the tail; 0 without a fit."""
         return self.tail / self.values if self.values else 0.0
 
     @property
     def interval(self) -> Interval:
-        """95 % interval, as if the values were independent and the start known; `ValueError` at the limit."""
+        """95 % interval for independent values and a known start; `ValueError` at the limit."""
         if self.at_limit:
             raise ValueError(f"PowerLaw: no interval: {self.value:g} is the largest exponent allowed, not an estimate")
         return exponent_interval(float(self), self.tail)
 
     @functools.cached_property
+    def fit_p(self) -> float:
+        """p-value of the fit, small where the tail is no power law.
+
+        It is the share of 999 power-law samples of the same size whose Kolmogorov-Smirnov distance to their own fit is
+        at least `ks_distance`. The search for the start makes `ks_distance` smaller, so a power law is rejected less
+        often than the p-value says.
+        """
+        drawn = np.sort(self._exponential_samples(), axis=1)
+        fitted = -np.expm1(-drawn / drawn.mean(1, keepdims=True))
+        distances = np.abs(fitted - np.arange(self.tail) / self.tail).max(1)
+        return float((1 + (distances >= self.ks_distance).sum()) / 1000)
+
+    @functools.cached_property
     def log_normal_p(self) -> float:
         """p-value of the power law against a log-normal on the same tail, small where the log-normal fits better.
 
-        The logarithms of a power law's tail are exponential, those of a log-normal's vary less in relation to their
-        mean. The p-value is the share of 999 exponential samples, as large as the tail, that vary as little: the
-        uniformly most powerful unbiased test.
+        The logarithms of a power law are exponential. Those of a log-normal vary less in relation to their mean. The
+        p-value is the share of 999 exponential samples of the same size that vary as little: the uniformly most
+        powerful unbiased test.
         """
-        float(self)  # says why there is none
-        drawn = np.random.default_rng(0).exponential(size=(999, self.tail))
+        drawn = self._exponential_samples()
         variation = [y.std(axis=-1) / y.mean(axis=-1) for y in (np.log(self.tail_values / self.start), drawn)]
         return float((1 + (variation[1] <= variation[0]).sum()) / 1000)
 
+    def _exponential_samples(self) -> NDArray[np.float64]:
+        float(self)  # raises ValueError if there is no fit
+        return np.random.default_rng(0).exponential(size=(999, self.tail))
+
     @property
     def verdict(self) -> str:
-        """ "log-normal" where it fits the tail better (p < 0.05), "power law not rejected" else, or "not estimable"."""
+        """The outcome of both tests, at 5 %.
+
+        "power law rejected" where the fit is bad (`fit_p`), else "log-normal" where a log-normal fits better
+        (`log_normal_p`), else "power law not rejected"; "not estimable" without a fit.
+        """
         if not self.estimable:
             return "not estimable"
+        if self.fit_p < 0.05:
+            return "power law rejected"
         return "log-normal" if self.log_normal_p < 0.05 else "power law not rejected"
 
 
-def power_law(values: np.ndarray, *, largest_exponent: float = math.inf) -> PowerLaw:
+def power_law(values: ArrayLike, *, largest_exponent: float = math.inf) -> PowerLaw:
     """Fit a continuous power law to the tail of positive values.
 
     Parameters
     ----------
     values : array-like, shape (values,)
-        Those that are not above 0 are left out.
+        Values of 0 and below are left out.
     largest_exponent : float
-        More than 1. Where the fit is steeper, this one is taken, and there is no interval. The powerlaw package
-        allows 3 by default: values that fall faster then get an exponent of about 3, whatever they are.
+        Above 1. A steeper fit gets this exponent and no interval. The powerlaw package allows 3 by default: all values
+        that fall faster then get an exponent of about 3.
 
     Returns
     -------
     PowerLaw
-        Not estimable with fewer than 50 values above 0, or when these are all equal.
+        Not estimable with fewer than 50 values above 0, or if these are all equal.
 
     Raises
     ------
     ValueError
-        NaN or Inf, or not one-dimensional; a largest exponent that is not above 1.
+        Values that are NaN, Inf or not one-dimensional; a largest exponent that is not above 1.
 
     Notes
     -----
     The start is the value, with at least 10 above it, for which the Kolmogorov-Smirnov distance is smallest. Exponent,
-    start and distance equal those of the powerlaw package 2.0 at the same largest exponent where the exponent lies
-    inside the range; at the limit, as for noise, ours takes the limit, and that package a start at which the exponent
-    is below it. Time O(values²): 5 ms for 400; the comparison with a log-normal is made when it is asked for.
+    start and distance equal those of the powerlaw package 2.0, unless the exponent is at the limit, as for noise. That
+    package then moves to a start with an exponent below the limit. Time O(values²): 5 ms for 400. The two p-values are
+    computed on first use, in O(1000 tail) time and memory.
 
     References
     ----------
@@ -128,12 +153,11 @@ def power_law(values: np.ndarray, *, largest_exponent: float = math.inf) -> Powe
     >>> power_law(np.ones(3)).reason
     'got 3 values above 0, need at least 50'
     """
-    if not largest_exponent > 1:
-        raise ValueError(f"largest_exponent: got {largest_exponent!r}, need a number above 1")
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not np.isfinite(values).all():
-        raise ValueError(f"values: got shape {values.shape}, need finite numbers in one dimension")
-    positive = values[values > 0]
+    largest_exponent = check_number(largest_exponent, name="largest_exponent", within="(1, inf]")
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError(f"values: got shape {array.shape}, need finite numbers in one dimension")
+    positive = array[array > 0]
     if len(positive) < FEWEST_VALUES:
         reason = f"got {len(positive)} values above 0, need at least {FEWEST_VALUES}"
         return PowerLaw(value=math.nan, reason=reason, values=len(positive))
@@ -152,14 +176,14 @@ def power_law(values: np.ndarray, *, largest_exponent: float = math.inf) -> Powe
     )
 
 
-def _best_start(ordered: np.ndarray, largest_exponent: float) -> tuple[float, float, float, int]:
-    """The start whose fitted power law is nearest to the values above it; exponent, distance, number of values."""
+def _best_start(ordered: NDArray[np.float64], largest_exponent: float) -> tuple[float, float, float, int]:
+    """Return the start with the smallest Kolmogorov-Smirnov distance, its exponent, this distance, and the tail."""
     logs, n = np.log(ordered), len(ordered)
     best = (math.nan, math.nan, math.inf, 0)
     for first in np.unique(ordered[: n - FEWEST_IN_TAIL + 1], return_index=True)[1]:
         above = logs[first:] - logs[first]
         mean = above.mean()
-        if mean == 0:  # all that is left are equal values
+        if mean == 0:  # all remaining values are equal
             break
         exponent = min(1 + 1 / float(mean), largest_exponent)
         tail = n - first
@@ -169,8 +193,8 @@ def _best_start(ordered: np.ndarray, largest_exponent: float) -> tuple[float, fl
     return best
 
 
-def spectrum(activations: Tensor) -> np.ndarray:
-    """Eigenvalues of the covariance between the neurons of a layer, from the largest, without those that are rounding.
+def spectrum(activations: Tensor) -> NDArray[np.float64]:
+    """Eigenvalues of the covariance between the neurons of a layer, descending, without rounding errors of 0.
 
     Parameters
     ----------
@@ -184,7 +208,11 @@ def spectrum(activations: Tensor) -> np.ndarray:
     Raises
     ------
     TypeError, ValueError
-        Activations of another shape or type, NaN or Inf, or so large or small that float64 does not hold their squares.
+        Activations of another shape or type, NaN or Inf, or whose squares overflow or underflow float64.
+
+    Notes
+    -----
+    Time O(samples neurons min(samples, neurons)), memory O(samples neurons).
 
     Examples
     --------
@@ -199,21 +227,21 @@ def spectrum(activations: Tensor) -> np.ndarray:
 
 
 def spectrum_exponent(activations: Tensor, *, largest_exponent: float = math.inf) -> PowerLaw:
-    """Exponent of a power law fitted to the eigenvalues of a layer's covariance: the paper's gamma.
+    """Power-law exponent of the eigenvalues of a layer's covariance: the paper's gamma.
 
     Parameters
     ----------
     activations : Tensor, shape (samples, neurons)
-        At least 51 samples and 50 neurons, else there are fewer than 50 eigenvalues. Where the largest is beyond
-        1e100, or below 1e-100, start and tail are in a unit of their own.
+        At least 51 samples and 50 neurons, for 50 eigenvalues. If the largest activation is above 1e100 or below
+        1e-100, start and tail are in another unit.
     largest_exponent : float
-        See `power_law`. At 3, the range of the usual software, the exponents of steep spectra are all near 3.
+        See `power_law`. At 3, the limit of the usual software, all steep spectra have exponents near 3.
 
     Returns
     -------
     PowerLaw
-        With the goodness of the fit, the share of eigenvalues in the tail, the comparison with a log-normal, or the
-        reason why there is no exponent.
+        The exponent with the goodness of the fit and the share of eigenvalues in the tail, or the reason why there is
+        none.
 
     Raises
     ------
@@ -223,8 +251,8 @@ def spectrum_exponent(activations: Tensor, *, largest_exponent: float = math.inf
     Notes
     -----
     Time O(samples neurons min(samples, neurons)), memory O(samples neurons). The exponent is that of the density of
-    eigenvalues; sorted by rank r they fall like ``r ** (-1 / (exponent - 1))``. It depends on the number of samples:
-    noise in the covariance spreads its eigenvalues. `samples_interval` gives an interval over samples.
+    eigenvalues; sorted by rank r, they fall like ``r ** (-1 / (exponent - 1))``. It depends on the number of samples,
+    because noise in the covariance spreads its eigenvalues. `samples_interval` gives an interval over samples.
 
     References
     ----------
@@ -241,24 +269,24 @@ def spectrum_exponent(activations: Tensor, *, largest_exponent: float = math.inf
     return power_law(values, largest_exponent=largest_exponent)
 
 
-def weight_exponents(weights: Mapping[str, Tensor]) -> dict[str, PowerLaw]:
-    """Exponent of a power law fitted to the squared singular values of each matrix of weights.
+def weight_exponents(weights: Mapping[str, Tensor | NDArray[np.floating]]) -> dict[str, PowerLaw]:
+    """Power-law exponent of the squared singular values of each weight matrix.
 
     Parameters
     ----------
-    weights : mapping of names to Tensor
-        Such as ``dict(model.named_parameters())``. Tensors of one dimension (biases, gains) are passed over; those of
-        more than two, as of convolutions, are taken as matrices ``(outputs, inputs times positions)``.
+    weights : mapping of str to Tensor or ndarray
+        Such as ``dict(model.named_parameters())``. Tensors of one dimension (biases, gains) and of integers are left
+        out. Tensors of more than two dimensions (convolutions) become matrices ``(outputs, inputs times positions)``.
 
     Returns
     -------
     dict of str to PowerLaw
-        Not estimable where the smaller side is below 50.
+        Not estimable if the smaller side is below 50.
 
     Raises
     ------
     TypeError, ValueError
-        Not a mapping of tensors; NaN or Inf, with the weight's name.
+        Not a mapping of tensors or arrays; NaN or Inf, with the weight's name.
 
     References
     ----------
@@ -271,10 +299,11 @@ def weight_exponents(weights: Mapping[str, Tensor]) -> dict[str, PowerLaw]:
     >>> {name: fit.verdict for name, fit in fits.items()}
     {'weight': 'not estimable'}
     """
-    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise TypeError(f"weights: got {type(weights).__name__}, need a mapping of names to tensors")
+    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor | np.ndarray) for w in weights.values()):
+        raise TypeError(f"weights: got {type(weights).__name__}, need a mapping of names to tensors or arrays")
     fits = {}
-    for name, weight in weights.items():
+    for name, given in weights.items():
+        weight = torch.tensor(given) if isinstance(given, np.ndarray) else given
         if weight.ndim < 2 or not weight.is_floating_point():
             continue
         matrix = weight.detach().flatten(1)
@@ -283,17 +312,16 @@ def weight_exponents(weights: Mapping[str, Tensor]) -> dict[str, PowerLaw]:
     return fits
 
 
-def _spectrum_in_unit(activations: Tensor) -> tuple[np.ndarray, float]:
-    """Eigenvalues of the covariance, descending, in units of the square of what is returned with them."""
+def _spectrum_in_unit(activations: Tensor) -> tuple[NDArray[np.float64], float]:
+    """Return descending eigenvalues of the covariance, divided by ``unit ** 2``, and the unit."""
     x, unit = rescaled(activations)
     return _squared_singular_values((x - x.mean(0)).cpu(), activations.dtype) / max(len(x) - 1, 1), unit
 
 
-def _squared_singular_values(matrix: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """Descending, without those that cannot be told from 0 in the precision that the matrix came in.
+def _squared_singular_values(matrix: Tensor, dtype: torch.dtype) -> NDArray[np.float64]:
+    """Return squared singular values, descending, without those that are 0 up to rounding in `dtype`.
 
-    Half precision counts as single: its rounding of the entries adds some noise to all singular values, and is no bound
-    below which they mean nothing.
+    Half precision counts as single: its rounding adds noise to all singular values, but small ones keep their meaning.
     """
     size = matrix.abs().max() if matrix.numel() else matrix.new_zeros(())
     if size == 0:

@@ -1,47 +1,50 @@
-"""The feature network as a complex network: what it looks like once the long edges are dropped."""
+"""Statistics of a feature network as a complex network, without its long edges."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
+from ..checks import check_integer
 from ..rate.network import FeatureNetwork
-from .rewiring import undirected
+from .rewiring import nodes_and_adjacency
 from .small_world import local_clustering, mean_path_length, transitivity
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Statistics of one graph; those that it does not have are NaN, and `reasons` says why.
+    """Statistics of one graph. A statistic that the graph does not have is NaN, with its reason in `reasons`.
 
     Attributes
     ----------
     nodes, edges : int
     density : float
-        Share of all pairs of nodes that are joined.
+        Share of joined pairs among all pairs of nodes.
     components : int
-        Number of connected parts; a node without edges is one.
+        Number of connected components; a node without edges is one.
     largest_share : float
-        Share of the nodes in the largest part.
+        Share of the nodes in the largest component.
     mean_degree, largest_degree, degree_spread : float
-        Mean, maximum and standard deviation of the number of neighbours.
+        Mean, maximum and standard deviation of the degrees.
     clustering : float
-        Mean over nodes of the share of a node's pairs of neighbours that are joined.
+        Mean over nodes of the share of joined pairs among the neighbours of a node.
     transitivity : float
-        The same share over all such pairs.
+        Share of joined pairs among the neighbours of all nodes.
     path_length : float
-        Mean number of edges on the shortest path between two nodes of the largest part.
+        Mean number of edges on the shortest path between two nodes of the largest component.
     assortativity : float
         Correlation of the degrees at the two ends of an edge, from -1 to 1.
     modularity : float
-        Of the communities that Louvain's method finds, from -0.5 to 1.
+        Modularity of the communities found by Louvain's method, from -0.5 to 1.
     degrees : ndarray, shape (nodes,)
     reasons : dict of str to str
-        For each statistic that is NaN, why.
+        Why a statistic is NaN, by its name.
     """
 
     nodes: int
@@ -57,21 +60,21 @@ class Topology:
     path_length: float
     assortativity: float
     modularity: float
-    degrees: np.ndarray = field(repr=False, compare=False)
+    degrees: NDArray[np.integer] = field(repr=False, compare=False)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def topology(graph: nx.Graph | FeatureNetwork, *, seed: int = 0, **threshold) -> Topology:
-    """Statistics of a graph, or of a feature network at one threshold.
+def topology(graph: nx.Graph | FeatureNetwork, *, seed: int = 0, **threshold: float) -> Topology:
+    """Return statistics of a graph, or of a feature network at one threshold.
 
     Parameters
     ----------
     graph : networkx.Graph or FeatureNetwork
-        A graph is undirected, without parallel edges; self-loops and lengths do not count.
+        A graph is undirected, without parallel edges. Self-loops and lengths are ignored.
     seed : int
-        Of Louvain's method, which goes through the nodes in random order.
+        Seed of Louvain's method, which visits the nodes in random order; non-negative.
     distance, quantile, neighbours : float, float, int
-        For a feature network, exactly one of these: as `FeatureNetwork.to_networkx` takes them.
+        For a feature network, exactly one of these, as in `FeatureNetwork.to_networkx`.
 
     Returns
     -------
@@ -80,12 +83,13 @@ def topology(graph: nx.Graph | FeatureNetwork, *, seed: int = 0, **threshold) ->
     Raises
     ------
     TypeError, ValueError
-        Something else, a directed graph, a graph without nodes, a threshold out of range or for a graph that has none.
+        Neither of these, a directed graph, a graph without nodes, or a threshold that is out of range or not for a
+        feature network.
 
     Notes
     -----
-    Modularity is networkx's; clustering, path length and assortativity equal networkx's and are computed on matrices.
-    Time O(nodes³) with the speed of a matrix product, plus Louvain's, which has most of it; memory O(nodes²).
+    networkx computes the modularity. Clustering, path length and assortativity equal those of networkx and are computed
+    on matrices. Time O(nodes³) at the speed of a matrix product, and more for Louvain's method. Memory O(nodes²).
 
     References
     ----------
@@ -95,49 +99,43 @@ def topology(graph: nx.Graph | FeatureNetwork, *, seed: int = 0, **threshold) ->
 
     Examples
     --------
-    >>> found = topology(nx.karate_club_graph())
-    >>> shown = found.clustering, found.path_length, found.assortativity
-    >>> found.components, *(round(value, 3) for value in shown)
+    >>> club = topology(nx.karate_club_graph())
+    >>> club.components, round(club.clustering, 3), round(club.path_length, 3), round(club.assortativity, 3)
     (1, 0.571, 2.408, -0.476)
     >>> topology(nx.empty_graph(5)).reasons["path_length"]
     'no edges'
     """
-    if isinstance(graph, FeatureNetwork):
-        if len(threshold) != 1:
-            got = " and ".join(threshold) or "none"
-            raise ValueError(f"threshold: got {got}, need one of distance, quantile and neighbours")
-        graph = graph.to_networkx(**threshold)
-    elif threshold:
-        raise ValueError(f"{next(iter(threshold))}: is for a FeatureNetwork, got a {type(graph).__name__}")
-    adjacency = undirected(graph)
+    seed = check_integer(seed, name="seed", least=0)
+    _, adjacency = nodes_and_adjacency(graph, **threshold)
     n, degrees = adjacency.shape[0], np.diff(adjacency.indptr)
     if not n:
         raise ValueError("graph: got no nodes, need at least 1")
     edges = len(adjacency.indices) // 2
-    parts, part = sparse.csgraph.connected_components(adjacency, directed=False)
-    largest = part == np.bincount(part).argmax()
-    values, reasons = {}, {}
+    components, component = sparse.csgraph.connected_components(adjacency, directed=False)
+    largest = component == np.bincount(component).argmax()
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
 
-    def put(name: str, why_not: str, value) -> None:
-        """The value, or NaN and the reason."""
-        if why_not:
-            reasons[name] = why_not
-        values[name] = math.nan if why_not else float(value())
+    def put(name: str, reason: str, value: Callable[[], float]) -> None:
+        """Compute a statistic, unless there is a reason why the graph does not have it."""
+        if reason:
+            reasons[name] = reason
+        values[name] = math.nan if reason else float(value())
 
-    none = "" if edges else "no edges"
+    no_edges = "" if edges else "no edges"
     no_pairs = "" if degrees.max() > 1 else "no node has two neighbours"
+    ends = np.repeat(degrees, degrees), degrees[adjacency.indices]
+    equal_degrees = "" if no_edges or np.ptp(ends[0]) else "all edges join nodes of the same degree"
     put("density", "" if n > 1 else "a single node", lambda: 2 * edges / (n * (n - 1)))
     put("clustering", no_pairs, lambda: local_clustering(adjacency).mean())
     put("transitivity", no_pairs, lambda: transitivity(adjacency))
-    put("path_length", none, lambda: mean_path_length(adjacency[largest][:, largest]))
-    ends = np.repeat(degrees, degrees), degrees[adjacency.indices]
-    alike = "" if none or np.ptp(ends[0]) else "all edges join nodes of the same degree"
-    put("assortativity", none or alike, lambda: np.corrcoef(*ends)[0, 1])
-    put("modularity", none, lambda: _modularity(adjacency, seed))
+    put("path_length", no_edges, lambda: mean_path_length(adjacency[largest][:, largest]))
+    put("assortativity", no_edges or equal_degrees, lambda: np.corrcoef(*ends)[0, 1])
+    put("modularity", no_edges, lambda: _modularity(adjacency, seed))
     return Topology(
         nodes=n,
         edges=edges,
-        components=int(parts),
+        components=int(components),
         largest_share=float(largest.mean()),
         mean_degree=float(degrees.mean()),
         largest_degree=int(degrees.max()),

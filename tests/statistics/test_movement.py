@@ -1,4 +1,4 @@
-"""How neurons move among each other."""
+"""Movement: shares of neighbours, boxes and driving neurons that stay."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,23 @@ def test_a_rigid_motion_keeps_everything():
 
 
 def test_independent_layers_keep_what_chance_keeps():
-    n = 120
-    found = [movement(drawn(64, n, seed=2 * k), drawn(64, n, seed=2 * k + 1)) for k in range(20)]
+    n = 80
+    found = [movement(drawn(32, n, seed=2 * k), drawn(32, n, seed=2 * k + 1)) for k in range(20)]
     assert np.mean([m.neighbours_kept for m in found]) == pytest.approx(10 / (n - 1), abs=0.01)
     assert np.mean([m.boxes_kept for m in found]) == pytest.approx(0, abs=0.02)
     assert np.mean([m.drivers_kept for m in found]) == pytest.approx(4 / n, abs=0.08)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_any_autograd_mode(mode):
+    x, y = drawn(30, 40), drawn(30, 40, seed=1)
+    expected = movement(x, y, neighbours=np.int64(10))
+    with mode():
+        assert movement(x, y) == expected
+        assert movement(x + 0, y + 0) == expected  # in inference mode, these are inference tensors
+    inside = torch.nn.Parameter(x)
+    assert movement(inside, y) == expected
+    assert inside.grad is None
 
 
 def test_neighbours_are_those_of_a_plain_search():
@@ -58,9 +70,9 @@ def test_drivers_are_the_ends_of_the_shortest_and_the_longest_edge():
     ("arguments", "message"),
     [
         ({"after": drawn(5, 7)}, "after: got 7 neurons, need the 6 of before"),
-        ({"after": drawn(5, 6), "neighbours": 0}, "neighbours: got 0, need at least 1"),
-        ({"after": drawn(5, 6), "boxes": 0}, "boxes: got 0, need at least 1"),
-        ({"after": drawn(5, 6), "drivers": 0}, "drivers: got 0, need at least 1"),
+        ({"after": drawn(5, 6), "neighbours": 0}, "neighbours: got 0, need an integer of at least 1"),
+        ({"after": drawn(5, 6), "boxes": 0}, "boxes: got 0, need an integer of at least 1"),
+        ({"after": drawn(5, 6), "drivers": 2.5}, "drivers: got 2.5, need an integer of at least 1"),
         ({"after": torch.full((5, 6), float("nan"))}, "after: .*NaN"),
     ],
 )

@@ -1,6 +1,6 @@
-"""Power laws of spectra: values of the powerlaw package, exponents put in and found again, and "not estimable".
+"""Power-law fits of spectra, against the powerlaw package and known exponents, and reasons where there is none.
 
-What this cannot show: that a layer's spectrum is a power law. See the chapter on invariance.
+Not shown here: that the spectrum of a layer is a power law. See the chapter on invariance.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def pareto(exponent: float, n: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("exponent", [1.5, 2.0, 2.5])
-def test_is_the_fit_of_the_powerlaw_package(exponent):
+def test_fit_equals_the_powerlaw_package(exponent):
     powerlaw = pytest.importorskip("powerlaw", reason="compares with this package")
     values = pareto(exponent, 400)
     with warnings.catch_warnings():
@@ -42,7 +42,7 @@ def test_noise_gets_the_limit_and_no_interval():
         theirs = powerlaw.Fit(values, discrete=False, verbose=0)
     ours = power_law(values, largest_exponent=3.0)
     assert (ours.value, ours.at_limit) == (3.0, True)
-    assert 2.5 < theirs.alpha < 3.0  # elsewhere on purpose: the docstring says so
+    assert 2.5 < theirs.alpha < 3.0  # another start, as the docstring says
     with pytest.raises(ValueError, match="PowerLaw: no interval: 3 is the largest exponent allowed"):
         ours.interval  # noqa: B018
     assert not power_law(values).at_limit
@@ -80,6 +80,7 @@ def test_start_is_where_the_tail_begins():
 
 
 def known_tail(values: np.ndarray) -> PowerLaw:
+    """The fit with a start of 1, which is known and not searched for."""
     values = np.sort(values)
     exponent = 1 + 1 / np.log(values).mean()
     return PowerLaw(value=exponent, start=1.0, tail=len(values), values=len(values), tail_values=values)
@@ -90,7 +91,23 @@ def test_log_normal_test_holds_its_level_and_has_power():
     power = [known_tail(pareto(2.5, 80, seed)).log_normal_p for seed in range(400)]
     assert 0.025 < np.mean(np.array(power) < 0.05) < 0.08
     other = rng.lognormal(1.0, 0.7, (50, 300))
-    assert all(known_tail(x[x > 1]).verdict == "log-normal" for x in other)
+    assert all(known_tail(x[x > 1]).log_normal_p < 0.05 for x in other)
+    assert power_law(rng.lognormal(1.0, 0.2, 300)).verdict == "log-normal"
+
+
+def test_fit_test_holds_its_level_and_rejects_few_distinct_values():
+    fits = [power_law(pareto(2.5, 100, seed)) for seed in range(200)]
+    assert np.mean([fit.fit_p < 0.05 for fit in fits]) < 0.05
+    assert sum(fit.verdict == "power law not rejected" for fit in fits) > 170
+    rng = np.random.default_rng(0)
+    for values in (
+        np.repeat([1.0, 2.0], [90, 10]),
+        np.repeat([1.0, 2.0], [10, 90]),
+        rng.choice([1.0, 3.0, 10.0], 300),
+        np.repeat(np.arange(1.0, 6.0), 40),
+        rng.integers(1, 4, 1000).astype(float) ** 3,
+    ):
+        assert power_law(values).verdict == "power law rejected"
 
 
 @pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
@@ -120,7 +137,7 @@ def test_spectrum_at_any_magnitude(unit):
         spectrum(x * unit)
 
 
-def test_a_power_law_spectrum_put_in_is_found():
+def test_recovers_the_exponent_of_a_power_law_spectrum():
     # Eigenvalues r^-1 have the density exponent 2.
     rank = torch.arange(1, 201, dtype=torch.float64)
     x = torch.linalg.qr(torch.randn(2000, 201, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
@@ -141,6 +158,10 @@ def test_weights():
     singular = np.linalg.svd(weights["matrix"].numpy().astype(float), compute_uv=False)
     assert fits["matrix"].value == pytest.approx(power_law(singular**2).value, rel=1e-6)
     assert fits["small"].reason == "got 10 values above 0, need at least 50"
+    arrays = weight_exponents({name: weight.numpy() for name, weight in weights.items()})
+    assert {name: fit.value for name, fit in arrays.items() if fit.estimable} == pytest.approx(
+        {name: fit.value for name, fit in fits.items() if fit.estimable}
+    )
     with pytest.raises(TypeError, match="weights: got list"):
         weight_exponents([torch.eye(3)])
     with pytest.raises(ValueError, match=r"weights\['a'\]: got 1 values that are NaN or Inf"):

@@ -1,11 +1,13 @@
-"""Graph statistics against networkx, null graphs that keep what they promise, and small-world coefficients.
+"""Graph statistics against networkx, the invariants of rewired graphs, and small-world coefficients.
 
-What this cannot show: the speed (benchmarks/small_world.py), and what networks of neurons look like (the chapter).
+Not shown here: the speed (benchmarks/small_world.py), and the values for networks of neurons (the chapter).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import tracemalloc
 
 import networkx as nx
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from selfsim import FeatureNetwork, null_band, rewired, small_world_omega, small_world_sigma, topology
-from selfsim.statistics.rewiring import undirected
+from selfsim.statistics.rewiring import has_swap, nodes_and_adjacency
 from selfsim.statistics.small_world import mean_path_length
 
 GRAPHS = {
@@ -27,7 +29,7 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_statistics_are_networkxs(name):
+def test_statistics_equal_networkx(name):
     graph = GRAPHS[name]
     found = topology(graph)
     parts = sorted(nx.connected_components(graph), key=len)
@@ -58,7 +60,7 @@ def test_feature_network_at_a_threshold():
         topology(GRAPHS["karate"], quantile=0.5)
 
 
-def test_what_a_graph_does_not_have_is_nan_with_a_reason():
+def test_missing_statistics_are_nan_with_a_reason():
     found = topology(nx.empty_graph(5))
     absent = {"clustering", "transitivity", "path_length", "assortativity", "modularity"}
     assert set(found.reasons) == absent
@@ -96,7 +98,7 @@ def test_rewired_keeps_degrees_and_connectedness(name, connected, towards):
     assert nx.utils.graphs_equal(result, rewired(graph, connected=connected, towards=towards, swaps=5, seed=4))
 
 
-def test_rewired_draws_all_graphs_of_these_degrees_alike():
+def test_all_graphs_of_the_same_degrees_are_equally_likely():
     # Six nodes of degree 2 are a hexagon (60 labelled graphs) or two triangles (10).
     triangles = [
         nx.number_connected_components(rewired(nx.cycle_graph(6), swaps=20, seed=seed)) == 2 for seed in range(800)
@@ -117,9 +119,46 @@ def test_ring_shortens_edges():
     assert nx.average_clustering(ring) > 3 * nx.average_clustering(graph)
 
 
-def test_graphs_that_cannot_be_rewired_come_back():
+def test_graphs_without_a_swap_are_returned():
     for graph in (nx.star_graph(9), nx.complete_graph(6), nx.empty_graph(4), nx.path_graph(3)):
         assert nx.utils.graphs_equal(rewired(graph), nx.Graph(graph))
+        assert nx.utils.graphs_equal(rewired(graph, towards="ring"), nx.Graph(graph))
+
+
+def test_has_swap_by_trying_all_pairs_of_edges():
+    def swappable(graph):
+        return any(
+            len({a, b, c, d}) == 4 and not graph.has_edge(a, d) and not graph.has_edge(c, b)
+            for (a, b), edge in itertools.combinations(graph.edges, 2)
+            for c, d in (edge, edge[::-1])
+        )
+
+    graphs = [graph for graph in nx.graph_atlas_g() if len(graph) < 7]
+    found = [has_swap(nodes_and_adjacency(graph)[1]) for graph in graphs]
+    assert found == [swappable(graph) for graph in graphs]
+    assert 20 < sum(found) < len(graphs)
+
+
+def test_a_star_is_refused_before_any_work():
+    star = nx.star_graph(20_000)
+    for coefficient in (small_world_sigma, small_world_omega):
+        assert coefficient(star).reason == "no two edges can be swapped: it is the only graph with these degrees"
+    nearly = nx.star_graph(1500)
+    nearly.add_edge(1, 1501)  # one swap in a thousand pairs of edges
+    assert small_world_sigma(nearly, swaps=2, draws=1).reason == "none of 1 random graphs has a triangle"
+
+
+def test_memory_of_path_lengths_is_quadratic():
+    n = 1200
+    _, adjacency = nodes_and_adjacency(nx.gnp_random_graph(n, 0.5, seed=0))
+    tracemalloc.start()
+    try:
+        length = mean_path_length(adjacency)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert length == pytest.approx(2 - adjacency.nnz / (n * (n - 1)))
+    assert peak < 6 * n**2
 
 
 @pytest.mark.parametrize(
@@ -129,6 +168,7 @@ def test_graphs_that_cannot_be_rewired_come_back():
         ({"swaps": -1}, "swaps: got -1"),
         ({"swaps": math.inf}, "swaps: got inf"),
         ({"swaps": "3"}, "swaps: got '3'"),
+        ({"quantile": 0.5}, "quantile: is for a FeatureNetwork, got a Graph"),
         ({"seed": -1}, "seed: got -1"),
         ({"connected": True}, "graph: is not connected"),
     ],
@@ -147,12 +187,12 @@ def test_rewired_is_a_null_model():
 @pytest.mark.parametrize("name", ["karate", "hubs", "ring", "long path"])
 def test_path_length_by_bits(name):
     expected = nx.average_shortest_path_length(GRAPHS[name])
-    assert mean_path_length(undirected(GRAPHS[name])) == pytest.approx(expected)
+    assert mean_path_length(nodes_and_adjacency(GRAPHS[name])[1]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n", [2, 63, 64, 65, 128])
 def test_path_length_at_the_ends_of_words(n):
-    assert mean_path_length(undirected(nx.complete_graph(n))) == 1.0
+    assert mean_path_length(nodes_and_adjacency(nx.complete_graph(n))[1]) == 1.0
 
 
 @pytest.mark.parametrize("name", ["karate", "ring"])
@@ -179,13 +219,13 @@ def test_intervals_over_random_graphs_hold_the_mean_over_many():
         assert many.by_draw.mean() == pytest.approx(many.value)
         # The lattice is taken as given: the same for all.
         shift = 0.0 if coefficient is small_world_sigma else many.clustering / many.reference_clustering.max()
-        held = 0
+        covered = 0
         for seed in range(60):
             few = coefficient(graph, swaps=5, draws=8, seed=100 + seed)
             lattice = max(few.clustering, few.reference_clustering.max())
             moved = 0.0 if coefficient is small_world_sigma else few.clustering / lattice - shift
-            held += few.interval.low + moved <= many.value <= few.interval.high + moved
-        assert held >= 52
+            covered += few.interval.low + moved <= many.value <= few.interval.high + moved
+        assert covered >= 52
     with pytest.raises(ValueError, match="not estimable"):
         _ = small_world_sigma(nx.path_graph(2)).interval
 
@@ -212,7 +252,7 @@ def networkx_reference(graph: nx.Graph, kind: str, draws: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("kind", "towards"), [("random", "random"), ("lattice", "ring")])
-def test_references_are_networkxs_in_the_mean(kind, towards):
+def test_references_equal_networkx_in_the_mean(kind, towards):
     graph, draws = GRAPHS["ring"], 24
     theirs = networkx_reference(graph, kind, draws)
     made = [rewired(graph, swaps=5, connected=True, towards=towards, seed=seed) for seed in range(100)]
@@ -234,7 +274,9 @@ def test_small_world_not_estimable():
     for coefficient in (small_world_sigma, small_world_omega):
         assert coefficient(GRAPHS["sparse, in parts"]).reason.startswith("the graph has")
         assert coefficient(nx.path_graph(2)).reason == "got 2 nodes and 1 edges, need at least 4 and 2"
-        assert "triangle" in coefficient(nx.star_graph(8)).reason
+        assert "no two edges can be swapped" in coefficient(nx.star_graph(8)).reason
+        assert "no two edges can be swapped" in coefficient(nx.complete_graph(6)).reason
+        assert "triangle" in coefficient(GRAPHS["tree"], draws=2).reason
         for name, value in (("draws", 0), ("draws", 2.5), ("swaps", True), ("seed", -1)):
             with pytest.raises(ValueError, match=f"^{name}: got {value}"):
                 coefficient(GRAPHS["karate"], **{name: value})
@@ -242,4 +284,17 @@ def test_small_world_not_estimable():
         assert counted.value == coefficient(GRAPHS["karate"], draws=2, swaps=1).value
         with pytest.raises(ValueError, match="SmallWorld: not estimable"):
             float(coefficient(nx.path_graph(2)))
-    assert float(small_world_sigma(nx.complete_graph(6))) == 1.0
+
+
+def test_feature_networks_are_thresholded_as_in_topology():
+    network = FeatureNetwork(torch.randn(40, 30, generator=torch.Generator().manual_seed(0)))
+    for threshold in ({"quantile": 0.4}, {"neighbours": 8}, {"distance": float(np.median(network.distances))}):
+        graph = network.to_networkx(**threshold)
+        for coefficient in (small_world_sigma, small_world_omega):
+            assert coefficient(network, draws=2, **threshold) == coefficient(graph, draws=2)
+        assert nx.utils.graphs_equal(rewired(network, **threshold), rewired(graph))
+    for function in (topology, rewired, small_world_sigma, small_world_omega):
+        with pytest.raises(ValueError, match="threshold: got none, need one of distance, quantile and neighbours"):
+            function(network)
+        with pytest.raises(TypeError, match="neighbors"):
+            function(network, neighbors=3)
