@@ -1,13 +1,13 @@
-"""How often do the intervals cover the truth, and how often do tests reject a null model that holds? Simulations.
+"""Simulated coverage of intervals and null bands, and rejection rates of tests under a true null model.
 
     .venv/bin/python -m benchmarks.intervals                  # 45 minutes more, into results/benchmarks/coverage.json
     .venv/bin/python -m benchmarks.intervals --part tests     # or rows (the SS rate), statistics, formulas
-    .venv/bin/python -m benchmarks.intervals --pages          # the tables of the two pages anew, from the file
+    .venv/bin/python -m benchmarks.intervals --pages          # only write the tables of the two pages from the file
 
-It goes on where the file ends: every row says how many simulated sets it rests on, and each turn gives every row that
-has not reached `--sets` the same time. The truth of `samples_interval` is the mean over many fresh sets of samples, as
-many as each set has. For the SS rate the plain bootstrap, which repeats samples, stands beside it. Goals: 93 to 97 %
-for a 95 % interval, 3.5 to 6.5 % for a 5 % test.
+A run resumes from the file. Each row has its number of simulated sets, and each turn gives the same time to every row
+with fewer than `--sets`. The true value for `samples_interval` is the mean over many fresh sets of the same number of
+samples. For the SS rate, the plain bootstrap, which repeats samples, is simulated too. Goals: within 2 % of the level
+of an interval or band, 3.5 to 6.5 % for a 5 % test.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ import torch
 
 import selfsim
 from selfsim import samples_interval, ss_rate
+from selfsim.statistics.null_models import NullBand
 from selfsim.statistics.spectrum import power_law
 from selfsim.training.provenance import environment_facts
 from selfsim.uncertainty import exponent_interval
 
 NEURONS, SAMPLES, LEVEL = 60, 160, 0.95
 LAWS = ("independent", "five causes", "clusters")
-TURN = 20  # seconds that a row gets at a time
+TURN = 20  # seconds for one row at a time
 
-# A simulation: from a seed to what is counted in it, by key.
+# A simulation: from a seed to the outcomes to count, by key.
 Simulation = Callable[[int], dict[str, bool]]
 
 
@@ -93,7 +94,7 @@ def _topology(data: bytes, samples: int) -> selfsim.Topology:
 
 
 def of_graph(name: str):
-    """A statistic of the graph of the shortest tenth of the edges; all of them are computed at the first."""
+    """Return a statistic of the graph of the shortest tenth of the edges; all are computed at once and cached."""
     return lambda x: getattr(_topology(x.numpy().tobytes(), len(x)), name)
 
 
@@ -116,7 +117,7 @@ STATISTICS = {
 
 
 def statistics_rows():
-    """Coverage of `samples_interval` for the other statistics, each by the method that its card names."""
+    """Coverage of `samples_interval` for the other statistics, each by the method on its card."""
 
     def prepared(row):
         statistic, method = STATISTICS[row["statistic"]]
@@ -135,7 +136,7 @@ def statistics_rows():
 
 
 def formulas_rows():
-    """Coverage of the intervals by formula."""
+    """Coverage of the intervals by formula, and of null bands for a fresh draw."""
 
     def means(n, rng):
         interval = selfsim.mean_interval(rng.normal(5, 2, n))
@@ -153,6 +154,11 @@ def formulas_rows():
         interval = selfsim.rank_correlation(x, y)
         return interval.low <= 6 / math.pi * math.asin(correlation / 2) <= interval.high
 
+    def bands(draws, distribution, rng):
+        *values, fresh = getattr(rng, distribution)(size=draws + 1)
+        band = NullBand(np.array(values), distribution, LEVEL)
+        return band.low <= fresh <= band.high
+
     cases = {
         ("mean_interval, paired_difference", "normal, 3 values"): (means, 3),
         ("mean_interval, paired_difference", "normal, 10 values"): (means, 10),
@@ -160,19 +166,25 @@ def formulas_rows():
         ("exponent_interval", "power law, 100 values, start searched"): (exponents, 100, True),
         ("rank_correlation", "10 pairs, none"): (ranks, 10, 0.0),
         ("rank_correlation", "10 pairs, correlation 0.6"): (ranks, 10, 0.6),
+        ("null_band", "normal, 10 draws, level 0.818"): (bands, 10, "normal"),
+        ("null_band", "normal, 20 draws, level 0.905"): (bands, 20, "normal"),
+        ("null_band", "normal, 40 draws"): (bands, 40, "normal"),
+        ("null_band", "log-normal, 40 draws"): (bands, 40, "lognormal"),
+        ("null_band", "normal, 100 draws"): (bands, 100, "normal"),
     }
     for (interval, name), (case, *values) in cases.items():
 
         def prepared(row, case=case, values=values):
             return lambda seed: {"coverage": case(*values, np.random.default_rng(seed))}
 
-        yield {"interval": interval, "law": name}, prepared
+        level = {"level": NullBand(np.zeros(values[0]), "", LEVEL).level} if case is bands else {}
+        yield {"interval": interval, "law": name, **level}, prepared
 
 
 def tests_rows():
-    """How often p is at most 0.05 where the null model is true, with 39 draws."""
+    """How often p is at most 0.05 under a true null model, with 39 draws."""
 
-    def skewed(seed):  # independent neurons, none of them Gauss
+    def skewed(seed):  # independent neurons that are not normal
         return law("independent", 128, seed).abs() ** 1.5
 
     made = {
@@ -215,23 +227,23 @@ PARTS = {"rows": rate_rows, "statistics": statistics_rows, "formulas": formulas_
 
 
 def advance(row: dict, simulate: Simulation, sets: int, seconds: float) -> None:
-    """Simulate more sets, up to so many or for so long, and bring the row's shares up to date."""
+    """Simulate more sets, up to a number or a time, and update the shares of the row."""
     started, done = time.monotonic(), row.get("sets", 0)
     while row.get("sets", 0) < sets and time.monotonic() - started < seconds:
         counted = simulate(row.get("sets", 0))
         row["sets"] = row.get("sets", 0) + 1
-        for key, held in counted.items():
-            row[key] = row.get(key, 0.0) + (bool(held) - row.get(key, 0.0)) / row["sets"]
+        for key, outcome in counted.items():
+            row[key] = row.get(key, 0.0) + (bool(outcome) - row.get(key, 0.0)) / row["sets"]
     for key in [key for key in row if key.startswith(("coverage", "rejected"))]:
         row[key] = round(row[key] * row["sets"]) / row["sets"]
-    # Half of the width of a 95 % interval for the share, were it what it should be.
-    share = 0.05 if "rejected" in row else LEVEL
+    # Half the width of a 95 % interval for the share, if it equals its nominal value.
+    share = 0.05 if "rejected" in row else row.get("level", LEVEL)
     row["uncertainty"] = 1.96 * math.sqrt(share * (1 - share) / row["sets"])
     print(f"+{row['sets'] - done}", json.dumps(row), flush=True)
 
 
 def verdict(share: float, uncertainty: float, goal: tuple[float, float]) -> str:
-    """Whether a share reaches its goal; "open" where it does not, but its uncertainty does."""
+    """Return "reached" for a share within its goal, "open" if only its uncertainty reaches it, or "missed"."""
     if goal[0] <= share <= goal[1]:
         return "reached"
     return "open" if goal[0] - uncertainty <= share <= goal[1] + uncertainty else "missed"
@@ -248,7 +260,9 @@ def tables(result: dict) -> list[str]:
         name = f"`{row.get('interval', 'samples_interval')}`".replace(", ", "`, `")
         if "statistic" in row:
             name += f", {row['statistic']}, by {row['method']}"
-        coverage.append(f"| {name} | {row['law']} | {_judged(row['coverage'], row, (0.93, 0.97))} |")
+        level = row.get("level", LEVEL)
+        goal = (round(level - 0.02, 6), round(level + 0.02, 6))
+        coverage.append(f"| {name} | {row['law']} | {_judged(row['coverage'], row, goal)} |")
     rejected = ["| statistic | null model | rejected | sets | goal |", "|---|---|---|---|---|"]
     for row in result["tests"]:
         rejected.append(f"| {row['statistic']} | {row['null']} | {_judged(row['rejected'], row, (0.035, 0.065))} |")
@@ -260,7 +274,7 @@ def _judged(share: float, row: dict, goal: tuple[float, float]) -> str:
 
 
 def with_tables(page: str, result: dict) -> str:
-    """A page with its tables replaced: those that begin as one of ours."""
+    """Return a page with its tables replaced: those with the header of one of `tables`."""
     for table in tables(result):
         page = re.sub(rf"(?ms)^{re.escape(table.splitlines()[0])}.*?(?=\n\n)", table, page)
     return page
@@ -270,7 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=2000, help="of each row; four times as many for the formulas")
     parser.add_argument("--minutes", type=float, default=45)
-    parser.add_argument("--part", choices=PARTS, help="only this part; the others stay as they are in the file")
+    parser.add_argument("--part", choices=PARTS, help="only this part; the others stay as they are")
     parser.add_argument("--pages", action="store_true", help="only write the tables of the pages")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/coverage.json"))
     arguments = parser.parse_args()

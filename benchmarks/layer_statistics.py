@@ -1,10 +1,10 @@
-"""Time of all statistics of one layer of 384 neurons and 640 samples, each with its null draws. Goal: 20 s.
+"""Time of all statistics of one layer of 384 neurons and 640 samples, with their null draws. Goal: 20 s.
 
     .venv/bin/python -m benchmarks.layer_statistics   # a table, and results/benchmarks/statistics.json (1 minute)
 
-The graph joins each neuron to its 10 nearest others (about 3,700 edges). 100 null draws, the layer's activations
-shuffled over samples, are shared by all statistics; sigma and omega, on the graph's largest part, have 5. Seconds are
-of CPU time on one thread, so that waiting for other processes does not count.
+The graph joins each neuron to its 10 nearest neighbours (about 3,700 edges). All statistics share 100 null draws, the
+activations shuffled over samples. Sigma and omega, on the largest component of the graph, have 5. Seconds are CPU time
+on one thread, so waiting for other processes does not count.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def largest_part(activations: torch.Tensor) -> nx.Graph:
 
 
 class Topologies:
-    """All statistics of the graph at once: computed at the first that is asked for, kept for the others."""
+    """All statistics of the graph of the last activations, computed once."""
 
     def __init__(self):
-        self.of, self.found = None, None
+        self.activations, self.topology = None, None
 
     def statistic(self, name: str):
         def compute(activations: torch.Tensor) -> float:
-            if self.of is not activations:
+            if self.activations is not activations:
                 network = selfsim.FeatureNetwork(activations)
-                self.of, self.found = activations, selfsim.topology(network, neighbours=NEIGHBOURS)
-            return getattr(self.found, name)
+                self.activations, self.topology = activations, selfsim.topology(network, neighbours=NEIGHBOURS)
+            return getattr(self.topology, name)
 
         return compute
 

@@ -1,10 +1,10 @@
-"""Speed of the small-world coefficients, against networkx, and whether the values agree.
+"""Speed and values of the small-world coefficients, against networkx.
 
     .venv/bin/python -m benchmarks.small_world   # writes results/benchmarks/small_world.json (10 minutes)
 
-The graph has 384 nodes and 3,072 edges. At networkx's default numbers of swaps and draws only ours is timed; at one
-swap per edge and one draw both are, and none of the times is extrapolated. One thread; seconds are of CPU time, and the
-best of some runs for ours, because what else the machine does can only add.
+The graph has 384 nodes and 3,072 edges. At networkx's default numbers of swaps and draws, only our functions are timed.
+At one swap per edge and one draw, both are. No time is extrapolated. Seconds are CPU time on one thread; for our
+functions the best of several runs, because other processes can only add time.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def check_activations(
     Raises
     ------
     TypeError
-        Neither a tensor nor an array, or not of a real floating-point type.
+        Neither a tensor nor an array, without values (device meta), or not of a real floating-point type.
     ValueError
         Not two-dimensional, no samples, too few neurons, NaN or Inf.
 
@@ -55,13 +55,16 @@ def check_activations(
     ValueError: activations: got shape (5,), need two dimensions (samples, neurons)
     """
     if isinstance(activations, np.ndarray):
-        activations = torch.as_tensor(activations)
+        # torch warns about arrays that it could write to by mistake.
+        activations = torch.as_tensor(activations if activations.flags.writeable else activations.copy())
     if not isinstance(activations, Tensor):
         raise TypeError(f"{name}: got {type(activations).__name__}, need a tensor or array (samples, neurons)")
     if activations.device.type == "meta":
         raise TypeError(f"{name}: got a tensor on the meta device, which holds no numbers; need cpu, cuda or mps")
     if activations.layout != torch.strided:
         raise TypeError(f"{name}: got layout {activations.layout}, need a dense tensor (call .to_dense())")
+    if activations.is_meta:
+        raise TypeError(f"{name}: got a tensor on the device meta, need one with values")
     if not activations.is_floating_point():
         raise TypeError(
             f"{name}: got {activations.dtype}, need a real floating-point type (float16, bfloat16, float32, float64)"

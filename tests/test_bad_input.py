@@ -1,10 +1,11 @@
-"""Every kind of activations that nobody wants, against every public function that takes activations.
+"""Bad and unusual activations, for every public function of activations.
 
-A new function is put into FUNCTIONS and gets every row.
+A function that is added to FUNCTIONS is tested with every row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import networkx as nx
@@ -62,6 +63,7 @@ BAD = {
     "booleans": (some() > 0, TypeError, "got torch.bool"),
     "complex": (some().to(torch.complex64), TypeError, "got torch.complex64"),
     "sparse": (some().to_sparse(), TypeError, "got layout torch.sparse_coo"),
+    "meta": (some().to("meta"), TypeError, "got a tensor on the device meta"),
     "one dimension": (some()[0], ValueError, r"got shape \(6,\)"),
     "three dimensions": (some()[None], ValueError, r"got shape \(1, 8, 6\)"),
     "no samples": (some()[:0], ValueError, "got no samples"),
@@ -137,7 +139,7 @@ def test_unusual_but_good(function, value):
 
 
 def check(result):
-    """A result of any function is finite, or says why it is not."""
+    """Check that a result is finite, or states why it is not."""
     if isinstance(result, torch.Tensor | np.ndarray):
         assert np.isfinite(np.asarray(result.detach() if isinstance(result, torch.Tensor) else result)).all()
     elif isinstance(result, Topology):
@@ -151,6 +153,51 @@ def check(result):
         assert np.isfinite(result.distances).all()
     else:
         assert np.isfinite(result.estimate if isinstance(result, Interval) else result.slope)
+
+
+@contextlib.contextmanager
+def default_float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "strict NumPy": lambda: np.errstate(all="raise"),
+    "default float64": default_float64,
+}
+
+
+@pytest.mark.filterwarnings("ignore:activations. got no gradient")  # of the constraint, on purpose
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_result_does_not_depend_on_the_mode_of_the_caller(function, mode):
+    compute, x = FUNCTIONS[function], large(60)
+    expected = compute(x)
+    with MODES[mode]():
+        for same in (x, x + 0):  # in inference mode, a sum is an inference tensor
+            found = compute(same)
+            check(found)
+            if isinstance(found, torch.Tensor):
+                assert found.dtype == expected.dtype
+                torch.testing.assert_close(found, expected)
+            elif isinstance(found, Estimate | Interval):
+                assert f"{found}" == f"{expected}"
+
+
+@pytest.mark.filterwarnings("ignore:activations. got no gradient")  # of the constraint, on purpose
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_read_only_arrays(function):
+    x = large(60).numpy()
+    x.flags.writeable = False
+    check(FUNCTIONS[function](x))
 
 
 def large(samples: int = 200) -> torch.Tensor:
