@@ -122,10 +122,8 @@ def run_fast(kind: str, path: str) -> dict:
     }  # fmt: skip
     if kind == "barabasi-albert":
         # For a radius of one edge the greedy choice before centres are dropped is exact lazy-greedy MEMB.
-        adjacency = as_distances(graph).adjacency
-        degree = np.diff(adjacency.indptr).astype(np.int32)
-        order = np.argsort(degree, kind="stable").astype(np.int32)
-        greedy = fast._choose(adjacency.indptr, adjacency.indices, 1, order, degree[order] + 1)
+        nodes = as_distances(graph)
+        greedy = fast._most_neighbours(nodes.graph.indptr, nodes.graph.indices, nodes.by_degree)
         result["MEMB at r_B = 1"] = len(greedy)
     return result
 

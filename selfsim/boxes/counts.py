@@ -144,7 +144,7 @@ def box_counts(
     if given is not None:
         sizes = check_size_list(given, name=name)
     elif method == "fast":
-        sizes = _until_whole(distances, components)
+        sizes = _until_one_box(distances, components)
     else:
         sizes = default_sizes(distances, name=name, scales=scales)
     runs = _runs(distances, sizes, method, name, seeds)
@@ -175,9 +175,9 @@ def _number(boxes: np.ndarray) -> int:
     return boxes.shape[1] if boxes.ndim == 2 else int(boxes.max(initial=-1)) + 1
 
 
-def _until_whole(distances: Distances, components: int) -> np.ndarray:
-    """Radii 1, 2, … until the fast method needs one box per component only."""
-    radius = 1
-    while len(fast.choose_centres(distances.adjacency, radius)) > components:
-        radius += 1
-    return np.arange(1.0, radius + 1)
+def _until_one_box(distances: Distances, components: int) -> np.ndarray:
+    """Radii until the fast method needs one box per component: all up to 63, then in steps of a thirty-second."""
+    radii = [1]
+    while len(fast.choose_centres(distances, radii[-1])) > components:
+        radii.append(radii[-1] + max(1, radii[-1] // 32))
+    return np.array(radii, dtype=np.float64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
 from scipy.spatial.distance import squareform
@@ -58,6 +59,23 @@ class Distances:
         square = shortest_path(self.adjacency, method="D", directed=False)
         # The two directions of a path add up its lengths in two orders, which can differ in the last bit.
         return np.minimum(square, square.T)
+
+    @functools.cached_property
+    def by_degree(self) -> NDArray[np.int32]:
+        """The nodes of a graph ``(n,)``, fewest neighbours first; equal ones in an order that is like random."""
+        shuffled = np.random.default_rng([self.n, 29]).permutation(self.n)
+        return shuffled[np.argsort(np.diff(self.graph.indptr)[shuffled], kind="stable")].astype(np.int32)
+
+    @functools.cached_property
+    def breadth_first(self) -> NDArray[np.int32]:
+        """The nodes of a graph ``(n,)``, each component from the far end of a breadth-first search to its start."""
+        return sparse.csgraph.reverse_cuthill_mckee(self.graph, symmetric_mode=True)
+
+    @property
+    def graph(self) -> sparse.csr_array:
+        """The adjacency of a graph."""
+        assert self.adjacency is not None
+        return self.adjacency
 
     @property
     def condensed(self) -> np.ndarray:

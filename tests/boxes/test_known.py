@@ -180,20 +180,73 @@ class TestAgainstPlainTranscriptions:
         assert ours.spread == pytest.approx(plain.std(0), rel=0.5)
 
 
+def shuffled(graph: nx.Graph, seed: int = 0) -> nx.Graph:
+    """The same graph with its nodes in a random order."""
+    order = np.random.default_rng(seed).permutation(len(graph)).tolist()
+    copy = nx.empty_graph(len(graph))
+    place = dict(zip(graph, order, strict=True))
+    copy.add_edges_from((place[a], place[b]) for a, b in graph.edges)
+    return copy
+
+
+GRAPHS_WITHOUT_HUBS = {
+    "path": nx.path_graph(500),
+    "ring": nx.cycle_graph(401),
+    "ladder": nx.ladder_graph(200),
+    "lattice": nx.grid_2d_graph(22, 22),
+    "lattice of three dimensions": nx.grid_graph([8, 8, 8]),
+    "torus": nx.grid_2d_graph(20, 20, periodic=True),
+    "hexagons": nx.hexagonal_lattice_graph(10, 20),
+    "regular": nx.random_regular_graph(3, 500, seed=1),
+    "dense regular": nx.random_regular_graph(8, 500, seed=1),
+    "small world": nx.watts_strogatz_graph(500, 4, 0.1, seed=1),
+    "geometric": nx.random_geometric_graph(500, 0.08, seed=1),
+    "streets": nx.Graph(nx.minimum_spanning_edges(nx.random_geometric_graph(400, 0.1, seed=2), data=False)),
+    "random tree": nx.random_labeled_tree(500, seed=1),
+    "binary tree": nx.balanced_tree(2, 7),
+    "ternary tree": nx.balanced_tree(3, 5),
+    "spider": nx.Graph((0 if j == 0 else 20 * i + j, 20 * i + j + 1) for i in range(25) for j in range(20)),
+}
+
+
 class TestFast:
-    def test_about_as_few_boxes_as_memb(self):
+    @pytest.mark.parametrize("name", GRAPHS_WITHOUT_HUBS)
+    def test_without_hubs_about_as_few_boxes_as_memb(self, name):
+        for graph in (GRAPHS_WITHOUT_HUBS[name], shuffled(GRAPHS_WITHOUT_HUBS[name])):
+            memb = box_counts(graph, method="memb")
+            fast = box_counts(graph, method="fast", r_B=memb.r_B)
+            assert fast.counts.sum() <= 1.3 * memb.counts.sum()
+            assert (fast.counts <= 2 * memb.counts + 1).all()
+
+    def test_fewest_boxes_on_a_path(self):
+        counts = box_counts(nx.path_graph(2000), method="fast", r_B=[1, 2, 4, 8, 16, 32]).counts
+        assert (counts <= 1.1 * np.array([667, 400, 223, 118, 61, 31])).all()
+
+    def test_sizes_of_a_long_path_are_some_hundred(self):
+        counts = box_counts(nx.path_graph(4000), method="fast")
+        assert counts.r_B[:63].tolist() == list(range(1, 64))
+        assert len(counts.r_B) < 200
+        assert (counts.counts <= 1.3 * np.ceil(4000 / (2 * counts.r_B + 1)) + 1).all()
+        assert counts.counts[-1] == 1
+
+    def test_dimension_of_a_lattice(self):
+        fit = fractal_dimension(box_counts(nx.grid_2d_graph(50, 50), method="fast"))
+        assert 1.3 < fit.d_B < 2
+
+    def test_on_hubs_about_as_few_boxes_as_memb(self):
         graph = nx.barabasi_albert_graph(1500, 3, seed=1)
         fast, memb = (box_counts(graph, method=m, r_B=[1, 2, 3]).counts for m in ("fast", "memb"))
         assert fast[0] <= 1.02 * memb[0]
         assert (fast <= 1.35 * memb).all()
-        for r_B in (1, 2, 3):
-            check_cover(graph, box_cover(graph, r_B=r_B, method="fast"), r_B=r_B)
 
-    @pytest.mark.parametrize("seed", range(5))
-    def test_valid_on_sparse_random_graphs(self, seed):
-        graph = nx.gnm_random_graph(400, 420, seed=seed)
-        for r_B in (1, 2, 3, 6, 50):
-            check_cover(graph, box_cover(graph, r_B=r_B, method="fast"), r_B=r_B)
+    @pytest.mark.parametrize("make", [nx.barabasi_albert_graph, nx.gnm_random_graph])
+    def test_valid(self, make):
+        graphs = (
+            [make(400, 3, seed=0)] if make is nx.barabasi_albert_graph else [make(400, 420, seed=s) for s in (0, 1)]
+        )
+        for graph in graphs:
+            for r_B in (0.5, 1, 2, 3, 6, 50):
+                check_cover(graph, box_cover(graph, r_B=r_B, method="fast"), r_B=r_B)
 
 
 class TestDimension:
