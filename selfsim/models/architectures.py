@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -23,15 +24,15 @@ class Architecture:
     Attributes
     ----------
     name : str
-        What `create` calls it.
+        Name for `create`.
     title : str
-        As it is written in the paper.
+        Name in the paper.
     family : {"MLP", "attention", "convolution", "pooling"}
-        By what mixes places of the image.
+        The operation that mixes places of the image.
     timm_name : str or None
-        The exact timm model, at 224 pixels; None for the plain MLP.
+        Name of the exact timm model, at 224 pixels; None for the plain MLP.
     build : callable
-        ``(size, num_classes, in_chans) -> nn.Module`` for the sizes "tiny" and "small".
+        ``(size, num_classes, in_chans) -> nn.Module`` for "tiny" and "small"; of the plain MLP, for "paper" too.
     """
 
     name: str
@@ -45,23 +46,23 @@ ARCHITECTURES = (
     Architecture("mlp", "Plain MLP", "MLP", None, small_builds.mlp),
     Architecture("resmlp", "ResMLP-12", "MLP", "resmlp_12_224", small_builds.resmlp),
     Architecture("mixer", "MLP-Mixer-B", "MLP", "mixer_b16_224", small_builds.mlp_mixer),
-    Architecture("vit_small", "ViT-S", "attention", "vit_small_patch16_224", small_builds.vit(base=False)),
-    Architecture("vit_base", "ViT-B", "attention", "vit_base_patch16_224", small_builds.vit(base=True)),
+    Architecture("vit_small", "ViT-S", "attention", "vit_small_patch16_224", partial(small_builds.vit, base=False)),
+    Architecture("vit_base", "ViT-B", "attention", "vit_base_patch16_224", partial(small_builds.vit, base=True)),
     Architecture("pvt", "PVTv2-B3", "attention", "pvt_v2_b3", small_builds.pvt),
     Architecture("vgg11", "VGG-11", "convolution", "vgg11", small_builds.vgg11),
-    Architecture("resnet34", "ResNet-34", "convolution", "resnet34", small_builds.resnet("resnet34")),
-    Architecture("resnet50", "ResNet-50", "convolution", "resnet50", small_builds.resnet("resnet50")),
+    Architecture("resnet34", "ResNet-34", "convolution", "resnet34", partial(small_builds.resnet, "resnet34")),
+    Architecture("resnet50", "ResNet-50", "convolution", "resnet50", partial(small_builds.resnet, "resnet50")),
     Architecture("poolformer", "PoolFormer-S12", "pooling", "poolformer_s12", small_builds.poolformer),
 )
 
 
 def architecture(name: str) -> Architecture:
-    """Look an architecture up by its name, its timm name or its title, however these are hyphenated.
+    """Return the architecture with this name, timm name or title; hyphens and upper case do not matter.
 
     Raises
     ------
     ValueError
-        An unknown name, with the known ones and the nearest.
+        The name is unknown; lists the known ones and the nearest.
 
     Examples
     --------
@@ -69,17 +70,18 @@ def architecture(name: str) -> Architecture:
     ('vit_small', 'vit_small')
     """
     spellings = {
-        _plain(spelling): entry
+        _letters_and_digits(spelling): entry
         for entry in ARCHITECTURES
-        for spelling in (entry.name, entry.title, entry.timm_name or entry.name)
+        for spelling in (entry.name, entry.title, entry.timm_name)
+        if spelling
     }
-    if isinstance(name, str) and _plain(name) in spellings:
-        return spellings[_plain(name)]
-    check_choice(name, [entry.name for entry in ARCHITECTURES], name="architecture")
-    raise AssertionError("unreachable: check_choice raised")
+    spelling = _letters_and_digits(str(name))
+    if spelling not in spellings:
+        check_choice(name, [entry.name for entry in ARCHITECTURES], name="architecture")
+    return spellings[spelling]
 
 
-def _plain(name: str) -> str:
+def _letters_and_digits(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -90,46 +92,48 @@ def create(
     num_classes: int,
     in_chans: int = 3,
     pretrained: bool | str = False,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
 ) -> nn.Module:
     """Build one of the paper's architectures.
 
     Parameters
     ----------
     name : str
-        "mlp", "resmlp", "mixer", "vit_small", "vit_base", "pvt", "vgg11", "resnet34", "resnet50" or "poolformer"; timm
-        names and the paper's spellings are known too.
+        "mlp", "resmlp", "mixer", "vit_small", "vit_base", "pvt", "vgg11", "resnet34", "resnet50" or "poolformer"; also
+        timm's name or the paper's spelling of one of them.
     size : {"tiny", "small", "paper"}
-        For images of 8, 32 or 224 pixels. "paper" is the exact timm model; a smaller size keeps the type of block,
-        the stages and the relation of their widths, and the relation between S and B, 34 and 50. "mlp", "resmlp",
-        "mixer", "vit_small" and "vit_base" take images of exactly this size, and say so; the others take larger ones.
-    num_classes, in_chans : int
+        For images of 8, 32 or 224 pixels. "paper" is the exact timm model. The smaller sizes keep the type of block,
+        the stages, the ratios of their widths, and the ratio between S and B and between 34 and 50. "mlp", "resmlp",
+        "mixer", "vit_small" and "vit_base" raise an error for images of another size; the others take larger ones.
+    num_classes : int
+        Number of logits.
+    in_chans : int
+        Number of channels of the images, by default 3.
     pretrained : bool or str
         Download timm's weights (size "paper" only; not for the plain MLP): True for its default ones, or a tag such as
-        "augreg_in1k". A head for another number of classes is drawn anew.
+        "augreg_in1k". A head for another number of classes is initialised at random.
     weights : path, optional
-        A local file with a state dict of finite tensors (``.pt``, ``.pth`` or ``.safetensors``); nothing in it is
-        executed. A head for
-        another number of classes is left as initialised, with a warning.
+        A local file with a state dict of tensors (``.pt``, ``.pth`` or ``.safetensors``). No code in it is executed. A
+        head for another number of classes keeps its random initialisation, with a warning.
 
     Returns
     -------
     nn.Module
-        On the CPU, in training mode; initialised from torch's current random state.
+        On the CPU, in training mode; initialised from torch's global generator.
 
     Raises
     ------
     ValueError
-        An unknown name, size or tag, numbers below 1, pretrained weights where there are none, or `weights` that do
-        not fit.
+        An unknown name, size or tag, a number below 1, `pretrained` where timm has no weights, or `weights` that do
+        not fit or are not finite in the model's dtype.
     FileNotFoundError
-        `weights` that do not exist.
+        The file `weights` does not exist.
     RuntimeError
-        Pretrained weights that cannot be fetched.
+        Pretrained weights cannot be downloaded.
 
     Notes
     -----
-    The residual blocks are what `Probe` reads by default.
+    `Probe` reads the residual blocks by default.
 
     References
     ----------
@@ -142,18 +146,18 @@ def create(
     >>> model(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    found = architecture(name)
+    entry = architecture(name)
     check_choice(size, PIXELS, name="size")
     num_classes = check_integer(num_classes, name="num_classes")
     in_chans = check_integer(in_chans, name="in_chans")
-    if pretrained and (size != "paper" or found.timm_name is None):
+    if size == "paper" and entry.timm_name is not None:
+        model = from_timm(entry.timm_name, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained)
+    elif pretrained:
         raise ValueError(
-            f"pretrained: there are none for {found.name!r} at size {size!r}; need size='paper' and a timm model"
+            f"pretrained: there are none for {entry.name!r} at size {size!r}; need size='paper' and a timm model"
         )
-    if size != "paper" or found.timm_name is None:
-        model = found.build(size, num_classes, in_chans)
     else:
-        model = from_timm(found.timm_name, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained)
+        model = entry.build(size, num_classes, in_chans)
     if weights is not None:
-        load_weights(model, Path(weights))
+        load_weights(model, Path(os.path.expanduser(weights)))
     return model

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class MlpBlock(nn.Module):
-    """Residual block ``x + W2 gelu(W1 norm(x))``, `expansion` times as wide inside."""
+    """Residual block ``x + W2 gelu(W1 norm(x))``, with `expansion` times the width inside."""
 
-    def __init__(self, width: int, expansion: int = 4):
+    def __init__(self, width: int, expansion: int = 4) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, expansion * width)
@@ -26,7 +26,10 @@ class PlainMlp(nn.Module):
     ----------
     pixels : int
         Height and width of the images.
-    in_chans, num_classes, width, depth, expansion : int
+    in_chans, num_classes : int
+        Number of channels of the images, and of logits.
+    width, depth, expansion : int
+        Width and number of the residual blocks, and the ratio of their inner width to `width`.
 
     Examples
     --------
@@ -37,10 +40,10 @@ class PlainMlp(nn.Module):
 
     def __init__(
         self, *, pixels: int, in_chans: int, num_classes: int, width: int = 512, depth: int = 5, expansion: int = 4
-    ):
+    ) -> None:
         super().__init__()
         self.image_shape = (in_chans, pixels, pixels)
-        # The input layer is the first of the blocks that are read, as in the paper.
+        # In the paper, the input layer is the first of the layers that are measured.
         stem = nn.Sequential(nn.Flatten(), nn.Linear(in_chans * pixels**2, width), nn.GELU())
         self.blocks = nn.ModuleList([_Stem(stem), *(MlpBlock(width, expansion) for _ in range(depth))])
         self.norm = nn.LayerNorm(width)
@@ -59,7 +62,7 @@ class PlainMlp(nn.Module):
 class _Stem(nn.Module):
     """The input layer, as one block."""
 
-    def __init__(self, layers: nn.Sequential):
+    def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
         self.layers = layers
 

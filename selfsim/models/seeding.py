@@ -1,21 +1,27 @@
-"""Seeded work inside a bracket, and random states as plain data: all that the package does to global generators.
+"""Seeding and saving of the global random generators; nothing else in the package changes them.
 
-timm's mixup draws from numpy's global generator, its random erasing from Python's, and dropout, the initialisation
-of torch's modules and torchvision's augmentation from torch's: a run that can go on where it stopped needs all three.
+Training draws from three of them: timm's mixup from NumPy's, its random erasing from Python's, and dropout,
+initialisation and torchvision's augmentation from torch's. To resume a run exactly, all three are saved.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+# What `np.random.get_state` returns without `legacy=False`.
+_NumpyState = tuple[str, NDArray[np.uint32], int, int, float]
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu"):
-    """Run a block with every global generator seeded, and give the caller's states back, also after an exception.
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed the global generators for a block of code, then restore their states, after an exception too.
 
     Examples
     --------
@@ -29,17 +35,18 @@ def seeded(seed: int, device: torch.device | str = "cpu"):
     try:
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is the one that timm draws from
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if torch.device(device).type == "cuda":
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):  # it need not be the current one
+                torch.cuda.manual_seed(seed)
         yield
     finally:
         set_random_states(before, device)
 
 
-def random_states(device: torch.device | str = "cpu") -> dict:
-    """States of the global generators of Python, numpy and torch (and of a CUDA device): numbers and tensors only."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+def random_states(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return the states of the generators of Python, NumPy, torch and a CUDA device, as numbers and tensors."""
+    name, keys, *rest = cast(_NumpyState, np.random.get_state())  # noqa: NPY002
     return {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *rest),
@@ -48,8 +55,8 @@ def random_states(device: torch.device | str = "cpu") -> dict:
     }
 
 
-def set_random_states(states: dict, device: torch.device | str = "cpu") -> None:
-    """Bring the global generators to what `random_states` gave."""
+def set_random_states(states: dict[str, Any], device: torch.device | str = "cpu") -> None:
+    """Restore the states that `random_states` returned."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])

@@ -1,4 +1,4 @@
-"""The architectures: they take what they say, and keep what makes them what they are."""
+"""The architectures: inputs, parts, and the ratios between sizes and between related models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_paper_size_is_the_timm_model(name):
     assert str(ours) == str(theirs)
 
 
-def test_numpy_integers_are_whole_numbers():
+def test_numpy_integers_are_integers():
     assert create("mlp", size="tiny", num_classes=np.int64(7), in_chans=np.int32(1)).head.out_features == 7
 
 

@@ -33,7 +33,7 @@ def image_bytes(split) -> set[bytes]:
 
 
 class TestDigits:
-    def test_splits_are_whole_stratified_and_apart(self):
+    def test_splits_are_complete_stratified_and_disjoint(self):
         digits = load_images("digits")
         assert [len(s) for s in (digits.train, digits.validation, digits.test)] == [1122, 225, 450]
         for split in (digits.train, digits.validation, digits.test):
@@ -56,10 +56,10 @@ class TestDigits:
         assert torch.equal(load_images("digits").test.images, load_images("digits").test.images)
         assert torch.equal(state, torch.get_rng_state())
 
-    def test_subset_is_a_part_of_the_whole(self):
-        whole, part = load_images("digits"), load_images("digits", train_images=100, test_images=50)
+    def test_a_subset_is_a_part_of_all_images(self):
+        full, part = load_images("digits"), load_images("digits", train_images=100, test_images=50)
         assert [len(s) for s in (part.train, part.validation, part.test)] == [100, 50, 50]
-        assert image_bytes(part.train) <= image_bytes(whole.train)
+        assert image_bytes(part.train) <= image_bytes(full.train)
         assert torch.bincount(part.train.labels).min() >= 8
 
     def test_validation_has_a_limit_of_its_own(self):
@@ -406,17 +406,17 @@ class TestTorchvision:
         assert found.train.images.shape == (90, 3, 32, 32)
         assert found.classes[3] == "class 3"
 
-    def test_download_is_asked_of_torchvision_only_when_wanted(self, tmp_path, monkeypatch):
+    def test_torchvision_downloads_only_on_request(self, tmp_path, monkeypatch):
         from torchvision.datasets import CIFAR10
 
-        asked = []
-        monkeypatch.setattr(CIFAR10, "download", lambda self: asked.append(self.root))
+        calls = []
+        monkeypatch.setattr(CIFAR10, "download", lambda self: calls.append(self.root))
         with pytest.raises(FileNotFoundError, match="is incomplete"):
             load_images("cifar10", data_dir=tmp_path)
-        assert asked == []
+        assert calls == []
         with pytest.raises(FileNotFoundError, match="is incomplete"):
             load_images("cifar10", data_dir=tmp_path, download=True)
-        assert len(asked) == 1
+        assert len(calls) == 1
 
 
 @pytest.mark.parametrize(

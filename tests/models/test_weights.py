@@ -83,7 +83,7 @@ def test_files_that_cannot_be_read(tmp_path, name, content):
         tiny(weights=tmp_path / name)
 
 
-def test_whole_models_are_refused(tmp_path):
+def test_pickled_models_are_refused(tmp_path):
     torch.save(tiny(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=UNREADABLE):
         tiny(weights=tmp_path / "weights.pt")
@@ -94,20 +94,47 @@ def test_whole_models_are_refused(tmp_path):
     [
         ({3: torch.zeros(1)}, "has 3 of Tensor, need names and tensors"),
         ({"epoch": 3}, "has 'epoch' of int, need names and tensors"),
-        (
-            {"fc.bias": torch.full((10,), float("nan"))},
-            "'fc.bias' in weights.pt has complex values, NaN or Inf, need finite real ones",
-        ),
-        (
-            {"fc.bias": torch.zeros(10, dtype=torch.complex64)},
-            "'fc.bias' in weights.pt has complex values",
-        ),
     ],
 )
 def test_entries_that_are_no_weights(tmp_path, entry, message):
     torch.save({**tiny().state_dict(), **entry}, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=message):
         tiny(weights=tmp_path / "weights.pt")
+
+
+def test_values_that_the_model_cannot_hold(tmp_path):
+    path, state = tmp_path / "weights.pt", tiny().state_dict()
+    for name, value in (
+        ("fc.bias", torch.full((10,), float("nan"))),
+        ("fc.bias", torch.full((10,), 1e300, dtype=torch.float64)),  # finite, but infinite in float32
+        ("fc.bias", torch.zeros(10, dtype=torch.complex64)),
+        ("fc.weight", torch.zeros(10, 256).to_sparse()),
+        ("fc.bias", torch.zeros(10, device="meta")),
+        ("bn1.num_batches_tracked", torch.tensor(1e300, dtype=torch.float64)),
+        ("bn1.num_batches_tracked", torch.tensor(0.5)),
+    ):
+        assert value.shape == state[name].shape
+        torch.save({**state, name: value}, path)
+        with pytest.raises(
+            ValueError, match=f"weights: '{name}' in weights.pt has {value.dtype} values that are no fin"
+        ):
+            tiny(weights=path)
+
+
+def test_values_in_another_type_are_cast(tmp_path):
+    path, model = tmp_path / "weights.pt", tiny()
+    for dtype in (torch.float64, torch.bfloat16, torch.float8_e5m2):
+        state = {name: value.to(dtype) for name, value in model.state_dict().items()}
+        torch.save(state, path)
+        loaded = tiny(weights=path).state_dict()
+        assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in state.items())
+
+
+def test_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    torch.save(tiny().state_dict(), tmp_path / "weights.pt")
+    tiny(weights="~/weights.pt")
 
 
 def test_files_that_do_not_fit(tmp_path):
@@ -144,10 +171,10 @@ def test_pretrained_without_a_network_says_what_to_do(monkeypatch):
 def test_a_tag_is_passed_on(monkeypatch, tag):
     import timm
 
-    asked = []
-    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options["pretrained"])))
+    calls = []
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: calls.append((name, options["pretrained"])))
     tiny(size="paper", pretrained=tag)
-    assert asked == [("resnet34.a1_in1k", True)]
+    assert calls == [("resnet34.a1_in1k", True)]
 
 
 def test_an_unknown_tag_names_the_known():
