@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ..checks import check_choice, check_integer, optional_package
-from .image_folder import FOLDER_NEED, PARTS, list_images, read_images, visible_folders
+from .image_files import read_images
+from .image_folder import FOLDER_NEED, PARTS, list_images, visible_folders
 from .images import Images, Split
 from .splits import Part
 
@@ -167,7 +168,10 @@ def _folder(root: Path, pixels: int | None, *, title: str) -> _Source:
 
 
 def _folder_parts(samples: dict[str, list[tuple[str, int]]], classes: int, pixels: int) -> tuple[Part, Part, Part]:
-    """Divide off the parts without a folder: a tenth for validation alone, 15% each for validation and test."""
+    """Return train, validation and test; divide what has no folder from train.
+
+    A tenth of the images becomes validation; if test is missing too, 15% become validation and 15% test.
+    """
 
     def part_of(pairs: list[tuple[str, int]]) -> Part:
         paths = np.array([path for path, _ in pairs])
@@ -190,7 +194,7 @@ def _remedy(dataset: str) -> str:
 
 
 def _split(part: Part, pixels: int | None) -> Split:
-    """Read the images of a part, and resize them where they have another size."""
+    """Read the images of a part, at the size that is given."""
     array = part.read(np.arange(len(part)))
     images = torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
     if pixels is not None and images.shape[-1] != pixels:

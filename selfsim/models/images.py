@@ -31,6 +31,13 @@ class Split:
     images: Tensor
     labels: Tensor
 
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            got = f"{self.images.dtype} of shape {tuple(self.images.shape)}"
+            raise ValueError(f"images: got {got}, need uint8 of shape (N, channels, pixels, pixels)")
+        if self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f"labels: got shape {tuple(self.labels.shape)}, need {tuple(self.images.shape[:1])}")
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
-# What `np.random.get_state` returns without `legacy=False`.
-_NumpyState = tuple[str, NDArray[np.uint32], int, int, float]
 
 
 @contextmanager
@@ -46,7 +42,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 def random_states(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return the states of the generators of Python, NumPy, torch and a CUDA device, as numbers and tensors."""
-    name, keys, *rest = cast(_NumpyState, np.random.get_state())  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002 - a tuple, typed as one or a dict
+    name, keys, *rest = numpy_state
     return {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *rest),

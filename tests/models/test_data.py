@@ -203,7 +203,7 @@ class TestFolder:
     def test_different_classes(self, tmp_path):
         make_folder(tmp_path)
         (tmp_path / "test" / "cat").rename(tmp_path / "test" / "cow")
-        with pytest.raises(ValueError, match="different classes .'cat', 'cow' in one only"):
+        with pytest.raises(ValueError, match="different classes .'cat', 'cow' in one of two only"):
             load_images("folder", data_dir=tmp_path, pixels=8)
 
     def test_one_image_of_a_class(self, tmp_path):
@@ -279,15 +279,21 @@ class TestFolderNames:
                 ([f"{p}/{c}" for p in (*parts, "train2017") for c in classes], "train2017' may be a part"),
                 ([f"{p}/{c}" for p in (*parts, "extra") for c in classes], "extra' may be a part"),
                 ([f"{p}/{c}" for p in ("train", "tset") for c in classes], "tset' may be a part"),
-                ([f"{p}/{c}" for p in ("trian", "tset") for c in classes], "unclear whether"),
-                ([f"{p}/{c}" for p in ("train_images", "val_images") for c in classes], "unclear whether"),
-                ([f"{c}/{p}" for p in parts for c in classes], "unclear whether.*'cat' has 'test', 'train'"),
-                ([f"pets/{p}/{c}" for p in parts for c in classes], "unclear whether.*'pets' has 'test', 'train'"),
-                ([f"pets/{c}" for c in classes], "unclear whether.*'pets' has 'cat', 'dog'"),
+                ([f"{p}/{c}" for p in ("trian", "tset") for c in classes], "may hold parts or classes"),
+                ([f"{p}/{c}" for p in ("train_images", "val_images") for c in classes], "may hold parts or classes"),
+                (
+                    [f"{c}/{p}" for p in parts for c in classes],
+                    "may hold parts or classes: .*'cat' has 'test', 'train'",
+                ),
+                (
+                    [f"pets/{p}/{c}" for p in parts for c in classes],
+                    "may hold parts or classes: .*'pets' has 'test', 'train'",
+                ),
+                ([f"pets/{c}" for c in classes], "may hold parts or classes: .*'pets' has 'cat', 'dog'"),
                 ([f"{p}/{c}" for p in ("train", "val", "valid") for c in classes], "both 'val' and 'valid'"),
                 ([f"{p}/{c}" for p in ("val", "test") for c in classes], "but no train/"),
                 (["train", "test"], "train' has no folders of images"),
-                (["train/cat", "train/dog", "test"], "'cat', 'dog' in one only"),
+                (["train/cat", "train/dog", "test"], "'cat', 'dog' in one of two only"),
             )
         ):
             root = self.folder(tmp_path / str(number), *places, per_class=2)
@@ -417,6 +423,17 @@ class TestTorchvision:
         with pytest.raises(FileNotFoundError, match="is incomplete"):
             load_images("cifar10", data_dir=tmp_path, download=True)
         assert len(calls) == 1
+
+
+def test_splits_of_other_types_or_sizes_are_refused():
+    images, labels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)
+    for wrong, message in (
+        ((images / 255, labels), "images: got torch.float32 of shape .3, 1, 8, 8., need uint8"),
+        ((images[:, 0], labels), "images: got torch.uint8 of shape .3, 8, 8., need uint8"),
+        ((images, labels[:2]), "labels: got shape .2,., need .3,."),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Split(*wrong)
 
 
 @pytest.mark.parametrize(
