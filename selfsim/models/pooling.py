@@ -89,6 +89,8 @@ def pooled(
     >>> pooled(tokens, mask=torch.tensor([[1, 1, 0]]))
     tensor([[2.]])
     """
+    if mask is not None and pooling not in ("mean", "max"):
+        raise ValueError(f"mask: not for pooling={pooling!r}; need 'mean' or 'max'")
     if callable(pooling):
         value = output if part is None and _is_object(output) else _selected(output, part, layer)
         x = pooling(value.clone() if isinstance(value, Tensor) else value)
@@ -98,6 +100,8 @@ def pooled(
         return x.clone()
     x = _selected(output, part, layer)
     if isinstance(x, PackedSequence):
+        if pooling == "flatten":
+            raise ValueError(f"layer {layer!r}: its output is a packed sequence, whose samples differ in length")
         x, lengths = pad_packed_sequence(x, batch_first=True)
         channels = "last"
         if mask is None and pooling != "class-token":
@@ -109,10 +113,6 @@ def pooled(
             f"layer {layer!r}: its output has shape {tuple(x.shape)}, need 2 dimensions (samples, neurons), "
             "3 (samples, tokens, channels) or 4 (samples, channels, height, width); for more dimensions, need "
             "channels='first' or 'last'"
-        )
-    if mask is not None and pooling not in ("mean", "max"):
-        raise ValueError(
-            f"mask: layer {layer!r} has padded places, which pooling={pooling!r} reads; need 'mean' or 'max'"
         )
     if pooling == "flatten":
         return x.flatten(1).clone()

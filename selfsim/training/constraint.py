@@ -117,8 +117,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         gate_every: int = 5,
         gate_by: str = "layer",
         seed: int = 0,
-    ):
-        super().__init__(weight)
+    ) -> None:
+        super().__init__(target, weight)
         if count == "greedy-coloring":
             raise ValueError(
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
@@ -127,7 +127,6 @@ class SelfSimilarityConstraint(LayerPenalty):
         self.measure = RateOptions(
             scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes=None, check=check
         )
-        self.target = _schedules_from(target)
         self.layers_per_step = (
             None if layers_per_step is None else check_integer(layers_per_step, name="layers_per_step")
         )
@@ -171,6 +170,9 @@ class SelfSimilarityConstraint(LayerPenalty):
     def targets(self) -> dict[str, float]:
         """The present target of every layer that was read."""
         return dict(self._state.targets)
+
+    def _checked_target(self, target: Any, *, name: str) -> Schedule:
+        return schedule_from(target, name=name)
 
     def _chosen_layers(self, layers: list[str]) -> list[str]:
         return draw_layers(layers, self.layers_per_step, self._generator)
@@ -254,10 +256,3 @@ class SelfSimilarityConstraint(LayerPenalty):
         entries = copy.deepcopy(dict(state))
         self._generator.set_state(entries.pop("draw").cpu())
         self._state = _State(**entries)
-
-
-def _schedules_from(target: float | Schedule | Mapping) -> Schedule | dict[str, Schedule]:
-    """Return the schedule of all layers, or those of layers by name."""
-    if isinstance(target, Mapping) and "schedule" not in target:
-        return {layer: schedule_from(value, name=f"target of {layer!r}") for layer, value in target.items()}
-    return schedule_from(target)

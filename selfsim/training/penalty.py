@@ -20,10 +20,13 @@ _SINGLE = "activations"  # the name of a single tensor's layer
 class LayerPenalty(ABC):
     """Base class: ``weight / 2`` times the mean over layers of a squared distance to a target."""
 
-    # A dict has a target for each layer by name; anything else is the target of every layer.
-    target: Any
-
-    def __init__(self, weight: float) -> None:
+    def __init__(self, target: Any, weight: float) -> None:
+        # A dict has one target for each layer; anything else is the target of every layer.
+        self.target: Any
+        if isinstance(target, Mapping) and "schedule" not in target:
+            self.target = {layer: self._checked_target(t, name=f"target of {layer!r}") for layer, t in target.items()}
+        else:
+            self.target = self._checked_target(target, name="target")
         self.weight = check_number(weight, name="weight", within="[0, inf)")
         self._warned = False
 
@@ -73,6 +76,10 @@ class LayerPenalty(ABC):
 
     def _chosen_layers(self, layers: list[str]) -> list[str]:
         return layers
+
+    @abstractmethod
+    def _checked_target(self, target: Any, *, name: str) -> Any:
+        """Return the target of one layer, or raise ``ValueError``."""
 
     @abstractmethod
     def _squared_error(self, layer: str, activations: Tensor) -> Tensor:

@@ -159,19 +159,9 @@ def propose_constraint(
         lows = [band.low for band in bands.values()]
         target = round(min(statistics.median(lows) / 2, *lows), 3)
         constraint = SelfSimilarityConstraint(target, 1.0, seed=seed, **options)
-        lengths = []
-        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
-        measured = {round(k * (steps - 1) / (_MEASURED - 1)) for k in range(_MEASURED)}
-        for step, batch in zip(range(steps), itertools.cycle(batches)):
-            with probe:
-                output, _ = call_with_batch(model, batch, device)
-            loss = (task_loss or _default_loss)(output, to_device(batch_targets(batch), device))
-            if step in measured:
-                penalty = _gradient_length(constraint(probe), model, keep_graph=True)
-                lengths.append((_gradient_length(loss, model), penalty))
-            else:
-                _gradient_length(loss, model)
-            optimizer.step()
+        lengths = _gradient_lengths(
+            model, probe, constraint, list(itertools.islice(itertools.cycle(batches), steps)), learning_rate, task_loss
+        )
     task, penalty = (statistics.median(column) for column in zip(*lengths, strict=True))
     if penalty == 0:
         raise ValueError(f"model: the penalty has no gradient at target {target:g}; need layers that can be trained")
@@ -192,6 +182,31 @@ def propose_constraint(
         "without the most distant neurons, and the median distance.",
     )
     return ConstraintProposal(target, weight, reasons, rates, bands, task, penalty)
+
+
+def _gradient_lengths(
+    model: nn.Module,
+    probe: Probe,
+    constraint: SelfSimilarityConstraint,
+    batches: Sequence[Any],
+    learning_rate: float,
+    task_loss: Callable[[Any, Any], Tensor] | None,
+) -> list[tuple[float, float]]:
+    """Train one step per batch without the constraint; return the lengths of both gradients at some of the steps."""
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    measured = {round(k * (len(batches) - 1) / (_MEASURED - 1)) for k in range(_MEASURED)}
+    lengths = []
+    for step, batch in enumerate(batches):
+        with probe:
+            output, _ = call_with_batch(model, batch, device)
+        loss = (task_loss or _default_loss)(output, to_device(batch_targets(batch), device))
+        penalty = _gradient_length(constraint(probe), model, keep_graph=True) if step in measured else None
+        task = _gradient_length(loss, model)
+        if penalty is not None:
+            lengths.append((task, penalty))
+        optimizer.step()
+    return lengths
 
 
 def _default_loss(output: Any, targets: Any) -> Tensor:

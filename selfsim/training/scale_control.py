@@ -62,13 +62,11 @@ class ScaleControl(LayerPenalty):
     """
 
     def __init__(self, target: float | Mapping[str, float], weight: float = 10.0) -> None:
-        super().__init__(weight)
-        self.target = (
-            {layer: _check_distance(value) for layer, value in target.items()}
-            if isinstance(target, Mapping)
-            else _check_distance(target)
-        )
+        super().__init__(target, weight)
         self.targets: dict[str, float] = {}
+
+    def _checked_target(self, target: Any, *, name: str) -> float:
+        return check_number(target, name=name, within="(0, inf)")
 
     def _chosen_layers(self, layers: list[str]) -> list[str]:
         self.targets = {layer: self._layer_target(layer) for layer in layers}
@@ -94,10 +92,6 @@ class ScaleControl(LayerPenalty):
         """
         if state:
             raise ValueError(f"state: got the entries {sorted(state)}, need those of `state_dict`, none")
-
-
-def _check_distance(target: object) -> float:
-    return check_number(target, name="target", within="(0, inf)")
 
 
 def _log_scale(activations: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def test_packed_sequences_are_pooled_over_their_own_steps(as_tuple):
     }.items():
         got = activations(model, [batch], layers=["lstm"], samples=3, device="cpu", pooling=pooling)["lstm"]
         torch.testing.assert_close(got, torch.stack([pool(x) for x in outputs]))
-    with pytest.raises(ValueError, match="layer 'lstm' has padded places, which pooling='flatten' reads"):
+    with pytest.raises(ValueError, match="layer 'lstm': its output is a packed sequence"):
         activations(model, [batch], layers=["lstm"], samples=3, device="cpu", pooling="flatten")
 
 

@@ -263,7 +263,7 @@ def test_masked_places_send_no_gradient_even_if_they_are_not_finite():
         (
             torch.ones(2, 4),
             {"pooling": "flatten"},
-            "mask: layer 'block' has padded places, which pooling='flatten' reads",
+            "mask: not for pooling='flatten'; need 'mean' or 'max'",
         ),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_run_comes_to_the_scale_that_it_is_given():
     ("options", "message"),
     [
         ({"target": 0}, "target: got 0, need a finite number above 0"),
-        ({"target": {"a": math.inf}}, "target: got inf"),
+        ({"target": {"a": math.inf}}, "target of 'a': got inf"),
         ({"target": 1.0, "weight": -1}, "weight: got -1"),
     ],
 )
