@@ -1,4 +1,4 @@
-"""The command ``selfsim``: ``book`` makes a book, ``check-pages`` looks it over, ``sweep`` does the cells of a grid."""
+"""The command ``selfsim``: ``book`` makes a book, ``check-pages`` checks its pages, ``sweep`` runs a grid."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-_NEEDED = ("yaml", "nbformat", "nbclient", "papermill", "ipykernel", "jupyter_book")
+from .publish.run_list import PROJECT_LIST, RunList
+
+if TYPE_CHECKING:
+    from .sweep.sweep import Plan
+
+_BOOK = ("yaml", "nbformat", "nbclient", "papermill", "ipykernel", "jupyter_book")
 _CLUSTER = ("distributed", "pandas", "pyarrow", "yaml")
-_OWN_LIST = Path("notebooks") / "runs.yml"
 
 
 class UsageError(Exception):
-    """The command was asked for something that cannot be done; nothing was started."""
+    """The arguments are wrong; nothing was started."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with these arguments; give 0, 1 after a failure, 2 after wrong usage or parameters."""
+    """Run the command with these arguments; return 0, 1 after a failure, 2 after wrong usage or parameters."""
     try:
         arguments = _parser().parse_args(argv)
-    except SystemExit as end:  # argparse has written its message, or the help that was asked for
+    except SystemExit as end:  # argparse has written its message or the help
         return int(end.code or 0)
     try:
         return arguments.run(arguments)
@@ -41,95 +45,139 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"selfsim {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    told = "execute the notebooks of a run list and render them as a book"
-    book = commands.add_parser("book", help=told, description=f"{told}.".capitalize())
+    what = "execute the notebooks of a run list and render them as a book"
+    book = commands.add_parser("book", help=what, description=f"{what}.".capitalize())
     add = book.add_argument
-    add("runs", nargs="?", type=Path, default=_OWN_LIST, metavar="RUNS_YML", help="a run list (%(default)s)")
+    add("runs", nargs="?", type=Path, default=PROJECT_LIST, metavar="RUNS_YML", help="a run list (%(default)s)")
     add("--preset", default="quick", help="one of the run list's presets (%(default)s)")
-    add("--jobs", type=int, metavar="N", help="chapters at a time (the preset's)")
-    told = "a parameter for every chapter, a list as '[0, 1]'; wins over the run list's"
-    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=told)
+    add("--jobs", type=_positive, metavar="N", help="chapters at a time (the preset's)")
+    _add_shared_options(book, every="chapter", file="run list")
     add("--only", nargs="+", action="extend", metavar="CHAPTER", help="make these chapters only")
     add("--publish", action="store_true", help="copy the checked chapters to book/chapters/")
     add("--no-render", action="store_true", help="execute, but render no pages")
     add("--build-dir", type=Path, default=Path("_build"), help="where the result goes (%(default)s)")
     book.set_defaults(run=_book)
 
-    told = "look over a rendered book: pages, error outputs, alt texts, links"
-    check = commands.add_parser("check-pages", help=told, description=told)
+    what = "check a rendered book: pages, error outputs, alt texts, links"
+    check = commands.add_parser("check-pages", help=what, description=what)
     check.add_argument("html", type=Path, metavar="HTML_DIR", help="for example _build/quick/html")
-    told = "its table of contents (HTML_DIR/../source/_toc.yml if there, else _toc.yml)"
-    check.add_argument("--toc", type=Path, help=told)
+    toc = "its table of contents (HTML_DIR/../source/_toc.yml if there, else _toc.yml)"
+    check.add_argument("--toc", type=Path, help=toc)
     check.set_defaults(run=_check_pages)
 
-    told = "do every training run, or every execution of a notebook, that a grid asks for"
-    sweep = commands.add_parser("sweep", help=told, description=f"{told}; those done before are kept.".capitalize())
+    what = "run every training, or every execution of a notebook, in a grid"
+    sweep = commands.add_parser("sweep", help=what, description=f"{what}; finished ones are kept.".capitalize())
     add = sweep.add_argument
     add("grid", type=Path, metavar="GRID_YML", help="a grid, such as notebooks/grid.yml")
     add("--output", type=Path, metavar="DIR", help="where runs and results go (runs/NAME_OF_THE_GRID)")
-    add("--workers", type=int, metavar="N", help="processes on this machine (one per GPU, or one per core)")
+    add("--workers", type=_positive, metavar="N", help="processes on this machine (one per GPU, or one per core)")
     add("--scheduler", metavar="ADDRESS", help="a Dask scheduler, whose workers are used instead")
-    add("--retries", type=int, default=10, metavar="N", help="attempts after a worker died, per cell (%(default)s)")
-    told = "a parameter for every cell; wins over the grid's"
-    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=told)
+    retries = "attempts after a worker died, per cell (%(default)s)"
+    add("--retries", type=_not_negative, default=10, metavar="N", help=retries)
+    retries = "attempts after a notebook's kernel died, per cell (%(default)s)"
+    add("--kernel-retries", type=_not_negative, default=2, metavar="N", help=retries)
+    _add_shared_options(sweep, every="cell", file="grid")
     add("--dry-run", action="store_true", help="list what would be done, with time and disk, and do nothing")
     sweep.set_defaults(run=_sweep)
     return parser
 
 
+def _add_shared_options(parser: argparse.ArgumentParser, *, every: str, file: str) -> None:
+    values = f"a parameter for every {every}, a list as '[0, 1]'; wins over the {file}'s"
+    value = ("NAME", "VALUE")
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=value, help=values)
+    limit = "seconds after which a cell of a notebook has failed (no limit)"
+    parser.add_argument("--cell-timeout", type=_positive, metavar="SECONDS", help=limit)
+
+
+def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _not_negative(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.lstrip("-").isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"got {text}, need an integer of at least {least}")
+    return int(text)
+
+
 def _book(arguments: argparse.Namespace) -> int:
-    _check_extras(*_NEEDED)
-    from .publish.book import RenderError, assemble, check_toc, find_project, is_own_list, publish, render
+    _check_packages(*_BOOK, extra="book")
+    from .files import locked_directory
+    from .publish.book import assemble, check_toc, find_project, is_project_list, render
+    from .publish.folders import check_replaceable, folder_for_runs
+    from .publish.publication import publish
     from .publish.run_list import read_run_list
-    from .publish.runner import ChapterError, execute, own_runs
+    from .publish.runner import execute
+    from .sweep.training_values import check_training_values
 
     try:
         root = find_project()
-        own = is_own_list(root, arguments.runs)
+        of_project = is_project_list(root, arguments.runs)
         # Another list may have a preset of the same name.
-        folder = arguments.build_dir / (arguments.preset if own else f"{arguments.runs.stem}-{arguments.preset}")
-        chosen = {"only": arguments.only, "defaults": {"runs": str(folder / "runs")}}
-        run_list = read_run_list(arguments.runs, arguments.preset, arguments.parameters, **chosen)
-        if own:
+        folder = arguments.build_dir / (arguments.preset if of_project else f"{arguments.runs.stem}-{arguments.preset}")
+        runs = folder / "runs"
+        run_list = read_run_list(
+            arguments.runs,
+            arguments.preset,
+            arguments.parameters,
+            only=arguments.only,
+            defaults={"runs": str(runs)},
+        )
+        for chapter in run_list.chapters:
+            try:
+                check_training_values(chapter)
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{arguments.runs}: chapter {chapter.name!r}: {error}") from error
+        if of_project:
             check_toc(root, run_list)
+        for place in (runs, folder / "source", folder / "html"):
+            check_replaceable(place)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    if arguments.jobs is not None and arguments.jobs < 1:
-        raise UsageError(f"--jobs: got {arguments.jobs}, need at least 1")
-    if arguments.publish and not own:
-        raise UsageError(f"--publish: only {_OWN_LIST} can be published; got {arguments.runs}")
+    if arguments.publish and not of_project:
+        raise UsageError(f"--publish: only {PROJECT_LIST} can be published; got {arguments.runs}")
     result = folder / "chapters" if arguments.no_render else folder / "html" / "index.html"
     _announce(root, run_list, arguments.jobs or run_list.jobs, result)
     try:
-        own_runs(folder / "runs")
-        executed = execute(run_list, folder / "chapters", jobs=arguments.jobs)
-        if not arguments.no_render:
-            left_out = assemble(root, executed, folder / "source", own=own)
-            if left_out:
-                _say(f"left out, neither executed nor published: {', '.join(left_out)}")
-            # The project's own pages have no faults; those of others are theirs to judge.
-            _say(render(folder / "source", folder / "html", strict=own and not left_out))
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked_directory(folder):
+            if any(chapter.parameters.get("runs") == str(runs) for chapter in run_list.chapters):
+                for place in folder_for_runs(runs)[1]:
+                    number = sum(run.is_dir() for run in place.iterdir())
+                    _say(f"{place}: {number} training runs of another version of the code; kept, not used")
+            limit = arguments.cell_timeout
+            executed = execute(run_list, folder / "chapters", jobs=arguments.jobs, cell_timeout=limit)
+            if not arguments.no_render:
+                left_out = assemble(root, executed, folder / "source", replace_chapters=not of_project)
+                if left_out:
+                    _say(f"left out, neither executed nor published: {', '.join(left_out)}")
+                # Warnings of the project's own pages are errors; those of others are for their authors.
+                _say(render(folder / "source", folder / "html", strict=of_project and not left_out))
         if arguments.publish:
-            kept = {c.name: c.published for c in run_list.chapters if c.published not in ("", run_list.preset)}
-            for path in publish([path for path in executed if path.stem not in kept], root):
+            others = {c.name: c.published for c in run_list.chapters if c.published not in ("", run_list.preset)}
+            for path in publish([path for path in executed if path.stem not in others], root):
                 _say(f"published {path.relative_to(root)}")
-            for name, preset in kept.items():
+            for name, preset in others.items():
                 _say(f"not published: {name}, whose page is made by --preset {preset}")
-    except (ChapterError, RenderError, ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         _say(f"selfsim book: {error}")
         return 1
     print(result)
     return 0
 
 
-def _announce(root: Path, run_list: Any, jobs: int, result: Path) -> None:
+def _announce(root: Path, run_list: RunList, jobs: int, result: Path) -> None:
     from .publish.book import expected_minutes
 
     names = ", ".join(chapter.name for chapter in run_list.chapters)
     about = f" ({run_list.description})" if run_list.description else ""
     _say(f"Making {len(run_list.chapters)} chapter(s) of the preset {run_list.preset!r}{about}: {names}")
     minutes = expected_minutes(root, run_list, jobs)
-    time = ", for a time that is not known: the preset names no minutes" if minutes is None else ""
+    time = ", for an unknown time: the preset names no minutes" if minutes is None else ""
     if minutes is not None:
         time = f", about {minutes:.2g} min on 2 cores"
         if run_list.minutes is None:
@@ -140,7 +188,7 @@ def _announce(root: Path, run_list: Any, jobs: int, result: Path) -> None:
 
 
 def _check_pages(arguments: argparse.Namespace) -> int:
-    _check_extras("yaml")
+    _check_packages("yaml", extra="book")
     from .publish.page_check import check_pages
 
     beside = arguments.html.parent / "source" / "_toc.yml"
@@ -154,37 +202,36 @@ def _check_pages(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    _check_extras(*_CLUSTER, extra="cluster")
+    _check_packages(*_CLUSTER, extra="cluster")
     from .sweep.grid import read_grid
     from .sweep.sweep import plan_sweep, sweep
 
     folder = arguments.output or Path("runs") / arguments.grid.stem
-    where = {"scheduler": arguments.scheduler, "workers": arguments.workers}
+    scheduler, workers = arguments.scheduler, arguments.workers
     try:
         grid = read_grid(arguments.grid, arguments.parameters)
-        plan = plan_sweep(grid, folder, **where)
+        plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
     except ModuleNotFoundError:
-        _check_extras(*_NEEDED)  # a grid of a notebook needs what a book needs
+        _check_packages(*_BOOK, extra="book")  # a grid of a notebook needs what a book needs
         raise
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    if arguments.retries < 0:
-        raise UsageError(f"--retries: got {arguments.retries}, need at least 0")
     if arguments.dry_run:
         for cell in grid.cells:
             print(f"{plan.states[cell.name]:8}{cell.name}", *(f"{name}={value}" for name, value in cell.varied.items()))
-    _tell(plan, grid.description, folder)
+    _announce_sweep(plan, grid.description, folder)
     if arguments.dry_run:
         return 0
+    limits = {name: getattr(arguments, name) for name in ("retries", "kernel_retries", "cell_timeout")}
     try:
-        print(sweep(grid, folder, **where, retries=arguments.retries))
+        print(sweep(grid, folder, scheduler=scheduler, workers=workers, **limits))
     except (RuntimeError, ValueError, OSError) as error:
         _say(f"selfsim sweep: {error}")
         return 1
     return 0
 
 
-def _tell(plan: Any, description: str, folder: Path) -> None:
+def _announce_sweep(plan: Plan, description: str, folder: Path) -> None:
     counts = ", ".join(f"{list(plan.states.values()).count(state)} {state}" for state in ("done", "begun", "missing"))
     _say(f"{len(plan.states)} cell(s){f' ({description})' if description else ''}: {counts}")
     if plan.left:
@@ -199,7 +246,7 @@ def _tell(plan: Any, description: str, folder: Path) -> None:
     _say(f"Result: {folder}")
 
 
-def _check_extras(*names: str, extra: str = "book") -> None:
+def _check_packages(*names: str, extra: str) -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f'there is no {", ".join(missing)}; install with: pip install ".[{extra}]" in the clone')

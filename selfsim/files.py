@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +18,11 @@ LOCK = ".lock"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 # More nodes than any run list or grid has: aliases of aliases reach it within a few lines.
 _MOST_NODES = 100_000
+# Longer or deeper than any run list or grid: reading it would take minutes, or all of Python's stack.
+_MOST_CHARACTERS = 100_000
+_DEEPEST = 50
+# Numbers in base 60 and base 8 to YAML 1.1.
+_MISREAD = re.compile(r"[-+]?(\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|0[\d_]+)")
 
 
 def write_atomic(path: str | os.PathLike, *parts: bytes) -> None:
@@ -107,27 +114,54 @@ def _lock(file: Any, directory: str | os.PathLike) -> None:
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
-    """Return the content of a YAML file.
+    """Return the content of a YAML file, as `parse_yaml` reads it.
 
     Raises
     ------
     ValueError
-        Not YAML or not UTF-8, a key that occurs twice, an alias inside its own anchor, aliases that expand to too
-        many nodes, or deep nesting; names the file and the line.
+        Not UTF-8, or what `parse_yaml` refuses; names the file.
+    """
+    try:
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the content of YAML text.
+
+    Numbers with colons or a leading zero stay text: YAML 1.1 reads ``1:30`` as 90 and ``010`` as 8.
+
+    Raises
+    ------
+    ValueError
+        Not YAML, a key that occurs twice, an alias inside its own anchor, aliases that expand to too many nodes, deep
+        nesting (all with the line), or a text that is too long.
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.depth == _DEEPEST:
+                raise ValueError(f"line {self.line + 1}: nested more than {_DEEPEST} deep")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"holds more than {_MOST_CHARACTERS:,} characters")
     try:
-        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        loader = Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
         _check_node(node, {}, set())
         return loader.construct_document(node)
-    except RecursionError as error:
-        raise ValueError(f"{path}: nested too deeply") from error
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _check_node(node: Any, sizes: dict[int, int], open_nodes: set[int]) -> int:
@@ -138,11 +172,13 @@ def _check_node(node: Any, sizes: dict[int, int], open_nodes: set[int]) -> int:
     if id(node) in open_nodes:
         raise ValueError(f"{line}: an alias stands inside its own anchor")
     open_nodes.add(id(node))
+    if isinstance(node.value, str) and node.tag.endswith((":int", ":float")) and _MISREAD.fullmatch(node.value):
+        node.tag = "tag:yaml.org,2002:str"
     children = node.value if isinstance(node.value, list) else []
     pairs = [child for child in children if isinstance(child, tuple)]
     # PyYAML keeps the last of two equal keys, and a chapter would vanish silently.
-    keys = [str(key.value) for key, _ in pairs]
-    if twice := {key for key in keys if keys.count(key) > 1}:
+    keys = Counter(key.value for key, _ in pairs if isinstance(key.value, str))
+    if twice := [key for key, count in keys.items() if count > 1]:
         raise ValueError(f"{line} and after: the key {min(twice)!r} occurs twice")
     parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
     size = 1 + sum(_check_node(part, sizes, open_nodes) for part in parts)

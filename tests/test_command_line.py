@@ -88,7 +88,9 @@ def test_a_failing_cell_is_told_and_gives_no_page(project, capsys):
         (["book", "-p", "epochs", "many"], "epochs: got 'many', need int"),
         (["book", "--only", "three"], "chapter: got 'three', need one of 'one', 'two'"),
         (["book", "none.yml"], "none.yml: no such run list"),
-        (["book", "--jobs", "0"], "--jobs: got 0, need at least 1"),
+        (["book", "--jobs", "0"], "--jobs: got 0, need an integer of at least 1"),
+        (["book", "--cell-timeout", "x"], "--cell-timeout: got x, need an integer of at least 1"),
+        (["book", "-p", "seeds", "[0, 0]"], "seeds: got '[0, 0]', need at least one, each once"),
         (["book", "mine.yml", "--publish"], "--publish: only notebooks/runs.yml can be published"),
         (["check-pages", "nowhere"], "nowhere: there is no such folder"),
         (["bok"], "invalid choice: 'bok'"),
@@ -135,7 +137,7 @@ def test_a_readers_own_book_is_made_outside_the_project(project, tmp_path, monke
     (mine / "my-runs.yml").write_text(MINE.replace("NOTEBOOK", str(project / "notebooks/tiny.ipynb")))
     assert main(["book", "my-runs.yml"]) == 0
     said = capsys.readouterr()
-    assert "for a time that is not known: the preset names no minutes" in said.err
+    assert "for an unknown time: the preset names no minutes" in said.err
     assert said.out.strip() == "_build/my-runs-quick/html/index.html"
     assert {p: p.stat().st_mtime_ns for p in project.rglob("*")} == before
     pages = mine / "_build/my-runs-quick/html/book/chapters"

@@ -34,7 +34,7 @@ def with_pages(toc: dict[str, Any], others: Mapping[str, Sequence[str]]) -> dict
     changed = {}
     for key, value in toc.items():
         if isinstance(value, list):
-            items = []
+            items: list[dict[str, Any]] = []
             for item in value:
                 page = _without_suffix(item.get("file", ""))
                 items += [{"file": p} for p in others[page]] if page in others else [with_pages(item, others)]

@@ -1,8 +1,7 @@
-"""What the first cell of every notebook calls: its parameters are checked, and its paths hold from either folder."""
+"""Checks for the first cell of every notebook: its parameters, and paths that hold from either folder."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,14 +43,10 @@ def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = 
         if is_list and not value and name not in optional:
             raise ValueError(f"{name}: got an empty list, need at least one value")
         for number in value if is_list else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(f"{name}: got {number}, need a finite number")
             if name in ("seed", "seeds"):
                 check_seed(number, name=name)
             elif isinstance(number, int) and not isinstance(number, bool):
                 check_integer(number, name=name, least=0 if name in optional else 1)
-        if name == "seeds" and len(set(value)) < len(value):
-            raise ValueError(f"seeds: got {value}, need each once: copies of one run are one observation")
 
 
 def project_path(path: str) -> str:

@@ -1,48 +1,49 @@
-"""What a notebook can be asked: the names and types in its parameters cell, and whether values fit them.
+"""The parameters of a notebook: their names and types, and checks of the values that it is executed with.
 
-Papermill takes any name and any value and warns at most; a misspelt name then costs a whole run. Here both
-are checked against the notebook before anything starts.
+Papermill takes any name and any value and at most warns, so a misspelt name costs a whole run. Here both are checked
+against the notebook before anything starts.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
-_TYPES = (*_SCALARS, *(f"list[{scalar}]" for scalar in _SCALARS))
-_KINDS = _SCALARS | {"table": dict, "None": type(None)} | dict.fromkeys(_TYPES[len(_SCALARS) :], list)
+from ..checks import check_choice
+from ..files import parse_yaml
+
+_SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_LISTS = {f"list[{name}]": kind for name, kind in _SCALARS.items()}
+_OTHERS: dict[str, type] = {"table": dict, "None": type(None)}
 
 
 def read_notebook(path: str | Path) -> Any:
-    """Return a notebook in the format's version 4; a ``ValueError`` names a file that is none."""
+    """Return a notebook in version 4 of the format.
+
+    Raises
+    ------
+    ValueError
+        The file is not a notebook; names the file.
+    """
     import nbformat
 
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        return nbformat.reads(text, as_version=4)
+        return nbformat.reads(Path(path).read_text(encoding="utf-8"), as_version=4)
+    except OSError:
+        raise
     except Exception as error:  # nbformat raises many kinds: json, schema, its own
         raise ValueError(f"{path}: not a Jupyter notebook ({type(error).__name__}: {error})") from error
 
 
 def notebook_parameters(path: str | Path) -> dict[str, str]:
-    """Read the cell of a notebook that is tagged ``parameters``.
+    """Return the types of a notebook's parameters by name, in the order of its parameters cell.
 
-    Every line of the cell is ``name: type = literal``, with a comment if you like. The type is ``str``,
-    ``int``, ``float``, ``bool`` or ``list[...]`` of one of them; left out, it is that of the literal.
-
-    Parameters
-    ----------
-    path : str or Path
-        A Jupyter notebook.
-
-    Returns
-    -------
-    dict of str to str
-        Types by name, in the order of the cell.
+    Every line of the cell tagged ``parameters`` is ``name: type = literal``, with or without a comment. The type is
+    ``str``, ``int``, ``float``, ``bool`` or ``list[...]`` of one of them; without it, the literal's type counts.
 
     Raises
     ------
@@ -58,39 +59,49 @@ def notebook_parameters(path: str | Path) -> dict[str, str]:
     ]
     if len(cells) != 1:
         raise ValueError(f"{path}: got {len(cells)} code cells tagged 'parameters', need exactly one")
-    found: dict[str, str] = {}
-    line = 1
+    types: dict[str, str] = {}
+    line: int | None = 1
     try:
         for statement in ast.parse(cells[0]).body:
             line = statement.lineno
-            name, type_name = _parameter(statement)
-            if name in found:
+            name, type_name = _name_and_type(statement)
+            if name in types:
                 raise ValueError(f"{name} is assigned twice")
-            found[name] = type_name
+            types[name] = type_name
     except SyntaxError as error:
         raise ValueError(f"{path}: parameters cell, line {error.lineno}: not Python ({error.msg})") from error
     except ValueError as error:
         raise ValueError(f"{path}: parameters cell, line {line}: {error}") from error
-    return found
+    return types
 
 
-def check_parameters(path: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def check_parameters(
+    path: str | Path, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return values for a notebook in the types of its parameters.
+
+    Parameters
+    ----------
+    path : str or Path
+    values : mapping of str to object
+    types : mapping of str to str, optional
+        What `notebook_parameters` returned for it, where that is known already.
 
     Raises
     ------
     ValueError
-        A name that the notebook does not have (the message lists those it has, and the nearest one), or a
-        value of the wrong type.
+        A name that the notebook does not have (lists those it has, and the nearest one), or an invalid value.
     """
-    known = notebook_parameters(path)
+    types = notebook_parameters(path) if types is None else types
     for name in values:
-        check_known(name, known, name=f"parameter of {Path(path).name}")
-    return {name: check_value(name, value, known[name]) for name, value in values.items()}
+        check_choice(name, types, name=f"parameter of {Path(path).name}")
+    return {name: check_value(name, value, types[name]) for name, value in values.items()}
 
 
 def check_value(name: str, value: Any, type_name: str) -> Any:
-    """Return `value` in the type that the parameter `name` has, or raise a ``ValueError`` that names all three.
+    """Return `value` in the type of the parameter `name`; raise ``ValueError`` if it does not fit.
+
+    Numbers must be finite. Seeds, the values of a parameter of that name, must be distinct.
 
     Examples
     --------
@@ -100,17 +111,19 @@ def check_value(name: str, value: Any, type_name: str) -> Any:
     Traceback (most recent call last):
         ...
     ValueError: epochs: got True (bool), need int
+    >>> check_value("seeds", [0, 0], "list[int]")
+    Traceback (most recent call last):
+        ...
+    ValueError: seeds: got [0, 0] (list), need at least one, each once: copies of one run are one observation
     """
-    for kind in type_name.split(" | "):
-        with contextlib.suppress(ValueError):
-            if kind.startswith("list[") and isinstance(value, list | tuple):
-                return [_fit(item, _SCALARS[kind[5:-1]]) for item in value]
-            return _fit(value, _KINDS[kind])
-    raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), need {type_name}")
+    try:
+        return _fit(name, value, type_name)
+    except ValueError as error:
+        raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), need {error}") from None
 
 
 def parse_value(name: str, text: str, type_name: str) -> Any:
-    """Read a value from the command line in the type of its parameter: text as it is, all else as YAML.
+    """Read a value from the command line in the type of its parameter: YAML, except that text stays as it is.
 
     Examples
     --------
@@ -119,27 +132,40 @@ def parse_value(name: str, text: str, type_name: str) -> Any:
     >>> parse_value("data_dir", "2024", "str")
     '2024'
     """
-    import yaml
-
     try:
-        value = text if type_name == "str" else yaml.safe_load(text)
-        return check_value(name, text if type_name == "str | None" and value is not None else value, type_name)
-    except (ValueError, yaml.YAMLError) as error:
-        hint = ", for example '[0, 1]'" if "list" in type_name else ""
-        raise ValueError(f"{name}: got {text!r}, need {type_name}{hint}") from error
+        value = text if type_name == "str" else parse_yaml(text)
+    except ValueError:
+        value = text
+    if type_name == "str | None" and value is not None:
+        value = text
+    try:
+        return _fit(name, value, type_name)
+    except ValueError as error:
+        raise ValueError(f"{name}: got {text!r}, need {error}") from None
 
 
-def check_known(value: object, known: Iterable[str], *, name: str) -> None:
-    """Raise a ``ValueError`` with the known names and the nearest one if `value` is none of them."""
-    known = list(known)
-    if value not in known:
-        # The shared check imports torch, which reading a run list should not wait for.
-        from ..checks import check_choice
+def _fit(name: str, value: Any, type_name: str) -> Any:
+    """`value` in the type of the parameter `name`; the message of a ``ValueError`` is what it needs to be."""
+    is_list = isinstance(value, list | tuple)
+    for kind in type_name.split(" | "):
+        with contextlib.suppress(ValueError):
+            if kind not in _LISTS:
+                return _fit_kind(value, (_SCALARS | _OTHERS)[kind])
+            if is_list:
+                items = [_fit_kind(item, _LISTS[kind]) for item in value]
+                break
+    else:
+        if "list[" in type_name and isinstance(value, str):
+            type_name += ", for example '[0, 1]'"
+        if any(isinstance(item, float) and not math.isfinite(item) for item in (value if is_list else [value])):
+            type_name += ", finite"
+        raise ValueError(type_name)
+    if name.rpartition(" ")[2] == "seeds" and (not items or len({*items}) < len(items)):
+        raise ValueError("at least one, each once: copies of one run are one observation")
+    return items
 
-        check_choice(value, [str(k) for k in known], name=name)
 
-
-def _parameter(statement: ast.stmt) -> tuple[str, str]:
+def _name_and_type(statement: ast.stmt) -> tuple[str, str]:
     match statement:
         case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
             type_name = ast.unparse(annotation)
@@ -156,17 +182,20 @@ def _parameter(statement: ast.stmt) -> tuple[str, str]:
     if not type_name:
         inner = type(default[0] if isinstance(default, list) and default else default).__name__
         type_name = f"list[{inner}]" if isinstance(default, list) else inner
-    if type_name not in _TYPES:
+    if type_name not in _SCALARS | _LISTS:
         raise ValueError(f"{name}: got the type {type_name}, need str, int, float, bool or list[...] of one of them")
     check_value(name, default, type_name)
     return name, type_name
 
 
-def _fit(value: Any, kind: type) -> Any:
-    # bool is a subclass of int, yet `epochs: true` is a mistake.
-    if type(value) is kind:
+def _fit_kind(value: Any, kind: type) -> Any:
+    if kind is float and type(value) in (float, int, str):  # YAML 1.1 reads 1e-3, without a dot, as text
+        try:
+            number = float(value)
+        except OverflowError as error:
+            raise ValueError from error
+        if math.isfinite(number):
+            return number
+    elif type(value) is kind:  # not isinstance: bool is a subclass of int, yet `epochs: true` is a mistake
         return value
-    # To YAML 1.1, 1e-3 (without a dot) is text.
-    if kind is float and type(value) in (int, str):
-        return float(value)
     raise ValueError

@@ -1,70 +1,83 @@
 """The run list: which notebook, with which parameters, makes which chapter of a book.
 
 A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its own, then
-the preset's for all chapters (those that its notebook has), then the preset's for this chapter, then what the caller
-gives; later ones win. A chapter that reads the results of chapters above it names them in ``after``, and folders whose
-files it shows in ``reads``. All is checked against the notebooks here, so that nothing starts with a mistake in it.
+the preset's for all chapters (those that its notebook has), then the preset's for this chapter, then the caller's;
+later ones win. A chapter that reads the results of chapters above it names them in ``after``, and folders whose files
+it shows in ``reads``. All of it is checked against the notebooks here, before anything starts.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_choice
 from ..files import read_yaml
-from .parameters import check_known, check_parameters, notebook_parameters, parse_value
+from .parameters import check_parameters, notebook_parameters, parse_value
+
+# The project's own run list, relative to its folder.
+PROJECT_LIST = Path("notebooks") / "runs.yml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_LIST_KEYS = {"chapters": dict, "presets": dict}
+_LIST_KEYS = {"chapters": "a table", "presets": "a table"}
 _CHAPTER_KEYS = {
-    "title": str,
-    "notebook": str,
-    "parameters": dict,
-    "intro": str,
-    "after": list,
-    "reads": list,
-    "published": str,
+    "title": "text",
+    "notebook": "text",
+    "parameters": "a table",
+    "intro": "text",
+    "after": "a list of texts",
+    "reads": "a list of texts",
+    "published": "text",
 }
 _PRESET_KEYS = {
-    "description": str,
-    "jobs": int,
-    "minutes": (int, float),
-    "disk": str,
-    "parameters": dict,
-    "chapters": dict,
-    "only": list,
+    "description": "text",
+    "jobs": "an integer",
+    "minutes": "a number",
+    "disk": "text",
+    "parameters": "a table",
+    "chapters": "a table",
+    "only": "a list of texts",
 }
-_KIND_NAMES = {str: "text", int: "an integer", (int, float): "a number", dict: "a table", list: "a list"}
+# What a value may be, in the words of the messages.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "text": str,
+    "an integer": int,
+    "a number": (int, float),
+    "a table": dict,
+    "a list": list,
+    "a list of texts": list,
+}
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One page to be made: a notebook and the parameters to execute it with."""
+    """A notebook and the parameters to execute it with, which make one page."""
 
     name: str  # file name of the page, without its ending
-    title: str | None  # in place of the notebook's first heading
+    title: str | None  # in place of the notebook's first heading; None keeps that
     notebook: Path
     parameters: dict[str, Any]  # checked; those left out keep the notebook's default
-    intro: str = ""  # Markdown that is put below the title
+    intro: str = ""  # Markdown below the title
     after: tuple[str, ...] = ()  # chapters of the list whose results it reads
-    reads: tuple[Path, ...] = ()  # folders whose files it shows; it is made anew when one of them changes
-    published: str = ""  # the preset that its published page is made by; empty for any
+    reads: tuple[Path, ...] = ()  # folders whose files it shows; a change there makes the page anew
+    published: str = ""  # the preset that makes its published page; empty for any
 
 
 @dataclass(frozen=True)
 class RunList:
-    """One preset of a run list, ready to be executed."""
+    """One preset of a run list, checked."""
 
     path: Path  # the file that it was read from
     preset: str
     chapters: tuple[Chapter, ...]
     description: str = ""
     jobs: int = 1  # chapters at a time
-    minutes: float | None = None  # about how long it takes on two cores
-    disk: str = ""  # about how much it needs, in words
+    minutes: float | None = None  # estimated, on two cores
+    disk: str = ""  # estimated, in words
 
 
 def read_run_list(
@@ -88,7 +101,7 @@ def read_run_list(
     only : iterable of str, optional
         Names of the chapters to make, in place of the preset's own choice.
     defaults : mapping of str to object, optional
-        Parameters for every chapter whose notebook has them, which all others win over.
+        Parameters for every chapter whose notebook has them; all others win over these.
 
     Returns
     -------
@@ -98,118 +111,165 @@ def read_run_list(
     Raises
     ------
     FileNotFoundError
-        No such run list, or a notebook that it names is missing.
+        No such run list, or a notebook or folder that it names is missing.
     ValueError
-        An unknown key, preset, chapter or parameter (with the known names and the nearest one), or a value of
-        the wrong type; the message starts with the file.
+        Not YAML, an unknown key, preset, chapter or parameter (with the known names and the nearest one), or an
+        invalid value; the message starts with the file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such run list")
     content = read_yaml(path)
     try:
-        chosen, names = _checked(content, preset, only)
-        own = {name: content["chapters"][name] for name in names}
-        for name, chapter in own.items():
-            if not (notebook := path.parent / chapter["notebook"]).is_file():
-                raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
-        # One chapter at least must know a parameter that all are given; the others go without.
-        known = sorted(_types(path.parent, content["chapters"].values()))
-        for name in chosen.get("parameters", {}):
-            check_known(name, known, name="parameter for all chapters")
-        types, given = _types(path.parent, own.values()), {}
+        _check_structure(content)
+        chapters = content["chapters"]
+        check_choice(preset, content["presets"], name="preset")
+        chosen = content["presets"][preset]
+        wanted = list(only or chosen.get("only") or chapters)
+        for name in wanted:
+            check_choice(name, chapters, name="chapter")
+        made = {name: chapter for name, chapter in chapters.items() if name in wanted}
+        types = _notebook_types(path.parent, chapters, made)
+        every_type = _merged(types[path.parent / chapter["notebook"]] for chapter in made.values())
+        given = {}
         for name, text in overrides:
-            check_known(name, types, name="-p")
-            given[name] = parse_value(name, text, types[name])
-        chapters = (
-            _chapter(path.parent, name, own, content["chapters"], chosen, given, defaults or {}) for name in names
-        )
+            check_choice(name, every_type, name="-p")
+            given[name] = parse_value(name, text, every_type[name])
+        # At least one chapter must have a parameter that is given to all; the others go without it.
+        for name in chosen.get("parameters", {}):
+            check_choice(name, sorted(_merged(types.values())), name="parameter for all chapters")
+        checked = []
+        for name, chapter in made.items():
+            known = types[path.parent / chapter["notebook"]]
+            first, shared, last = (
+                {key: value for key, value in values.items() if key in known}
+                for values in (defaults or {}, chosen.get("parameters", {}), given)
+            )
+            of_preset = chosen.get("chapters", {}).get(name, {})
+            values = first | chapter.get("parameters", {}) | shared | of_preset | last
+            try:
+                checked.append(_chapter(path.parent, name, chapters, made, values, known))
+            except (ValueError, FileNotFoundError) as error:
+                raise type(error)(f"chapter {name!r}: {error}") from error
         about = {key: chosen[key] for key in ("description", "jobs", "minutes", "disk") if key in chosen}
-        return RunList(path, preset, tuple(chapters), **about)
+        return RunList(path, preset, tuple(checked), **about)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _checked(content: Any, preset: str, only: Iterable[str] | None) -> tuple[dict[str, Any], list[str]]:
-    """Check all but the parameters; give the chosen preset and the names of its chapters."""
+def _check_structure(content: Any) -> None:
+    """Check the keys, kinds and references of a run list; values of parameters are checked with their notebook."""
     check_table(content, _LIST_KEYS, "run list")
     for key in _LIST_KEYS:
         if not content.get(key):
             raise ValueError(f"{key}: got none, need at least one")
     chapters, presets = content["chapters"], content["presets"]
+    check_table(chapters, dict.fromkeys(chapters, "a table"), "chapters")
+    check_table(presets, dict.fromkeys(presets, "a table"), "presets")
+    above: list[str] = []
     for name, chapter in chapters.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise ValueError(f"chapter {name!r}: need a file name of letters, digits, - and _")
         check_table(chapter, _CHAPTER_KEYS, f"chapter {name!r}")
         if "notebook" not in chapter:
             raise ValueError(f"chapter {name!r}: need the key 'notebook'")
-        above = list(chapters)[: list(chapters).index(name)]
         for other in chapter.get("after", ()):
-            check_known(other, above, name=f"chapter {name!r}: after (chapters above it)")
+            check_choice(other, above, name=f"chapter {name!r}: after (chapters above it)")
         if "published" in chapter:
-            check_known(chapter["published"], presets, name=f"chapter {name!r}: published (a preset)")
+            check_choice(chapter["published"], presets, name=f"chapter {name!r}: published (a preset)")
+        above.append(name)
     for name, table in presets.items():
         where = f"preset {name!r}"
         check_table(table, _PRESET_KEYS, where)
         for key in ("jobs", "minutes"):
-            if table.get(key, 1) <= 0:
+            if not 0 < table.get(key, 1) < math.inf:
                 raise ValueError(f"{where}: {key}: got {table[key]}, need more than 0")
         for key in ("only", "chapters"):
             for chapter in table.get(key, ()):
-                check_known(chapter, chapters, name=f"{where}: {key}")
-        check_table(table.get("chapters", {}), dict.fromkeys(chapters, dict), f"{where}: chapters")
-    check_known(preset, presets, name="preset")
-    wanted = list(only or presets[preset].get("only") or chapters)
-    for name in wanted:
-        check_known(name, chapters, name="chapter")
-    return presets[preset], [name for name in chapters if name in wanted]
+                check_choice(chapter, chapters, name=f"{where}: {key}")
+        check_table(table.get("chapters", {}), dict.fromkeys(chapters, "a table"), f"{where}: chapters")
 
 
-def _types(folder: Path, chapters: Iterable[dict]) -> dict[str, str]:
-    """Types of the parameters that these chapters' notebooks have, by name; the first notebook's where they differ."""
-    types: dict[str, str] = {}
-    for notebook in dict.fromkeys(folder / chapter["notebook"] for chapter in chapters):
+def _notebook_types(folder: Path, chapters: Mapping[str, dict], made: Iterable[str]) -> dict[Path, dict[str, str]]:
+    """Parse each notebook once; one that is missing is an error only for a chapter that is made."""
+    types = {}
+    for notebook in {folder / chapter["notebook"]: None for chapter in chapters.values()}:
         if notebook.is_file():
-            types = notebook_parameters(notebook) | types
+            types[notebook] = notebook_parameters(notebook)
+    for name in made:
+        if (notebook := folder / chapters[name]["notebook"]) not in types:
+            raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
     return types
 
 
-def _chapter(folder: Path, name: str, own: dict, every: dict, preset: dict, given: dict, defaults: Mapping) -> Chapter:
-    chapter = own[name]
+def _merged(types: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The types of all parameters; the first notebook's where they differ."""
+    merged: dict[str, str] = {}
+    for known in types:
+        merged = {**known, **merged}
+    return merged
+
+
+def _chapter(
+    folder: Path,
+    name: str,
+    chapters: Mapping[str, dict],
+    made: Iterable[str],
+    values: Mapping[str, Any],
+    types: Mapping[str, str],
+) -> Chapter:
+    chapter = chapters[name]
     notebook = folder / chapter["notebook"]
-    try:
-        known = notebook_parameters(notebook)
-        lowest, shared, highest = (
-            {k: v for k, v in table.items() if k in known} for table in (defaults, preset.get("parameters", {}), given)
-        )
-        own_of_preset = preset.get("chapters", {}).get(name, {})
-        values = lowest | chapter.get("parameters", {}) | shared | own_of_preset | highest
-        parameters = check_parameters(notebook, values)
-        title = chapter.get("title") or _title(name, every, parameters)
-    except ValueError as error:
-        raise ValueError(f"chapter {name!r}: {error}") from error
-    after = tuple(other for other in chapter.get("after", ()) if other in own)
+    parameters = check_parameters(notebook, values, types=types)
+    title = " ".join(chapter.get("title", "").split())
+    shares_notebook = sum(other["notebook"] == chapter["notebook"] for other in chapters.values()) > 1
+    if not title and shares_notebook:
+        title = title_from_parameters(name, {key: parameters[key] for key in chapter.get("parameters", ())})
     reads = tuple(folder / place for place in chapter.get("reads", ()))
     for place in reads:
         if not place.is_dir():
-            raise FileNotFoundError(f"chapter {name!r}: reads: there is no folder {place}")
-    intro, published = chapter.get("intro", "").strip(), chapter.get("published", "")
-    return Chapter(name, title, notebook, parameters, intro, after, reads, published)
+            raise FileNotFoundError(f"reads: there is no folder {place}")
+    return Chapter(
+        name,
+        title or None,
+        notebook,
+        parameters,
+        intro=chapter.get("intro", "").strip(),
+        after=tuple(other for other in chapter.get("after", ()) if other in made),
+        reads=reads,
+        published=chapter.get("published", ""),
+    )
 
 
-def _title(name: str, every: dict, parameters: Mapping[str, Any]) -> str | None:
-    """None, for the notebook's own title; where several chapters share a notebook, name and own parameters."""
-    if sum(other.get("notebook") == every[name]["notebook"] for other in every.values()) < 2:
-        return None
-    told = ", ".join(f"{key} {parameters[key]}" for key in every[name].get("parameters", ()))
-    return name.replace("-", " ").replace("_", " ").capitalize() + (f": {told}" if told else "")
+def title_from_parameters(name: str, parameters: Mapping[str, Any]) -> str:
+    """Return a title for a chapter that has none.
+
+    >>> title_from_parameters("long-run", {"epochs": 2})
+    'Long run: epochs 2'
+    """
+    values = ", ".join(f"{key} {value}" for key, value in parameters.items())
+    return re.sub("[-_]", " ", name).capitalize() + (f": {values}" if values else "")
 
 
-def check_table(table: Any, kinds: Mapping[str, Any], where: str) -> None:
-    """Raise a ``ValueError`` unless `table` is a mapping whose keys are known and whose values are of their kinds."""
+def check_table(table: Any, kinds: Mapping[str, str], where: str) -> None:
+    """Raise ``ValueError`` unless `table` is a mapping whose keys are known and whose values are of their kinds.
+
+    Parameters
+    ----------
+    table : object
+    kinds : mapping of str to str
+        Key -> "text", "an integer", "a number", "a table", "a list" or "a list of texts".
+    where : str
+        Where the table stands, for the message.
+    """
     if not isinstance(table, dict):
         raise ValueError(f"{where}: got {table!r}, need a table with the keys {', '.join(kinds)}")
     for key, value in table.items():
-        check_known(key, kinds, name=f"{where}: key")
-        if not isinstance(value, kinds[key]) or isinstance(value, bool):
-            raise ValueError(f"{where}: {key}: got {value!r}, need {_KIND_NAMES[kinds[key]]}")
+        if not isinstance(key, str):
+            raise ValueError(f"{where}: key: got {key!r}, need text")
+        check_choice(key, kinds, name=f"{where}: key")
+        valid = isinstance(value, _KINDS[kinds[key]]) and not isinstance(value, bool)
+        if kinds[key] == "a list of texts":
+            valid = valid and all(isinstance(item, str) for item in value)
+        if not valid:
+            raise ValueError(f"{where}: {key}: got {value!r}, need {kinds[key]}")

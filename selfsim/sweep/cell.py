@@ -1,4 +1,4 @@
-"""One cell of a sweep: doing it (on whichever worker gets it), and what a folder says of it."""
+"""One cell of a sweep: execute it on a worker, and find out its status and cost from its folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..publish.parameters import notebook_parameters
 from ..publish.run_list import Chapter
 from ..publish.runner import ChapterError, execute_chapter, page_facts
 from .grid import Cell
+
+if TYPE_CHECKING:
+    from ..models.images import Images
+
+Status = Literal["done", "begun", "missing"]
 
 
 @dataclass(frozen=True)
@@ -21,60 +27,54 @@ class Outcome:
     """How an attempt at a cell ended."""
 
     seconds: float = 0.0
-    warned: tuple[str, ...] = ()
-    failure: str = ""  # the traceback; empty if the cell is done
-    died: bool = False  # ended from outside: worth another attempt
+    warnings: tuple[str, ...] = ()
+    traceback: str = ""  # empty if the cell is done
+    death: Literal["", "kernel", "process", "worker"] = ""  # what died, so that another attempt may succeed
 
 
-def do_cell(cell: Cell, folder: Path) -> Outcome:
-    """Do a cell in a folder that all workers share: from where it was left, or not at all if it is done."""
-    started, failure, died = time.monotonic(), "", False
+def run_cell(cell: Cell, folder: Path, *, cell_timeout: int | None = None) -> Outcome:
+    """Train or execute a cell in a folder that all workers share, from where it was left."""
+    started = time.monotonic()
+    outcome = Outcome()
     with warnings.catch_warnings(record=True) as caught:
         try:
             if not folder.is_dir():
-                raise FileNotFoundError(
-                    f"{folder}: this worker does not see the sweep's folder; need one that all share"
-                )
+                raise FileNotFoundError(f"{folder}: this worker does not see the sweep's folder; all must share it")
             if isinstance(cell.work, Chapter):
-                _execute(cell, folder)
+                _execute(cell.work, cell, folder, cell_timeout)
             else:
-                _train(cell, folder)
+                # Not above: a worker that executes notebooks need not load torch.
+                from ..training.loop import train
+
+                train(cell.work, images=_images(**cell.work.images), runs=folder)
         except ChapterError as error:
-            failure, died = str(error), error.died
+            outcome = Outcome(traceback=str(error), death=error.death)
         except Exception:
-            failure = traceback.format_exc()
-    warned = tuple(dict.fromkeys(str(warning.message) for warning in caught))
-    return Outcome(time.monotonic() - started, warned, failure, died)
-
-
-def _train(cell: Cell, folder: Path) -> None:
-    # Not above: a worker that executes notebooks need not load torch.
-    from ..training.loop import train
-    from ..training.runs import is_finished
-
-    if not is_finished(folder / cell.name):
-        train(cell.work, images=_images(**cell.work.images), runs=folder)
+            outcome = Outcome(traceback=traceback.format_exc())
+    messages = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    return replace(outcome, seconds=time.monotonic() - started, warnings=messages)
 
 
 @lru_cache(maxsize=1)
-def _images(**wanted):
-    """The images of the last cell, or new ones: a worker does many cells, and decoding can take longer than a cell."""
+def _images(**wanted: Any) -> Images:
+    """The images of the last cell, or new ones: decoding can take longer than a cell."""
     from ..models.data import load_images
 
     return load_images(**wanted)
 
 
-def _execute(cell: Cell, folder: Path) -> None:
-    chapter, parameters = cell.work, dict(cell.work.parameters)
+def _execute(chapter: Chapter, cell: Cell, folder: Path, cell_timeout: int | None) -> None:
+    parameters = dict(chapter.parameters)
     if "runs" in notebook_parameters(chapter.notebook):
-        # What it trains lives here, so that another attempt goes on with it.
+        # What it trains is kept here, so that another attempt continues it.
         parameters = {"runs": str(folder / cell.name)} | parameters
     page = folder / f"{cell.name}.ipynb"
-    execute_chapter(replace(chapter, parameters=parameters), page, fingerprint=cell.fingerprint)
+    chapter = replace(chapter, parameters=parameters)
+    execute_chapter(chapter, page, fingerprint=cell.fingerprint, cell_timeout=cell_timeout)
 
 
-def state(cell: Cell, folder: Path) -> str:
-    """Return ``"done"``, ``"begun"`` or ``"missing"``."""
+def cell_status(cell: Cell, folder: Path) -> Status:
+    """Return whether a cell is done, begun or missing."""
     if isinstance(cell.work, Chapter):
         done = page_facts(folder / f"{cell.name}.ipynb").get("fingerprint") == cell.fingerprint
     else:
@@ -84,11 +84,14 @@ def state(cell: Cell, folder: Path) -> str:
     return "done" if done else "begun" if (folder / cell.name).is_dir() else "missing"
 
 
-def cost(cell: Cell, folder: Path) -> tuple[float, int]:
-    """Return the seconds and the bytes that a cell which is done took."""
-    page, own = folder / f"{cell.name}.ipynb", folder / cell.name
-    if isinstance(cell.work, Chapter):
-        seconds = page_facts(page)["seconds"]
-    else:
-        seconds = json.loads((own / "environment.json").read_text(encoding="utf-8"))["seconds"]
-    return seconds, sum(file.stat().st_size for file in [page, *own.rglob("*")] if file.is_file())
+def cell_cost(cell: Cell, folder: Path) -> tuple[float, int] | None:
+    """Return the seconds and bytes that a done cell took; None if its files do not say."""
+    page, directory = folder / f"{cell.name}.ipynb", folder / cell.name
+    try:
+        if isinstance(cell.work, Chapter):
+            seconds = float(page_facts(page)["seconds"])
+        else:
+            seconds = float(json.loads((directory / "environment.json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return seconds, sum(file.stat().st_size for file in [page, *directory.rglob("*")] if file.is_file())

@@ -1,37 +1,41 @@
-"""Sweeps: do the cells of a grid on the workers of a Dask cluster, whatever happens to these.
+"""Run a grid on the workers of a Dask cluster.
 
-What is done is told by the folder alone, so that a sweep which was interrupted goes on when it is started again.
+Progress is kept in the output folder, so an interrupted sweep resumes where it stopped.
 """
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..publish.runner import say, sole_writer
-from .cell import Outcome, cost, do_cell, state
+from ..checks import check_integer
+from ..files import locked_directory, write_atomic
+from ..publish.runner import report
+from .cell import Outcome, Status, cell_cost, cell_status, run_cell
 from .grid import Cell, Grid
-from .table import RESULTS, cell_table, write_results
+from .table import RESULTS, cell_table, check_results, write_results
 from .workers import connected, default_workers
 
 if TYPE_CHECKING:
     from distributed import Client, Future
     from pandas import DataFrame
 
+FAILED = "failed"
+
 
 class SweepError(RuntimeError):
-    """Cells failed; all others are done. The message names them and their tracebacks."""
+    """Cells failed or hold damaged runs; all others are done. The message names them and the causes."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do, and what that should take.
+    """What a sweep would do, and an estimate of its cost.
 
     Attributes
     ----------
@@ -42,12 +46,12 @@ class Plan:
     workers : int or None
         How many would be started here; None if a scheduler has its own.
     seconds, megabytes : float or None
-        Of one cell; None if nothing is known about it.
+        Of one cell; None if unknown.
     source : str
         Where these two are from.
     """
 
-    states: dict[str, str]
+    states: dict[str, Status]
     left: int
     workers: int | None
     seconds: float | None
@@ -55,36 +59,51 @@ class Plan:
     source: str
 
 
+@dataclass(frozen=True)
+class _Attempts:
+    """Limits of an attempt at a cell, and of how many there are."""
+
+    retries: int
+    kernel_retries: int
+    cell_timeout: int | None
+
+    def allow(self, outcome: Outcome, deaths: Counter[str]) -> bool:
+        """Whether a cell gets another attempt after an outcome; `deaths` counts those of the cell by cause."""
+        limit = self.kernel_retries if outcome.death == "kernel" else self.retries
+        return bool(outcome.death) and deaths[outcome.death] <= limit
+
+
 def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, workers: int | None = None) -> Plan:
-    """Find out what `sweep` would have to do with these arguments; nothing is started or written.
+    """Return what `sweep` would do with these arguments; nothing is started or written.
 
     Returns
     -------
     Plan
         Its estimates are the mean of the cells that are done, else what the grid file says. A cell that was begun
-        counts as a whole one.
+        counts as a full one.
 
     Raises
     ------
     ValueError
         `workers` is less than one, or given beside a `scheduler`.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers: got {workers}, need at least 1")
+    if workers is not None:
+        check_integer(workers, name="workers")
     if workers is not None and scheduler is not None:
         raise ValueError(f"workers: got {workers} beside a scheduler, need one of these: a scheduler has its own")
     folder = Path(output).absolute()
-    states = {cell.name: state(cell, folder) for cell in grid.cells}
-    costs = [cost(cell, folder) for cell in grid.cells if states[cell.name] == "done"]
-    left = len(states) - len(costs)
+    states = {cell.name: cell_status(cell, folder) for cell in grid.cells}
+    done = [cell for cell in grid.cells if states[cell.name] == "done"]
+    costs = [cost for cell in done if (cost := cell_cost(cell, folder))]
+    left = len(states) - len(done)
     if scheduler is None:
         workers = max(1, min(workers or default_workers(), left))
     if costs:
         seconds, size = (sum(column) / len(costs) for column in zip(*costs, strict=True))
         return Plan(states, left, workers, seconds, size / 1e6, f"the mean of {len(costs)} done")
+    given = " and ".join(name for name in ("minutes", "megabytes") if getattr(grid, name) is not None)
+    source = f"by {given} in {grid.path.name}" if given else f"neither minutes nor megabytes in {grid.path.name}"
     seconds = None if grid.minutes is None else 60 * grid.minutes
-    told = " and ".join(name for name in ("minutes", "megabytes") if getattr(grid, name) is not None)
-    source = f"by {told} in {grid.path.name}" if told else f"neither minutes nor megabytes in {grid.path.name}"
     return Plan(states, left, workers, seconds, grid.megabytes, source)
 
 
@@ -95,25 +114,32 @@ def sweep(
     scheduler: str | None = None,
     workers: int | None = None,
     retries: int = 10,
+    kernel_retries: int = 2,
+    cell_timeout: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Do every cell of a grid that is not done yet, and write the table of all results.
+    """Run every cell of a grid that is not done yet, and return the path of the table of all results.
 
     Parameters
     ----------
     grid : Grid
     output : str or Path
         Where everything goes: run directories, executed notebooks, ``failed/`` with the traceback of each cell that
-        failed, ``results.parquet`` and ``results.csv``, which are written anew whenever a cell ends. Made if missing.
+        failed last time, ``results.parquet`` and ``results.csv``, which are replaced whenever a cell ends. Made if
+        missing. Nothing else in it is touched.
     scheduler : str, optional
         Address of a Dask scheduler, whose workers see `output` under the same path. By default workers are started
         on this machine, and end with the sweep.
     workers : int, optional
         How many to start; by default one per GPU, or one per core. Each gets its card, or its share of the cores.
     retries : int
-        How many more attempts a cell gets whose worker or kernel died. Each goes on where the last one was saved.
+        How many more attempts a cell gets whose worker died. Each continues where the last one was saved.
+    kernel_retries : int
+        The same for a cell whose kernel died: more often than a worker, a kernel is killed by the notebook itself.
+    cell_timeout : int, optional
+        Seconds after which a cell of a notebook has failed; by default none.
     progress : bool
-        Whether to tell on stderr what is done or failed.
+        Whether to report on stderr what is done or failed.
 
     Returns
     -------
@@ -123,53 +149,75 @@ def sweep(
     Raises
     ------
     SweepError
-        Cells failed, after all others were done.
+        Cells failed or hold damaged runs, after all others were done.
     ValueError
-        `workers` or `retries` too small, or `workers` beside a `scheduler`, which has its own.
+        `workers`, `retries` or `kernel_retries` is too small, or `workers` is given beside a `scheduler`.
+    FileExistsError
+        `output` has results that no sweep wrote.
+    BlockingIOError
+        Another sweep is writing to the same folder.
     OSError
         No scheduler at that address, or `output` cannot be written to.
-    RuntimeError
-        Another sweep is writing to the same folder.
 
     Notes
     -----
     Workers are started by ``multiprocessing``'s spawn: a script that calls this needs ``if __name__ == "__main__":``.
     """
-    if retries < 0:
-        raise ValueError(f"retries: got {retries}, need at least 0")
+    attempts = _Attempts(
+        check_integer(retries, name="retries", least=0),
+        check_integer(kernel_retries, name="kernel_retries", least=0),
+        None if cell_timeout is None else check_integer(cell_timeout, name="cell_timeout"),
+    )
     folder = Path(output).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder):
+    with locked_directory(folder):
+        check_results(folder)
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
         waiting = [cell for cell in grid.cells if plan.states[cell.name] != "done"]
-        tables = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
-        shutil.rmtree(folder / "failed", ignore_errors=True)
+        tables, damages = dict[str, "DataFrame"](), dict[str, list[str]]()
+        for cell in grid.cells:
+            tables[cell.name], damages[cell.name] = cell_table(cell, folder, plan.states[cell.name])
         write_results(tables.values(), folder)
-        failed = {}
+        failures: dict[str, str] = {}
         if waiting:
             with connected(scheduler, workers=plan.workers or 0) as client:
-                failed = _do(client, waiting, folder, tables, retries, progress)
-    if failed:
-        lines = [f"{name}: {told.strip().splitlines()[-1]}" for name, told in failed.items()]
-        told = f"{len(failed)} of {len(grid.cells)} cells failed; their tracebacks are in {folder / 'failed'}"
-        raise SweepError("\n".join([told, *lines]))
+                outcomes = _outcomes(client, waiting, folder, attempts, progress)
+                failures = _collect(outcomes, len(waiting), folder, tables, damages, progress)
+    lines = []
+    if failures:
+        lines.append(f"{len(failures)} of {len(grid.cells)} cells failed; their tracebacks are in {folder / FAILED}")
+        lines += [f"{name}: {text.strip().splitlines()[-1]}" for name, text in failures.items()]
+    if damaged := [line for messages in damages.values() for line in messages]:
+        lines += [f"{len(damaged)} training runs are damaged; the table is without them", *damaged]
+    if lines:
+        raise SweepError("\n".join(lines))
     return folder / RESULTS
 
 
-def _do(
-    client: Client, waiting: list[Cell], folder: Path, tables: dict[str, DataFrame], retries: int, progress: bool
+def _collect(
+    outcomes: Iterator[tuple[Cell, Outcome]],
+    total: int,
+    folder: Path,
+    tables: dict[str, DataFrame],
+    damages: dict[str, list[str]],
+    progress: bool,
 ) -> dict[str, str]:
-    """Do the cells, keep the tables up to date; tracebacks of those that failed, by name."""
-    failed, due = {}, 0.0
+    """Keep the tables and ``failed/`` up to date as cells end; return the tracebacks of those that failed, by name."""
+    failures, due = dict[str, str](), 0.0
     try:
-        for ended, (cell, outcome) in enumerate(_outcomes(client, waiting, folder, retries, progress), 1):
-            how = "failed" if outcome.failure else "done"
-            say(f"{cell.name}: {how} in {outcome.seconds:.0f} s ({ended} of {len(waiting)})", progress)
-            if outcome.failure:
-                failed[cell.name] = outcome.failure
-                (folder / "failed").mkdir(exist_ok=True)
-                (folder / "failed" / f"{cell.name}.txt").write_text(outcome.failure, encoding="utf-8")
-            tables[cell.name] = cell_table(cell, folder, how)
+        for ended, (cell, outcome) in enumerate(outcomes, 1):
+            status = "failed" if outcome.traceback else "done"
+            report(f"{cell.name}: {status} in {outcome.seconds:.0f} s ({ended} of {total})", progress)
+            file = folder / FAILED / f"{cell.name}.txt"
+            if outcome.traceback:
+                failures[cell.name] = outcome.traceback
+                file.parent.mkdir(exist_ok=True)
+                write_atomic(file, outcome.traceback.encode(errors="replace"))
+            else:
+                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # there are others
+                    file.parent.rmdir()
+            tables[cell.name], damages[cell.name] = cell_table(cell, folder, status)
             started = time.monotonic()
             if started >= due:
                 write_results(tables.values(), folder)
@@ -177,13 +225,13 @@ def _do(
                 due = time.monotonic() + 9 * (time.monotonic() - started)
     finally:
         write_results(tables.values(), folder)
-    return failed
+    return failures
 
 
 def _outcomes(
-    client: Client, cells: list[Cell], folder: Path, retries: int, progress: bool
+    client: Client, cells: list[Cell], folder: Path, attempts: _Attempts, progress: bool
 ) -> Iterator[tuple[Cell, Outcome]]:
-    """Cells with their outcomes as they end; those that died on the way are tried again."""
+    """Yield cells with their outcomes as they end; those that died on the way are tried again."""
     from distributed import as_completed
 
     threads = client.nthreads().values()
@@ -193,24 +241,25 @@ def _outcomes(
             "share its random states: dask worker ADDRESS --nthreads 1"
         )
     if not threads:
-        say("the scheduler has no workers yet; cells start when some come", progress)
-    attempts: Counter[str] = Counter()
-    owners: dict[str, Cell] = {}
+        report("the scheduler has no workers yet; cells start when some come", progress)
+    deaths = {cell.name: Counter[str]() for cell in cells}
+    submitted: dict[Any, Cell] = {}  # by the future's key
 
-    def submitted(cell: Cell) -> Future:
-        attempts[cell.name] += 1
-        future = client.submit(do_cell, cell, folder, pure=False)
-        owners[future.key] = cell
+    def submit(cell: Cell) -> Future:
+        future = client.submit(run_cell, cell, folder, cell_timeout=attempts.cell_timeout, pure=False)
+        submitted[future.key] = cell
         return future
 
-    ended = as_completed([submitted(cell) for cell in cells], loop=client.loop)
+    ended = as_completed([submit(cell) for cell in cells], loop=client.loop)
     for future in ended:
-        cell, outcome = owners.pop(future.key), _outcome(future)
-        for warning in outcome.warned:
-            say(f"{cell.name}: {warning}", progress)
-        if outcome.died and attempts[cell.name] <= retries:
-            say(f"{cell.name}: its worker or kernel died; attempt {attempts[cell.name] + 1}", progress)
-            ended.add(submitted(cell))
+        cell, outcome = submitted.pop(future.key), _outcome(future)
+        for warning in outcome.warnings:
+            report(f"{cell.name}: {warning}", progress)
+        deaths[cell.name][outcome.death] += 1
+        if attempts.allow(outcome, deaths[cell.name]):
+            number = deaths[cell.name].total() + 1
+            report(f"{cell.name}: its {outcome.death} died; attempt {number}", progress)
+            ended.add(submit(cell))
         else:
             yield cell, outcome
 
@@ -221,8 +270,8 @@ def _outcome(future: Future) -> Outcome:
     try:
         return future.result()
     except KilledWorker as error:
-        return Outcome(failure=str(error), died=True)
+        return Outcome(traceback=str(error), death="worker")
     except CancelledError as error:
-        raise ConnectionError("the scheduler was lost; start the sweep again, and it goes on") from error
+        raise ConnectionError("the scheduler was lost; start the sweep again, and it continues") from error
     except Exception:  # the worker could not even start on it
-        return Outcome(failure=traceback.format_exc())
+        return Outcome(traceback=traceback.format_exc())

@@ -1,70 +1,103 @@
-"""The table of a sweep's results: one tidy row per number, written anew whenever a cell ends."""
+"""The table of a sweep's results: one tidy row per number, written whenever a cell ends."""
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import write_atomic
 from ..publish.run_list import Chapter
 from .grid import Cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-RESULTS = "results.parquet"
+RESULTS, RESULTS_CSV = "results.parquet", "results.csv"
+_FIRST = ("cell", "run", "status")
 _HISTORY = ("epoch", "split", "layer", "metric", "value")
 
 
-def cell_table(cell: Cell, folder: Path, status: str) -> DataFrame:
-    """Return the rows of one cell: the histories of its finished training runs, or one row without numbers.
+def cell_table(cell: Cell, folder: Path, status: str) -> tuple[DataFrame, list[str]]:
+    """Return the rows of one cell, and what is wrong with its damaged runs.
 
-    Columns are ``cell``, ``run`` and ``status``, the fields of the run's configuration (those of its constraint as
-    ``constraint.target`` …, lists as JSON) and the parameters of a notebook, then those of a history: ``epoch``,
-    ``split``, ``layer``, ``metric``, ``value``.
+    Returns
+    -------
+    DataFrame
+        The histories of the cell's finished training runs; one row without numbers for a run that is damaged, and for
+        a cell without runs. Columns are ``cell``, ``run`` and ``status``, the fields of the run's configuration (those
+        of its constraint as ``constraint.target`` …, lists as JSON), the parameters of a notebook, then those of a
+        history: ``epoch``, ``split``, ``layer``, ``metric``, ``value``.
+    list of str
+        A message for each damaged run, which names the file and the remedy.
     """
     import pandas as pd
 
-    from ..training.runs import is_finished
+    from ..training.runs import DamagedRunError, is_finished, load_run
 
     is_page = isinstance(cell.work, Chapter)
+    values = cell.values if isinstance(cell.work, Chapter) else asdict(cell.work)
     place = folder / cell.name
-    runs = sorted(place.iterdir()) if is_page and place.is_dir() else [place]
-    tables = []
-    for run in filter(is_finished, runs):
-        table = pd.read_csv(run / "history.csv", dtype={"layer": str, "split": str, "metric": str})
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        columns = {"cell": cell.name, "run": run.name, "status": status} | _flat(
-            cell.values | config if is_page else config
-        )
-        tables.append(pd.DataFrame(columns, index=table.index).join(table.fillna({"layer": ""})))
-    columns = {"cell": cell.name, "run": "", "status": status} | _flat(cell.values if is_page else asdict(cell.work))
-    return pd.concat(tables) if tables else pd.DataFrame([columns])
+    directories = sorted(place.iterdir()) if is_page and place.is_dir() else [place]
+    tables, damages = [], []
+    for directory in filter(is_finished, directories):
+        try:
+            run = load_run(directory)
+        except DamagedRunError as error:
+            damages.append(str(error))
+            tables.append(_row(cell, directory.name, "damaged", values))
+            continue
+        history = pd.DataFrame(run.history, columns=_HISTORY)
+        facts = _facts(cell, directory.name, status, values | asdict(run.config) if is_page else asdict(run.config))
+        tables.append(pd.DataFrame(facts, index=history.index).join(history))
+    return pd.concat(tables) if tables else _row(cell, "", status, values), damages
 
 
 def write_results(tables: Iterable[DataFrame], folder: Path) -> None:
-    """Write ``results.parquet`` and ``results.csv`` into a folder; each is always whole."""
+    """Write ``results.csv`` and ``results.parquet`` into a folder, each in one step."""
     import pandas as pd
 
-    whole = pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
     # The history's columns come last, and are there before anything is finished.
-    own = [name for name in whole if name not in _HISTORY]
-    whole = whole.reindex(columns=[*own, *_HISTORY])
+    own = [name for name in table if name not in _HISTORY]
+    table = table.reindex(columns=[*own, *_HISTORY])
     for name in own:
-        if len({type(value) for value in whole[name].dropna()}) > 1:
+        if len({type(value) for value in table[name].dropna()}) > 1:
             # Such as a target that is a number in one cell and a schedule in another: Parquet needs one type.
-            whole[name] = whole[name].map(str, na_action="ignore")
-    for path, write in ((folder / "results.csv", whole.to_csv), (folder / RESULTS, whole.to_parquet)):
-        partial = path.with_name(f".{path.name}.partial")
-        write(partial, index=False)
-        os.replace(partial, path)
+            table[name] = table[name].map(str, na_action="ignore")
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    write_atomic(folder / RESULTS_CSV, table.to_csv(index=False).encode())
+    write_atomic(folder / RESULTS, content.getvalue())
+
+
+def check_results(folder: Path) -> None:
+    """Raise ``FileExistsError`` if a folder holds files of these names that no sweep wrote."""
+    csv = folder / RESULTS_CSV
+    if csv.is_file():
+        with open(csv, encoding="utf-8", errors="replace") as file:
+            ours = file.readline().startswith(",".join(_FIRST))
+    else:
+        ours = not (folder / RESULTS).exists()
+    if not ours:
+        raise FileExistsError(f"{folder}: it has results that no sweep wrote; move them, or choose another folder")
+
+
+def _row(cell: Cell, run: str, status: str, values: Mapping[str, Any]) -> DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame([_facts(cell, run, status, values)])
+
+
+def _facts(cell: Cell, run: str, status: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(zip(_FIRST, (cell.name, run, status), strict=True)) | _flat(values)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             flat |= {f"{name}.{option}": inner for option, inner in _flat(value).items()}

@@ -1,4 +1,4 @@
-"""Workers for a sweep: one process per GPU, or per share of the cores, on this machine; or any scheduler's."""
+"""Workers for a sweep: one process per GPU, or per share of the cores, on this machine; or those of any scheduler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..publish.runner import thread_share, usable_cores
+from ..checks import optional_package
+from ..publish.cores import thread_share, usable_cores
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -27,13 +28,13 @@ def visible_cards() -> list[str]:
 
 
 def default_workers() -> int:
-    """Return how many workers this machine has room for: one per card, or one per core where there is none."""
+    """Return the number of workers for this machine: one per card, or one per core where there is none."""
     return len(visible_cards()) or usable_cores()
 
 
 @contextlib.contextmanager
 def connected(scheduler: str | None, *, workers: int) -> Iterator[Client]:
-    """Give a client of the scheduler at an address; without one, of `workers` processes started here.
+    """Yield a client of the scheduler at an address; without one, of `workers` processes started here.
 
     Those processes end with the block, and with this process, however it ends.
 
@@ -42,11 +43,9 @@ def connected(scheduler: str | None, *, workers: int) -> Iterator[Client]:
     OSError
         There is no scheduler at that address.
     """
-    from ..validation import optional_package  # not above: workers need not load torch for this module
-
     distributed = optional_package("distributed", extra="cluster")
     with contextlib.ExitStack() as stack:
-        # Lost workers are what a sweep is made to survive; its own lines tell of them.
+        # A sweep survives lost workers and reports them in its own lines.
         logger = logging.getLogger("distributed")
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(_QUIET)
@@ -56,8 +55,8 @@ def connected(scheduler: str | None, *, workers: int) -> Iterator[Client]:
 
 
 def dask_setup(worker: Any) -> None:
-    """Dask calls this in each worker that is started here."""
-    # Ctrl-C reaches all processes of a terminal; the one that started the workers ends them in order.
+    """Ignore Ctrl-C in a worker; Dask calls this in each that is started here."""
+    # Ctrl-C reaches all processes of a terminal. The one that started the workers ends them in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -79,9 +78,9 @@ def _local(workers: int) -> Iterator[str]:
         for number in range(workers)
     }
     settings = {
-        # The death of a worker is told at once, and the sweep counts attempts.
+        # The scheduler reports the death of a worker at once, and the sweep counts attempts.
         "distributed.scheduler.allowed-failures": 0,
-        # A worker has what it is doing, and no queue that would be lost with it.
+        # A worker has one cell at a time, and no queue that would be lost with it.
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.nanny.pre-spawn-environ": thread_share(workers),
     }
@@ -90,9 +89,9 @@ def _local(workers: int) -> Iterator[str]:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         with dask.config.set(settings):
-            scheduler = {"cls": Scheduler, "options": here | {"port": 0}}
-            with SpecCluster(specification, scheduler, silence_logs=_QUIET) as cluster:
-                # A worker that is not back 15 s after its death is given up: another takes its place.
+            machinery = {"cls": Scheduler, "options": here | {"port": 0}}
+            with SpecCluster(specification, machinery, silence_logs=_QUIET) as cluster:
+                # A worker that is not back 15 s after its death is replaced.
                 mending = PeriodicCallback(lambda: cluster.scale(workers), 5000)
                 cluster.loop.add_callback(mending.start)
                 try:

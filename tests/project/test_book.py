@@ -216,7 +216,7 @@ def test_make_commands_on_the_pages_exist():
 
 
 def test_the_picture_of_the_readme_is_the_published_figure():
-    from selfsim.publish.book import FRONT_FIGURE, figure_png
+    from selfsim.publish.publication import FRONT_FIGURE, figure_png
 
     picture = f"book/_static/{FRONT_FIGURE}.png"
     assert picture in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfsim.files import read_yaml
-from selfsim.publish.book import RenderError, assemble, check_toc, is_own_list, render
+from selfsim.publish.book import RenderError, assemble, check_toc, is_project_list, render
 from selfsim.publish.contents import toc_pages, with_pages
 from selfsim.publish.page_check import check_pages
 from selfsim.publish.run_list import read_run_list
@@ -73,6 +73,7 @@ def test_executed_chapters_take_the_place_of_published_ones(project, tmp_path):
     assert "'old'" in (source / "book/chapters/two.ipynb").read_text()
     assert read_yaml(source / "_toc.yml") == read_yaml(project / "_toc.yml")
     assert set(times(source)) == {
+        ".selfsim",
         "_config.yml",
         "_toc.yml",
         "CHANGELOG.md",
@@ -81,6 +82,18 @@ def test_executed_chapters_take_the_place_of_published_ones(project, tmp_path):
         "book/chapters/two.ipynb",
     }
     assert times(project) == before
+
+
+def test_sources_and_sites_of_somebody_else_are_refused(project, tmp_path):
+    for name in ("source", "html"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").write_text("mine")
+    before = times(tmp_path)
+    with pytest.raises(FileExistsError, match="source: selfsim did not make this folder"):
+        assemble(project, [], tmp_path / "source")
+    with pytest.raises(FileExistsError, match="html: selfsim did not make this folder"):
+        render(project, tmp_path / "html")
+    assert times(tmp_path) == before
 
 
 def test_what_went_away_leaves_the_sources(project, tmp_path):
@@ -125,7 +138,9 @@ def my_book(project, tmp_path):
     write_notebook(project / "book/chapters/one.ipynb", "'old'")
     (project / "book/idea.md").write_text("# An idea\n\nText, [and the start](intro.md).\n")
     (project / "_toc.yml").write_text(TOC.replace("parts:\n", IDEAS))
-    assert assemble(project, executed(tmp_path / "out", "mine", "more"), tmp_path / "source", own=False) == []
+    assert (
+        assemble(project, executed(tmp_path / "out", "mine", "more"), tmp_path / "source", replace_chapters=True) == []
+    )
     return tmp_path / "source"
 
 
@@ -148,8 +163,8 @@ def test_a_book_of_another_run_list_has_no_warnings(my_book, tmp_path):
 
 def test_a_folder_without_a_book_and_a_chapter_without_contents(project, tmp_path):
     runs = project / "notebooks/runs.yml"
-    assert is_own_list(project, runs)
-    assert not is_own_list(project, project / "mine.yml")
+    assert is_project_list(project, runs)
+    assert not is_project_list(project, project / "mine.yml")
     check_toc(project, read_run_list(runs, "quick"))
     (project / "_toc.yml").write_text(TOC.replace("  - file: book/chapters/two\n", ""))
     with pytest.raises(ValueError, match=r"_toc\.yml: needs an entry 'file: book/chapters/two'"):

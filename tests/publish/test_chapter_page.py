@@ -9,9 +9,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill.cli import papermill
 
-from selfsim.publish.book import publish, repository_address
-from selfsim.publish.chapter_process import tidy
-from selfsim.publish.runner import read_notebook
+from selfsim.publish.page import make_page
+from selfsim.publish.parameters import read_notebook
+from selfsim.publish.publication import publish, repository_address
 
 TASK = {"notebook": "notebooks/all.ipynb", "parameters": {}, "title": "A title", "intro": "An introduction."}
 TASK |= {"name": "one", "fingerprint": "x"}
@@ -38,22 +38,23 @@ def executed(*shown: str):
 
 
 def test_the_summary_stands_below_the_title_and_where_it_was_made():
-    page = tidy(executed("One. Two. Three."), TASK, seconds=1.0)
+    page = make_page(executed("One. Two. Three."), TASK, seconds=1.0)
     note = ":::{admonition} In short\n:class: summary\nOne. Two. Three.\n:::"
     assert page.cells[1].source == f"# A title\n\n{note}\n\nAn introduction.\n\nThe question."
     assert page.cells[3].outputs[0].data["text/markdown"] == "One. Two. Three."
 
 
 def test_a_notebook_without_a_summary_gets_none():
-    page = tidy(executed(), TASK, seconds=1.0)
+    page = make_page(executed(), TASK, seconds=1.0)
     assert page.cells[1].source == "# A title\n\nAn introduction.\n\nThe question."
     without = executed()
     del without.cells[-1]
-    assert "admonition" not in tidy(without, TASK, seconds=1.0).cells[1].source
+    assert "admonition" not in make_page(without, TASK, seconds=1.0).cells[1].source
 
 
 def test_the_command_at_the_foot_is_that_of_the_chapter(monkeypatch):
     notebook = executed("One.")
+    # What a reader pastes must not end the block of code, nor mean anything else to the shell.
     foot = "```bash\nmkdir -p runs\npapermill {} runs/x.ipynb \\\n    -k python3 -p epochs 3\n```\n\nText."
     notebook.cells += [new_markdown_cell(foot.format(f"notebooks/{name}.ipynb")) for name in ("all", "another")]
     parameters = {
@@ -63,8 +64,9 @@ def test_the_command_at_the_foot_is_that_of_the_chapter(monkeypatch):
         "download": True,
         "seeds": [0, 1],
         "by": {"a": "it's"},
+        "note": "one\n```\n<script>$(x)`y` 'z'",
     }
-    *_, own, other = tidy(notebook, TASK | {"parameters": parameters}, seconds=1.0).cells
+    *_, own, other = make_page(notebook, TASK | {"parameters": parameters}, seconds=1.0).cells
     assert other.source == foot.format("notebooks/another.ipynb")
     assert own.source.startswith("```bash\nmkdir -p runs\npapermill notebooks/all.ipynb runs/x.ipynb ")
     assert own.source.endswith("\n```\n\nText.")
@@ -77,13 +79,49 @@ def test_the_command_at_the_foot_is_that_of_the_chapter(monkeypatch):
     assert given == parameters
 
 
+def page_source(notebook, **changes) -> str:
+    """The first cell of a page with text."""
+    page = make_page(notebook, TASK | changes, seconds=1.0)
+    return next(cell.source for cell in page.cells if cell.cell_type == "markdown")
+
+
+def test_a_title_is_text_and_not_html():
+    for title in ("<script>x</script> & more", "a\n\n<script>x</script> &\tmore"):
+        source = page_source(executed(), title=title)
+        assert source.startswith("# ")
+        assert "<" not in source and "&lt;script&gt;x&lt;/script&gt; &amp; more\n\nAn introduction." in source
+    figure = {"image": {"alt": "Of {title}"}, "figure": {"caption": "Of {title}", "name": "n"}}
+    notebook = executed()
+    notebook.cells[-1].metadata["mystnb"] = figure
+    shown = make_page(notebook, TASK | {"title": "<b>"}, seconds=1.0).cells[-1].metadata["mystnb"]
+    assert shown == {"image": {"alt": "Of <b>"}, "figure": {"caption": "Of &lt;b&gt;", "name": "one-n"}}
+
+
+@pytest.mark.parametrize("text", ["No heading.", "```sh\n# a comment\n```", "#\n\nText", "> # quoted", "#no-heading"])
+@pytest.mark.parametrize("title", [None, "", "  \n"])
+def test_a_page_without_heading_or_title_is_named_after_its_parameters(text, title):
+    notebook = new_notebook(cells=[new_markdown_cell(text), new_code_cell("", metadata={"tags": ["parameters"]})])
+    source = page_source(notebook, name="my-chapter", title=title, parameters={"epochs": 2, "name": "<b>"}, intro="")
+    assert source == "# My chapter: epochs 2, name &lt;b&gt;"
+    assert [cell.source for cell in notebook.cells if cell.cell_type == "markdown"][1] == text
+
+
+@pytest.mark.parametrize("heading", ["# A heading", "A heading\n=========", "```\n# code\n```\n## A heading"])
+def test_the_title_takes_the_place_of_the_first_heading(heading):
+    notebook = new_notebook(cells=[new_markdown_cell(f"{heading}\n\nText.")])
+    before = "```\n# code\n```\n" if "code" in heading else ""
+    assert page_source(notebook, intro="") == f"{before}# A title\n\nText."
+    notebook = new_notebook(cells=[new_markdown_cell(f"{heading}\n\nText.")])
+    assert page_source(notebook, intro="", title=None) == f"{heading}\n\nText."
+
+
 @pytest.mark.parametrize("config", ["repository: {url: https://example.org/a/b}\n", "repository: {url: ''}\n", "{}\n"])
 def test_published_chapters_know_where_the_package_is(tmp_path, config):
     (tmp_path / "_config.yml").write_text(config)
     address = "https://example.org/a/b" if "example" in config else ""
     assert repository_address(tmp_path) == address
     source = tmp_path / "one.ipynb"
-    nbformat.write(tidy(executed("One."), TASK, seconds=1.0), source)
+    nbformat.write(make_page(executed("One."), TASK, seconds=1.0), source)
     (published,) = publish([source], tmp_path)
     cells = read_notebook(published).cells
     assert cells[0].source == INSTALL.replace('repository = ""', f'repository = "{address}"')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
@@ -85,6 +87,9 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(notebook):
         ("list[int]", [1, True]),
         ("list[int]", [1, 2.5]),
         ("float", "x"),
+        ("float", "nan"),
+        ("float", "1e999"),
+        ("float", 10**400),
         ("list[float]", ["x"]),
         ("list[str]", [1]),
     ],
@@ -119,7 +124,38 @@ def test_text_of_the_command_line_is_read_in_the_parameters_type(text, type_name
     assert type(read) is type(value)
 
 
-@pytest.mark.parametrize(("text", "type_name"), [("x", "int"), ("1.5", "int"), ("3", "list[int]"), ("[", "int")])
+@pytest.mark.parametrize(
+    ("type_name", "value"), [("float", float("nan")), ("float", float("inf")), ("list[float]", [1.0, -float("inf")])]
+)
+def test_numbers_must_be_finite(type_name, value):
+    with pytest.raises(ValueError, match=rf"weight: got .*(nan|inf).*, need {re.escape(type_name)}, finite"):
+        check_value("weight", value, type_name)
+
+
+def test_seeds_must_be_given_and_distinct():
+    for name in ("seeds", "grid: seeds"):
+        assert check_value(name, [1, 0], "list[int]") == [1, 0]
+        for seeds in ([], [0, 0], (3, 1, 3)):
+            with pytest.raises(ValueError, match=f"{name}: got .*, need at least one, each once"):
+                check_value(name, seeds, "list[int]")
+    with pytest.raises(ValueError, match=r"seeds: got '\[0, 0\]', need at least one, each once"):
+        parse_value("seeds", "[0, 0]", "list[int]")
+    with pytest.raises(ValueError, match=r"seeds: got '\[0, 1\]' \(str\), need list\[int\], for example"):
+        check_value("seeds", "[0, 1]", "list[int]")
+
+
+@pytest.mark.parametrize(
+    ("text", "type_name"),
+    [
+        ("x", "int"),
+        ("1.5", "int"),
+        ("3", "list[int]"),
+        ("[", "int"),
+        ("1:30", "int"),
+        ("010", "int"),
+        (".nan", "float"),
+    ],
+)
 def test_text_that_does_not_fit_is_an_error(text, type_name):
     with pytest.raises(ValueError, match=r"x: got '.*', need " + type_name.replace("[", r"\[")):
         parse_value("x", text, type_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nbformat
 import pytest
 
 from selfsim.publish.run_list import read_run_list
@@ -53,6 +54,14 @@ def test_all_of_a_preset_is_read(written):
     assert first.notebook.is_file()
 
 
+def test_each_notebook_is_parsed_once(written, monkeypatch):
+    path, parsed = written(), []
+    reads = nbformat.reads
+    monkeypatch.setattr(nbformat, "reads", lambda text, **options: parsed.append(text) or reads(text, **options))
+    assert len(read_run_list(path, "quick", [("epochs", "9")]).chapters) == 2
+    assert len(parsed) == 1
+
+
 def test_later_parameters_win(written):
     path = written()
     first, second = read_run_list(path, "quick").chapters
@@ -77,6 +86,17 @@ def test_a_subset_is_chosen_by_the_preset_or_the_caller(written):
         ("jobs:", "job:", "preset 'quick': key: got 'job'.*mean 'jobs'"),
         ("jobs: 2", "jobs: two", "preset 'quick': jobs: got 'two', need an integer"),
         ("jobs: 2", "jobs: 0", "preset 'quick': jobs: got 0, need more than 0"),
+        ("minutes: 4", "minutes: .nan", "preset 'quick': minutes: got nan, need more than 0"),
+        ("minutes: 4", "minutes: .inf", "preset 'quick': minutes: got inf, need more than 0"),
+        ("only: [second]", "only: [2]", "preset 'one': only: got .2., need a list of texts"),
+        ("intro: |", "reads: [3]\n    intro: |", "chapter 'first': reads: got .3., need a list of texts"),
+        ("  first:\n", "  1:\n", "chapters: key: got 1, need text"),
+        ("  one:", "  1:", "presets: key: got 1, need text"),
+        ("epochs: 3,", "epochs: 1:30,", "chapter 'first': epochs: got '1:30' .str., need int"),
+        ("epochs: 3,", "epochs: .nan,", "chapter 'first': epochs: got nan .float., need int"),
+        ("weight: 1e-3", "weight: .inf", "chapter 'first': weight: got inf .float., need float, finite"),
+        ("seeds: [5]", "seeds: [5, 5]", "chapter 'first': seeds: got .5, 5. .*need at least one, each once"),
+        ("seeds: [5]", "seeds: []", "chapter 'first': seeds: got .* need at least one, each once"),
         ("only: [second]", "only: [secnd]", "preset 'one': only: got 'secnd'.*mean 'second'"),
         ("{first: {epochs", "{frist: {epochs", "preset 'quick': chapters: got 'frist'.*mean 'first'"),
         ("sub/tiny.ipynb\n", "sub/tinny.ipynb\n", "chapter 'first': notebook: there is no .*tinny"),

@@ -1,4 +1,4 @@
-"""Execution: the right kernel and cores, finished chapters kept, failures told, no orphans, clean pages."""
+"""Execution: the right kernel and cores, finished chapters kept, failures reported, no orphans, clean pages."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import nbformat
 import psutil
 import pytest
 
-from selfsim.publish.book import page_faults, publish
+from selfsim.files import locked_directory
+from selfsim.publish.digests import chapter_fingerprint
 from selfsim.publish.run_list import read_run_list
-from selfsim.publish.runner import ChapterError, chapter_fingerprint, execute, own_runs, package_digest
+from selfsim.publish.runner import ChapterError, execute
 from tests.conftest import write_notebook
 
 RUNS = """\
@@ -28,13 +29,13 @@ presets:
   quick: {jobs: 2}
 """
 # One line of JSON, so that a test can ask the executed page.
-TELL = """\
+PRINTS = """\
 import json, os, sys
 print(json.dumps([sys.executable, os.environ.get("OMP_NUM_THREADS"), os.getcwd(), name, epochs, os.getpid()]))
 os.system("echo written to the descriptor");"""
 
 
-def told(page):
+def printed(page):
     notebook = nbformat.read(page, as_version=4)
     text = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output)
     return json.loads(text.splitlines()[0])
@@ -64,7 +65,7 @@ def wait_until(condition, seconds=30.0):
 def _package_at_rest():
     """The package counts as unchanged while these tests run, though somebody may be editing it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("selfsim.publish.runner.package_digest", lambda: "unchanged")
+        patch.setattr("selfsim.publish.digests.page_digest", lambda: "unchanged")
         yield
 
 
@@ -72,7 +73,7 @@ def _package_at_rest():
 def executed(tmp_path_factory):
     """Two chapters, executed once beside a decoy kernel that a user installed."""
     folder = tmp_path_factory.mktemp("executed")
-    source = nbformat.read(write_notebook(folder / "tiny.ipynb", TELL), as_version=4)
+    source = nbformat.read(write_notebook(folder / "tiny.ipynb", PRINTS), as_version=4)
     source.cells[-1].metadata["mystnb"] = {"image": {"alt": "What {title} shows"}, "figure": {"name": "curves"}}
     nbformat.write(source, folder / "tiny.ipynb")
     (folder / "runs.yml").write_text(RUNS)
@@ -96,7 +97,7 @@ def test_each_chapter_gets_its_parameters_our_interpreter_and_its_share_of_the_c
     assert pages == [out / "first.ipynb", out / "second.ipynb"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share, here = str(max(1, cores // 2)), os.getcwd()
-    first, second = told(pages[0]), told(pages[1])
+    first, second = printed(pages[0]), printed(pages[1])
     assert first[:5] == [sys.executable, share, here, "mlp", 7]
     assert second[:5] == [sys.executable, share, here, "vit", 3]
     assert not is_running(first[5])
@@ -123,16 +124,16 @@ def test_a_page_has_title_and_introduction_and_nothing_of_this_machine(executed)
 def test_finished_chapters_are_kept_and_changed_ones_made_anew(executed, capsys):
     run_list, out, pages = executed
     times = [page.stat().st_mtime_ns for page in pages]
-    (out / ".first.ipynb.partial").write_text("left by a kill")
-    (out / ".run-left").mkdir()
+    (out / "first.ipynb.partial").write_text("left by a kill")
+    (out / ".run-notes").mkdir()  # somebody else's
     assert execute(run_list, out) == pages
     assert [page.stat().st_mtime_ns for page in pages] == times
-    assert tree(out) == {"first.ipynb", "second.ipynb", ".lock"}
-    assert not (out / ".run-left").exists()
+    assert (out / ".run-notes").is_dir()
     assert capsys.readouterr().err == "first: kept from an earlier run\nsecond: kept from an earlier run\n"
     other = read_run_list(run_list.path, "quick", [("epochs", "8")], only=["first"])
     assert execute(other, out) == pages[:1]
-    assert told(pages[0])[4] == 8
+    assert printed(pages[0])[4] == 8
+    assert tree(out) == {"first.ipynb", "second.ipynb", ".lock"}
     assert pages[1].stat().st_mtime_ns == times[1]
     assert "first: done in " in capsys.readouterr().err
 
@@ -173,21 +174,11 @@ def test_the_fingerprint_changes_with_the_files_that_a_chapter_reads(executed, t
     assert len(found) == 5
 
 
-def test_the_fingerprint_changes_with_the_package(executed, tmp_path, monkeypatch):
+def test_the_fingerprint_changes_with_the_package(executed, monkeypatch):
     chapter = executed[0].chapters[0]
     before = chapter_fingerprint(chapter)
-    monkeypatch.setattr("selfsim.publish.runner.package_digest", lambda: "changed")
+    monkeypatch.setattr("selfsim.publish.digests.page_digest", lambda: "changed")
     assert chapter_fingerprint(chapter) != before
-    (tmp_path / "wing").mkdir()
-    (tmp_path / "wing" / "a.py").write_text("x = 1")
-    digests = [package_digest(tmp_path)]
-    (tmp_path / "wing" / "a.txt").write_text("not source")
-    assert package_digest(tmp_path) == digests[0]
-    (tmp_path / "wing" / "a.py").write_text("x = 2")
-    digests.append(package_digest(tmp_path))
-    (tmp_path / "wing" / "a.py").rename(tmp_path / "wing" / "b.py")
-    digests.append(package_digest(tmp_path))
-    assert len(set(digests)) == 3
 
 
 @pytest.mark.long
@@ -208,14 +199,13 @@ def test_a_failing_cell_ends_the_run_but_not_the_chapter_under_way(tmp_path, cap
         "presets: {quick: {}}\n"
     )
     run_list, out = read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out"
-    out.mkdir()
-    (out / "bad.ipynb").write_text("{}")
     with pytest.raises(ChapterError) as caught:
         execute(run_list, out, jobs=2)
-    told = str(caught.value)
-    assert told.startswith(f"chapter 'bad': cell 3 of {tmp_path / 'tiny.ipynb'} failed\n\nimport os, pathlib")
-    assert told.endswith("KeyError: 'gone'")
-    assert "\x1b" not in told
+    message = str(caught.value)
+    assert message.startswith(f"chapter 'bad': cell 3 of {tmp_path / 'tiny.ipynb'} failed\n\nimport os, pathlib")
+    assert message.endswith("KeyError: 'gone'")
+    assert "\x1b" not in message
+    assert caught.value.death == ""
     assert tree(out) == {"good.ipynb", ".lock"}
     assert "bad: failed in " in capsys.readouterr().err
 
@@ -224,28 +214,37 @@ def test_a_failing_cell_ends_the_run_but_not_the_chapter_under_way(tmp_path, cap
 def test_a_kernel_that_dies_is_a_failed_chapter(tmp_path):
     write_notebook(tmp_path / "tiny.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     (tmp_path / "runs.yml").write_text("chapters: {a: {notebook: tiny.ipynb}}\npresets: {quick: {}}\n")
-    with pytest.raises(ChapterError, match=r"chapter 'a': cell 3 of .*tiny\.ipynb failed(?s:.*)Kernel died"):
+    with pytest.raises(ChapterError, match=r"chapter 'a': cell 3 of .*tiny\.ipynb failed(?s:.*)Kernel died") as caught:
         execute(read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out", progress=False)
+    assert caught.value.death == "kernel"
     assert tree(tmp_path / "out") == {".lock"}
 
 
 def test_jobs_must_be_positive_and_one_run_writes_at_a_time(executed, tmp_path):
     run_list, out, _ = executed
-    with pytest.raises(ValueError, match="jobs: got 0, need at least 1"):
+    with pytest.raises(ValueError, match="jobs: got 0, need an integer of at least 1"):
         execute(run_list, out, jobs=0)
-    fcntl = pytest.importorskip("fcntl", reason="Windows has no lock of this kind")
-    with open(out / ".lock", "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(RuntimeError, match="another run is writing there"):
-            execute(run_list, out, progress=False)
+    pytest.importorskip("fcntl", reason="Windows has no lock of this kind")
+    with locked_directory(out), pytest.raises(BlockingIOError, match="another process writes here"):
+        execute(run_list, out, progress=False)
+
+
+def test_a_page_that_is_not_ours_is_refused(executed, tmp_path):
+    run_list, *_ = executed
+    mine = write_notebook(tmp_path / "first.ipynb", "'my own notes'")
+    before = mine.read_bytes()
+    with pytest.raises(FileExistsError, match=r"first\.ipynb: selfsim did not make this file"):
+        execute(run_list, tmp_path, progress=False)
+    assert mine.read_bytes() == before
+    assert tree(tmp_path) == {"first.ipynb", ".lock"}
 
 
 RUN = """\
 import sys
 from pathlib import Path
 from selfsim.publish.run_list import read_run_list
-from selfsim.publish import runner
-runner.package_digest = lambda: "unchanged"
+from selfsim.publish import digests, runner
+digests.page_digest = lambda: "unchanged"
 folder = Path(sys.argv[1])
 runner.execute(read_run_list(folder / "runs.yml", "quick"), folder / "out", jobs=1)
 """
@@ -295,69 +294,6 @@ def test_after_a_kill_no_process_is_left_and_finished_chapters_are_kept(tmp_path
     assert tree(tmp_path / "out") == {"fast.ipynb", "slow.ipynb", ".lock"}
 
 
-def test_chapters_are_published_all_or_none(executed, tmp_path):
-    pages = executed[2]
-    # These pages tell paths of this machine on purpose.
-    clean = []
-    for page in pages:
-        notebook = nbformat.read(page, as_version=4)
-        for cell in notebook.cells:
-            if "outputs" in cell:
-                cell.outputs = []
-        clean.append(tmp_path / "clean" / page.name)
-        clean[-1].parent.mkdir(exist_ok=True)
-        nbformat.write(notebook, clean[-1])
-    root = tmp_path / "root"
-    root.mkdir()
-    bad = tmp_path / "bad.ipynb"
-    bad.write_text("{}")
-    with pytest.raises(ValueError, match="not a Jupyter notebook"):
-        publish([clean[0], bad], root)
-    assert tree(root) == set()
-    assert publish(clean, root) == [root / "book/chapters/first.ipynb", root / "book/chapters/second.ipynb"]
-    assert (root / "book/chapters/first.ipynb").read_bytes() == clean[0].read_bytes()
-    assert tree(root) == {"book/chapters/first.ipynb", "book/chapters/second.ipynb"}
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (
-            lambda n: n.cells[-1].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])),
-            "cell 4 holds an error output",
-        ),
-        (
-            lambda n: n.cells[-1].outputs.append(
-                nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}})
-            ),
-            "cell 4 holds a widget",
-        ),
-        (lambda n: n.metadata.update(widgets={"x": 1}), "widget state"),
-        (lambda n: n.metadata.pop("selfsim"), "no provenance"),
-        (lambda n: n.cells[1].metadata.update(tags=[]), "no cell tagged 'parameters'"),
-        (
-            lambda n: n.cells[-1].outputs.append(nbformat.v4.new_output("stream", text="in /some/root/a.py\n")),
-            'project folder occurs in "text": "in /some/root/a.py',
-        ),
-        (
-            lambda n: n.cells[-1].outputs.append(nbformat.v4.new_output("stream", text="x\n/some/home/.cache: no\n")),
-            'home folder occurs in "text": "x\\n/some/home/.cache: no',
-        ),
-    ],
-)
-def test_what_cannot_be_published_is_named(executed, tmp_path, monkeypatch, change, fault):
-    monkeypatch.setenv("HOME", "/some/home")
-    notebook = nbformat.read(executed[2][1], as_version=4)
-    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="/some/rooted /some/homestead\n")]
-    nbformat.write(notebook, tmp_path / "n.ipynb")
-    assert page_faults(tmp_path / "n.ipynb", "/some/root") == []
-    change(notebook)
-    (tmp_path / "n.ipynb").write_text(json.dumps(notebook, indent=1))
-    faults = page_faults(tmp_path / "n.ipynb", "/some/root")
-    assert len(faults) == 1
-    assert fault in faults[0]
-
-
 @pytest.mark.long
 def test_a_chapter_waits_for_those_it_reads_from_and_is_made_anew_with_them(tmp_path):
     write_notebook(tmp_path / "a.ipynb", "import pathlib, time; time.sleep(1); pathlib.Path(name).write_text('made')")
@@ -380,14 +316,14 @@ presets:
     assert (tmp_path / "out" / "reads.ipynb").stat().st_mtime_ns > made
 
 
-def test_runs_of_another_version_are_removed(tmp_path, monkeypatch):
-    kept = own_runs(tmp_path / "runs") / "a-run"
-    kept.mkdir()
-    own_runs(tmp_path / "runs")
-    assert kept.is_dir()
-    monkeypatch.setattr("selfsim.publish.runner.package_digest", lambda: "changed")
-    own_runs(tmp_path / "runs")
-    assert not kept.exists()
+@pytest.mark.long
+def test_a_cell_that_hangs_fails_after_its_time(tmp_path):
+    write_notebook(tmp_path / "tiny.ipynb", "import time; time.sleep(600)")
+    (tmp_path / "runs.yml").write_text("chapters: {a: {notebook: tiny.ipynb}}\npresets: {quick: {}}\n")
+    run_list = read_run_list(tmp_path / "runs.yml", "quick")
+    with pytest.raises(ChapterError, match=r"cell 3 of .*(?s:.*)TimeoutError: the cell took longer than 1 s") as caught:
+        execute(run_list, tmp_path / "out", cell_timeout=1, progress=False)
+    assert caught.value.death == ""
 
 
 def test_cells_for_a_parameter_that_is_not_given_are_left_out(tmp_path):

@@ -121,7 +121,7 @@ def test_8_kills_of_kernels_and_their_workers(tmp_path):
     (tmp_path / "grid.yml").write_text(
         "notebook: steady.ipynb\nparameters: {epochs: 12}\ngrid: {seeds: [[0], [1], [2]]}"
     )
-    sweep = Sweep(tmp_path, "--retries", "30", "--workers", "2")
+    sweep = Sweep(tmp_path, "--retries", "30", "--kernel-retries", "30", "--workers", "2")
     killed, longest = kill_at_random(sweep, [KERNEL, KERNEL, KERNEL, WORKER] * 2, seed=1)
     assert sweep.process.wait(timeout=10 * patience()) == 0, sweep.said.read_text()
     assert killed == 8, f"the sweep was over after {killed} kills"

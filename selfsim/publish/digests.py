@@ -1,0 +1,84 @@
+"""Digests of the code and files that a page or a training run depends on.
+
+Comments, docstrings and layout do not count: what is computed does not change with them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from .parameters import read_notebook
+from .run_list import Chapter
+
+_PACKAGE = Path(__file__).parents[1]
+# The rooms that decide what a training run computes, beside the modules that all rooms share.
+_RUN_ROOMS = ("boxes", "rate", "statistics", "models", "training")
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_NOT_SHARED = ("__init__.py", "command_line.py")
+
+
+def run_digest(package: str | Path = _PACKAGE) -> str:
+    """Return the sha256 of the code that decides what a training run computes."""
+    package = Path(package)
+    shared = [file for file in package.glob("*.py") if file.name not in _NOT_SHARED]
+    return _code_digest(package, [*shared, *(file for room in _RUN_ROOMS for file in (package / room).rglob("*.py"))])
+
+
+def page_digest(package: str | Path = _PACKAGE) -> str:
+    """Return the sha256 of the code that a page may use: the whole package, and ``study/`` where it stands beside."""
+    package = Path(package)
+    beside = package.parent / "study"
+    return _code_digest(package.parent, [*package.rglob("*.py"), *beside.rglob("*.py")])
+
+
+def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
+    """Return the sha256 of all that decides what a chapter shows.
+
+    Parameters
+    ----------
+    chapter : Chapter
+    after : sequence of str
+        Fingerprints of the chapters that it reads from.
+    """
+    cells = [
+        [cell.cell_type, cell.source, cell.metadata.get("tags"), cell.metadata.get("mystnb")]
+        for cell in read_notebook(chapter.notebook).cells
+    ]
+    folders = [_file_digest(folder) for folder in chapter.reads]
+    parts = [cells, chapter.parameters, chapter.title, chapter.intro, page_digest(), *folders, *after]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _code_digest(root: Path, files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        facts = file.stat()
+        code = _code(file, facts.st_mtime_ns, facts.st_size)
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + code + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def _code(file: Path, modified: int, size: int) -> bytes:
+    """Digest of one file's syntax tree without docstrings; of its bytes where it has a syntax error."""
+    content = file.read_bytes()
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return hashlib.sha256(content).digest()
+    for node in ast.walk(tree):
+        if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).digest()
+
+
+def _file_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(place for place in folder.rglob("*") if place.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
