@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 
 import selfsim
 from selfsim.command_line import main
+from tests.conftest import write_notebook
 from tests.publish.test_book import TOC, make_project
 
 ANNOUNCED = """\
@@ -102,6 +105,48 @@ def test_wrong_usage_starts_nothing_and_exits_with_2(project, capsys, arguments,
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (project / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("architecture", "mpl", "architecture: got 'mpl'.*did you mean 'mlp'"),
+        ("architectures", "[mlp, resnet35]", "architecture: got 'resnet35'"),
+        ("epochs", "0", "epochs: got 0, need an integer of at least 1"),
+        ("epochs", "1:30", "epochs: got '1:30', need int"),
+        ("size", "huge", "size: got 'huge', need one of 'tiny'"),
+        ("learning_rate", ".nan", "learning_rate: got '.nan', need float, finite"),
+        ("learning_rate", "-1", "learning_rate: got -1.0, need a number"),
+        ("target", "2", "target: got 2, need"),
+        ("seeds", "[]", r"seeds: got '\[\]', need at least one"),
+    ],
+)
+def test_values_that_no_training_can_have_are_found_before_anything_starts(project, capsys, parameter, value, message):
+    parameters = (
+        'architecture: str = "mlp"\narchitectures: list[str] = []\nepochs: int = 3\nsize: str = "tiny"\n'
+        "learning_rate: float = 0.001\ntarget: float = 0.1\nseeds: list[int] = [0, 1]\ntrain_images: int = 0\n"
+    )
+    write_notebook(project / "notebooks/tiny.ipynb", "import selfsim; selfsim.TrainConfig", parameters=parameters)
+    runs = "chapters: {one: {notebook: tiny.ipynb}}\npresets: {quick: {}}\n"
+    (project / "notebooks" / "runs.yml").write_text(runs)
+    (project / "grid.yml").write_text("notebook: notebooks/tiny.ipynb")
+    for command in (["book"], ["sweep", "grid.yml", "--dry-run"]):
+        assert main([*command, "-p", parameter, value]) == 2
+        assert re.search(message, capsys.readouterr().err)
+        assert not (project / "_build").exists()
+    # To a notebook, 0 of a number of images means all of them.
+    assert main(["sweep", "grid.yml", "--dry-run", "-p", "train_images", "0"]) == 0
+
+
+def test_a_folder_that_is_not_ours_is_refused_before_anything_starts(project, capsys):
+    for name in ("runs", "source", "html"):
+        mine = project / "_build" / "quick" / name / "mine.txt"
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        assert main(["book"]) == 2
+        assert f"_build/quick/{name}: selfsim did not make this folder" in capsys.readouterr().err
+        assert [path for path in (project / "_build").rglob("*") if path.is_file()] == [mine]
+        shutil.rmtree(project / "_build")
 
 
 def test_a_chapter_outside_the_contents_is_found_before_anything_starts(project, capsys):

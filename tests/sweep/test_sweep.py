@@ -138,6 +138,16 @@ def test_attempts_are_limited(written, tmp_path, capfd):
 
 
 @pytest.mark.long
+def test_a_notebook_that_kills_its_kernel_gets_few_attempts(written, tmp_path, capfd):
+    write_notebook(tmp_path / "deadly.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    grid = written("notebook: deadly.ipynb")
+    with pytest.raises(SweepError, match="1 of 1 cells failed"):
+        sweep(grid, tmp_path / "out", workers=1, kernel_retries=1)
+    attempts = [line for line in capfd.readouterr().err.splitlines() if "attempt" in line]
+    assert attempts == [f"{grid.cells[0].name}: its kernel died; attempt 2"]
+
+
+@pytest.mark.long
 def test_training_runs_on_any_scheduler_give_what_train_gives(written, tmp_path, capfd):
     from distributed import LocalCluster
 
