@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add = book.add_argument
     add("runs", nargs="?", type=Path, default=PROJECT_LIST, metavar="RUNS_YML", help="a run list (%(default)s)")
     add("--preset", default="quick", help="one of the run list's presets (%(default)s)")
-    add("--jobs", type=_positive, metavar="N", help="chapters at a time (the preset's)")
+    add("--jobs", type=_at_least(1), metavar="N", help="chapters at a time (the preset's)")
     _add_shared_options(book, every="chapter", file="run list")
     add("--only", nargs="+", action="extend", metavar="CHAPTER", help="make these chapters only")
     add("--publish", action="store_true", help="copy the checked chapters to book/chapters/")
@@ -70,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     add = sweep.add_argument
     add("grid", type=Path, metavar="GRID_YML", help="a grid, such as notebooks/grid.yml")
     add("--output", type=Path, metavar="DIR", help="where runs and results go (runs/NAME_OF_THE_GRID)")
-    add("--workers", type=_positive, metavar="N", help="processes on this machine (one per GPU, or one per core)")
+    add("--workers", type=_at_least(1), metavar="N", help="processes on this machine (one per GPU, or one per core)")
     add("--scheduler", metavar="ADDRESS", help="a Dask scheduler, whose workers are used instead")
     retries = "attempts after a worker died, per cell (%(default)s)"
-    add("--retries", type=_not_negative, default=10, metavar="N", help=retries)
+    add("--retries", type=_at_least(0), default=10, metavar="N", help=retries)
     retries = "attempts after a notebook's kernel died, per cell (%(default)s)"
-    add("--kernel-retries", type=_not_negative, default=2, metavar="N", help=retries)
+    add("--kernel-retries", type=_at_least(0), default=2, metavar="N", help=retries)
     _add_shared_options(sweep, every="cell", file="grid")
     add("--dry-run", action="store_true", help="list what would be done, with time and disk, and do nothing")
     sweep.set_defaults(run=_sweep)
@@ -87,21 +87,16 @@ def _add_shared_options(parser: argparse.ArgumentParser, *, every: str, file: st
     value = ("NAME", "VALUE")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=value, help=values)
     limit = "seconds after which a cell of a notebook has failed (no limit)"
-    parser.add_argument("--cell-timeout", type=_positive, metavar="SECONDS", help=limit)
+    parser.add_argument("--cell-timeout", type=_at_least(1), metavar="SECONDS", help=limit)
 
 
-def _positive(text: str) -> int:
-    return _at_least(1, text)
+def _at_least(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"got {text}, need an integer of at least {least}")
+        return int(text)
 
-
-def _not_negative(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    if not text.lstrip("-").isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"got {text}, need an integer of at least {least}")
-    return int(text)
+    return read
 
 
 def _book(arguments: argparse.Namespace) -> int:
@@ -120,17 +115,14 @@ def _book(arguments: argparse.Namespace) -> int:
         # Another list may have a preset of the same name.
         folder = arguments.build_dir / (arguments.preset if of_project else f"{arguments.runs.stem}-{arguments.preset}")
         runs = folder / "runs"
+        defaults = {"runs": str(runs)}
         run_list = read_run_list(
-            arguments.runs,
-            arguments.preset,
-            arguments.parameters,
-            only=arguments.only,
-            defaults={"runs": str(runs)},
+            arguments.runs, arguments.preset, arguments.parameters, only=arguments.only, defaults=defaults
         )
         for chapter in run_list.chapters:
             try:
                 check_training_values(chapter)
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 raise UsageError(f"{arguments.runs}: chapter {chapter.name!r}: {error}") from error
         if of_project:
             check_toc(root, run_list)

@@ -1,4 +1,4 @@
-"""The table of contents of a book: the pages that it names, and itself with other pages in their place."""
+"""The table of contents of a book: read its pages, and put others in their place."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def toc_pages(toc: Any) -> list[str]:
 
 
 def with_pages(toc: dict[str, Any], others: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return the content of a table in which others take the place of some pages.
+    """Return the content of a table of contents with other pages in the place of some.
 
-    A page with no others in its place is left out, and its part with it when that was all.
+    A page that others replace by nothing is left out, and so is a part without pages.
 
     >>> with_pages({"root": "a", "chapters": [{"file": "b"}, {"file": "c"}]}, {"b": ["d", "e"], "c": []})
     {'root': 'a', 'chapters': [{'file': 'd'}, {'file': 'e'}]}

@@ -1,4 +1,4 @@
-"""Look over a rendered book: are pages there, free of errors, light, figures described, links good?"""
+"""Check a rendered book: missing and empty pages, error outputs, alt texts, links, weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .contents import toc_pages
 
 _LINKS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "src", "iframe": "src"}
 _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp")
-# Text in these is no content: a heading alone makes no page, and nobody reads a script.
+# Text in these does not count as content.
 _EMPTY = {"script", "style", *(f"h{level}" for level in range(1, 7))}
 _FEWEST_WORDS = 3
 # Megabytes: of a page with its pictures, of the whole site.
@@ -30,12 +30,17 @@ def check_pages(html: str | Path, toc: str | Path) -> list[str]:
     html : str or Path
         Folder of the site.
     toc : str or Path
-        The table of contents it was rendered from.
+        The table of contents that it was rendered from.
 
     Returns
     -------
     list of str
-        Each names the page; empty if all is well.
+        Each names the page; empty if there are none.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such folder or table of contents.
     """
     html = Path(html)
     if not html.is_dir():
@@ -63,7 +68,7 @@ def check_pages(html: str | Path, toc: str | Path) -> list[str]:
 
 @dataclass
 class _Page:
-    """What one page holds; `images` are those of its article: the theme's own lie outside."""
+    """The parts of one page that are checked; `images` are those of its article, without the theme's."""
 
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)

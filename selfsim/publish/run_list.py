@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +24,19 @@ from .parameters import check_parameters, notebook_parameters, parse_value
 PROJECT_LIST = Path("notebooks") / "runs.yml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_LIST_KEYS = {"chapters": "a table", "presets": "a table"}
+_LIST_KEYS = dict.fromkeys(("chapters", "presets"), "a table")
 _CHAPTER_KEYS = {
-    "title": "text",
-    "notebook": "text",
+    **dict.fromkeys(("title", "notebook", "intro", "published"), "text"),
+    **dict.fromkeys(("after", "reads"), "a list of texts"),
     "parameters": "a table",
-    "intro": "text",
-    "after": "a list of texts",
-    "reads": "a list of texts",
-    "published": "text",
 }
 _PRESET_KEYS = {
-    "description": "text",
-    "jobs": "an integer",
-    "minutes": "a number",
-    "disk": "text",
-    "parameters": "a table",
-    "chapters": "a table",
-    "only": "a list of texts",
+    **dict.fromkeys(("description", "disk"), "text"),
+    **dict.fromkeys(("parameters", "chapters"), "a table"),
+    **{"jobs": "an integer", "minutes": "a number", "only": "a list of texts"},
 }
 # What a value may be, in the words of the messages.
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "text": str,
-    "an integer": int,
-    "a number": (int, float),
-    "a table": dict,
-    "a list": list,
-    "a list of texts": list,
-}
+_KINDS: dict[str, type | tuple[type, ...]] = {"text": str, "an integer": int, "a number": (int, float), "a table": dict}
 
 
 @dataclass(frozen=True)
@@ -138,17 +124,18 @@ def read_run_list(
         # At least one chapter must have a parameter that is given to all; the others go without it.
         for name in chosen.get("parameters", {}):
             check_choice(name, sorted(_merged(types.values())), name="parameter for all chapters")
+        shared = chosen.get("parameters", {})
         checked = []
         for name, chapter in made.items():
             known = types[path.parent / chapter["notebook"]]
-            first, shared, last = (
+            first, for_all, last = (
                 {key: value for key, value in values.items() if key in known}
-                for values in (defaults or {}, chosen.get("parameters", {}), given)
+                for values in (defaults or {}, shared, given)
             )
             of_preset = chosen.get("chapters", {}).get(name, {})
-            values = first | chapter.get("parameters", {}) | shared | of_preset | last
+            values = first | chapter.get("parameters", {}) | for_all | of_preset | last
             try:
-                checked.append(_chapter(path.parent, name, chapters, made, values, known))
+                checked.append(_chapter(path.parent, name, content["chapters"], made, values, known))
             except (ValueError, FileNotFoundError) as error:
                 raise type(error)(f"chapter {name!r}: {error}") from error
         about = {key: chosen[key] for key in ("description", "jobs", "minutes", "disk") if key in chosen}
@@ -192,22 +179,16 @@ def _check_structure(content: Any) -> None:
 
 def _notebook_types(folder: Path, chapters: Mapping[str, dict], made: Iterable[str]) -> dict[Path, dict[str, str]]:
     """Parse each notebook once; one that is missing is an error only for a chapter that is made."""
-    types = {}
-    for notebook in {folder / chapter["notebook"]: None for chapter in chapters.values()}:
-        if notebook.is_file():
-            types[notebook] = notebook_parameters(notebook)
+    notebooks = {name: folder / chapter["notebook"] for name, chapter in chapters.items()}
     for name in made:
-        if (notebook := folder / chapters[name]["notebook"]) not in types:
-            raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebook}")
-    return types
+        if not notebooks[name].is_file():
+            raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebooks[name]}")
+    return {path: notebook_parameters(path) for path in dict.fromkeys(notebooks.values()) if path.is_file()}
 
 
 def _merged(types: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """The types of all parameters; the first notebook's where they differ."""
-    merged: dict[str, str] = {}
-    for known in types:
-        merged = {**known, **merged}
-    return merged
+    return reduce(lambda merged, known: {**known, **merged}, types, dict[str, str]())
 
 
 def _chapter(
@@ -268,8 +249,6 @@ def check_table(table: Any, kinds: Mapping[str, str], where: str) -> None:
         if not isinstance(key, str):
             raise ValueError(f"{where}: key: got {key!r}, need text")
         check_choice(key, kinds, name=f"{where}: key")
-        valid = isinstance(value, _KINDS[kinds[key]]) and not isinstance(value, bool)
-        if kinds[key] == "a list of texts":
-            valid = valid and all(isinstance(item, str) for item in value)
-        if not valid:
+        valid = isinstance(value, _KINDS.get(kinds[key], list)) and not isinstance(value, bool)
+        if not valid or (kinds[key] == "a list of texts" and not all(isinstance(item, str) for item in value)):
             raise ValueError(f"{where}: {key}: got {value!r}, need {kinds[key]}")

@@ -9,7 +9,7 @@ import contextlib
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FAILED = "failed"
+# Cell -> its table and the messages about its damaged runs.
+_Results = dict[str, "tuple[DataFrame, list[str]]"]
 
 
 class SweepError(RuntimeError):
@@ -57,20 +59,6 @@ class Plan:
     seconds: float | None
     megabytes: float | None
     source: str
-
-
-@dataclass(frozen=True)
-class _Attempts:
-    """Limits of an attempt at a cell, and of how many there are."""
-
-    retries: int
-    kernel_retries: int
-    cell_timeout: int | None
-
-    def allow(self, outcome: Outcome, deaths: Counter[str]) -> bool:
-        """Whether a cell gets another attempt after an outcome; `deaths` counts those of the cell by cause."""
-        limit = self.kernel_retries if outcome.death == "kernel" else self.retries
-        return bool(outcome.death) and deaths[outcome.death] <= limit
 
 
 def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, workers: int | None = None) -> Plan:
@@ -163,46 +151,46 @@ def sweep(
     -----
     Workers are started by ``multiprocessing``'s spawn: a script that calls this needs ``if __name__ == "__main__":``.
     """
-    attempts = _Attempts(
-        check_integer(retries, name="retries", least=0),
-        check_integer(kernel_retries, name="kernel_retries", least=0),
-        None if cell_timeout is None else check_integer(cell_timeout, name="cell_timeout"),
-    )
+    retries = check_integer(retries, name="retries", least=0)
+    limits = {
+        "worker": retries,
+        "process": retries,
+        "kernel": check_integer(kernel_retries, name="kernel_retries", least=0),
+    }
+    if cell_timeout is not None:
+        cell_timeout = check_integer(cell_timeout, name="cell_timeout")
     folder = Path(output).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with locked_directory(folder):
         check_results(folder)
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
         waiting = [cell for cell in grid.cells if plan.states[cell.name] != "done"]
-        tables, damages = dict[str, "DataFrame"](), dict[str, list[str]]()
-        for cell in grid.cells:
-            tables[cell.name], damages[cell.name] = cell_table(cell, folder, plan.states[cell.name])
-        write_results(tables.values(), folder)
+        results = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
+        _write(results, folder)
         failures: dict[str, str] = {}
         if waiting:
             with connected(scheduler, workers=plan.workers or 0) as client:
-                outcomes = _outcomes(client, waiting, folder, attempts, progress)
-                failures = _collect(outcomes, len(waiting), folder, tables, damages, progress)
+                outcomes = _outcomes(client, waiting, folder, limits, cell_timeout, progress)
+                failures = _collect(outcomes, len(waiting), folder, results, progress)
     lines = []
     if failures:
         lines.append(f"{len(failures)} of {len(grid.cells)} cells failed; their tracebacks are in {folder / FAILED}")
         lines += [f"{name}: {text.strip().splitlines()[-1]}" for name, text in failures.items()]
-    if damaged := [line for messages in damages.values() for line in messages]:
-        lines += [f"{len(damaged)} training runs are damaged; the table is without them", *damaged]
+    if damages := [message for _, messages in results.values() for message in messages]:
+        lines += [f"{len(damages)} training runs are damaged; the table is without them", *damages]
     if lines:
         raise SweepError("\n".join(lines))
     return folder / RESULTS
 
 
+def _write(results: _Results, folder: Path) -> None:
+    write_results([table for table, _ in results.values()], folder)
+
+
 def _collect(
-    outcomes: Iterator[tuple[Cell, Outcome]],
-    total: int,
-    folder: Path,
-    tables: dict[str, DataFrame],
-    damages: dict[str, list[str]],
-    progress: bool,
+    outcomes: Iterator[tuple[Cell, Outcome]], total: int, folder: Path, results: _Results, progress: bool
 ) -> dict[str, str]:
-    """Keep the tables and ``failed/`` up to date as cells end; return the tracebacks of those that failed, by name."""
+    """Keep the results and ``failed/`` up to date as cells end; return the tracebacks of those that failed, by name."""
     failures, due = dict[str, str](), 0.0
     try:
         for ended, (cell, outcome) in enumerate(outcomes, 1):
@@ -213,25 +201,30 @@ def _collect(
                 failures[cell.name] = outcome.traceback
                 file.parent.mkdir(exist_ok=True)
                 write_atomic(file, outcome.traceback.encode(errors="replace"))
-            else:
-                file.unlink(missing_ok=True)
+            elif file.exists():
+                file.unlink()
                 with contextlib.suppress(OSError):  # there are others
                     file.parent.rmdir()
-            tables[cell.name], damages[cell.name] = cell_table(cell, folder, status)
+            results[cell.name] = cell_table(cell, folder, status)
             started = time.monotonic()
             if started >= due:
-                write_results(tables.values(), folder)
+                _write(results, folder)
                 # A large table is not written after each of many short cells.
                 due = time.monotonic() + 9 * (time.monotonic() - started)
     finally:
-        write_results(tables.values(), folder)
+        _write(results, folder)
     return failures
 
 
 def _outcomes(
-    client: Client, cells: list[Cell], folder: Path, attempts: _Attempts, progress: bool
+    client: Client,
+    cells: list[Cell],
+    folder: Path,
+    limits: Mapping[str, int],
+    cell_timeout: int | None,
+    progress: bool,
 ) -> Iterator[tuple[Cell, Outcome]]:
-    """Yield cells with their outcomes as they end; those that died on the way are tried again."""
+    """Yield cells with their outcomes as they end; those that died are tried again, up to a limit by cause."""
     from distributed import as_completed
 
     threads = client.nthreads().values()
@@ -246,7 +239,7 @@ def _outcomes(
     submitted: dict[Any, Cell] = {}  # by the future's key
 
     def submit(cell: Cell) -> Future:
-        future = client.submit(run_cell, cell, folder, cell_timeout=attempts.cell_timeout, pure=False)
+        future = client.submit(run_cell, cell, folder, cell_timeout=cell_timeout, pure=False)
         submitted[future.key] = cell
         return future
 
@@ -256,7 +249,7 @@ def _outcomes(
         for warning in outcome.warnings:
             report(f"{cell.name}: {warning}", progress)
         deaths[cell.name][outcome.death] += 1
-        if attempts.allow(outcome, deaths[cell.name]):
+        if outcome.death and deaths[cell.name][outcome.death] <= limits[outcome.death]:
             number = deaths[cell.name].total() + 1
             report(f"{cell.name}: its {outcome.death} died; attempt {number}", progress)
             ended.add(submit(cell))
