@@ -1,4 +1,4 @@
-"""The book's Sphinx extension: buttons where there is an address, and what a chapter says of its making."""
+"""The book's Sphinx extension: launch buttons, the provenance of a chapter, and line breaks in long names."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ def extension(name):
 chapters = extension("chapters")
 
 
-def foot(folder, *, address, installs_from, page="book/chapters/one"):
+def buttons(folder, *, address, installs_from, page="book/chapters/one"):
     (folder / "book" / "chapters").mkdir(parents=True)
     source = f'    repository = "{installs_from}"\n    %pip install x'
     notebook = {"cells": [{"cell_type": "code", "source": [source], "metadata": {"tags": ["install"]}}]}
@@ -35,27 +35,27 @@ ADDRESS = "https://github.com/someone/something"
 
 
 @pytest.mark.parametrize("ending", ["", "/", ".git"])
-def test_a_published_chapter_can_be_opened_elsewhere(tmp_path, ending):
-    body = foot(tmp_path, address=ADDRESS + ending, installs_from=ADDRESS + ending)
-    place = "someone/something"
-    assert f'"https://mybinder.org/v2/gh/{place}/main?urlpath=lab/tree/book/chapters/one.ipynb"' in body
-    assert f'"https://colab.research.google.com/github/{place}/blob/main/book/chapters/one.ipynb"' in body
+def test_a_published_chapter_has_buttons_for_binder_and_colab(tmp_path, ending):
+    body = buttons(tmp_path, address=ADDRESS + ending, installs_from=ADDRESS + ending)
+    repository = "someone/something"
+    assert f'"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/book/chapters/one.ipynb"' in body
+    assert f'"https://colab.research.google.com/github/{repository}/blob/main/book/chapters/one.ipynb"' in body
 
 
 @pytest.mark.parametrize(
     "where",
     [
         {"address": "", "installs_from": ""},
-        {"address": ADDRESS, "installs_from": ""},  # published before there was an address
+        {"address": ADDRESS, "installs_from": ""},  # published before the repository had an address
         {"address": "https://example.org/a/b", "installs_from": "https://example.org/a/b"},  # not on GitHub
         {"address": ADDRESS, "installs_from": ADDRESS, "page": "book/intro"},
     ],
 )
-def test_nothing_is_shown_where_nothing_can_be_opened(tmp_path, where):
-    assert foot(tmp_path, **where) == ""
+def test_pages_that_cannot_be_opened_elsewhere_have_no_buttons(tmp_path, where):
+    assert buttons(tmp_path, **where) == ""
 
 
-def test_what_a_chapter_says_of_its_making_is_read_back():
+def test_the_provenance_of_a_chapter_is_read_from_its_outputs():
     from selfsim.training.provenance import provenance
 
     made = provenance(parameters={"a": "<b>"}, seeds=[0])
