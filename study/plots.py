@@ -263,6 +263,8 @@ def plot_measures(table: pd.DataFrame) -> Figure:
     colours = {"cmap": "PuOr_r", "vmin": -10, "vmax": 10, "cbar": False}
     sns.heatmap(scores.fillna(0), annot=text, fmt="", annot_kws={"fontsize": 10}, ax=axes, **colours)
     axes.set(xlabel="", ylabel="")
+    axes.grid(False)
+    axes.tick_params(length=0)
     columns = [textwrap.fill(name, 12) for name in scores]
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=10, rotation=0)
     _name_rows(axes, chosen, shift=0.5)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -185,3 +188,40 @@ def test_the_comparison_from_tables_is_that_from_runs(tmp_path):
 def test_a_folder_without_tables_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="results: got .* no tables of a study"):
         study_tables.read_stages(tmp_path)
+
+
+def test_the_command_says_what_it_does_and_refuses_a_folder_that_is_not_there(tmp_path, monkeypatch, capsys):
+    from study.__main__ import main
+
+    for arguments, code, said in (
+        (["--help"], 0, "--compare FOLDER"),
+        (["--runs", "no/such"], 2, "--runs: got 'no/such'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["study", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+        written = capsys.readouterr()
+        assert said in written.out + written.err
+
+
+def test_the_command_compares_new_runs_with_the_tables(swept, monkeypatch, capsys):
+    from study.__main__ import main
+
+    place, _ = swept
+    monkeypatch.setattr(sys, "argv", ["study", "--results", str(place / "tables"), "--compare", str(place / "sweep")])
+    main()
+    rows = capsys.readouterr().out.strip().splitlines()[2:]
+    assert len(rows) == 2 and all(row.split()[1:3] == ["True", "True"] for row in rows)
+
+
+def test_only_the_plots_of_the_study_draw():
+    for path in sorted(Path(study_tables.__file__).parent.glob("*.py")):
+        names = [
+            alias.name if isinstance(node, ast.Import) else f"{node.module}.{alias.name}"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        ]
+        drawing = [name for name in names if name.startswith(("matplotlib", "seaborn", "selfsim.figures"))]
+        assert bool(drawing) == (path.name == "plots.py"), (path.name, drawing)
