@@ -63,8 +63,6 @@ def check_activations(
         raise TypeError(f"{name}: got a tensor on the meta device, which holds no numbers; need cpu, cuda or mps")
     if activations.layout != torch.strided:
         raise TypeError(f"{name}: got layout {activations.layout}, need a dense tensor (call .to_dense())")
-    if activations.is_meta:
-        raise TypeError(f"{name}: got a tensor on the device meta, need one with values")
     if not activations.is_floating_point():
         raise TypeError(
             f"{name}: got {activations.dtype}, need a real floating-point type (float16, bfloat16, float32, float64)"

@@ -63,7 +63,7 @@ BAD = {
     "booleans": (some() > 0, TypeError, "got torch.bool"),
     "complex": (some().to(torch.complex64), TypeError, "got torch.complex64"),
     "sparse": (some().to_sparse(), TypeError, "got layout torch.sparse_coo"),
-    "meta": (some().to("meta"), TypeError, "got a tensor on the device meta"),
+    "meta": (some().to("meta"), TypeError, "got a tensor on the meta device"),
     "one dimension": (some()[0], ValueError, r"got shape \(6,\)"),
     "three dimensions": (some()[None], ValueError, r"got shape \(1, 8, 6\)"),
     "no samples": (some()[:0], ValueError, "got no samples"),

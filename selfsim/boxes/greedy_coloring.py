@@ -6,6 +6,8 @@ pairs with few colours; greedy colouring gives each node the first box that take
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..compiled import compiled
@@ -41,7 +43,7 @@ def counts_at(distances: np.ndarray, l_B: np.ndarray, *, order: np.ndarray | Non
     square = np.ascontiguousarray(distances, dtype=np.float64)
     counts = []
     for size in np.asarray(l_B, dtype=np.float64):
-        limit = np.nextafter(size, -np.inf)
+        limit = math.nextafter(size, -math.inf)  # unlike NumPy's, never a FloatingPointError
         chosen = np.argsort((square <= limit).sum(1), kind="stable") if order is None else np.asarray(order)
         counts.append(_color(square, limit, chosen).max(initial=-1) + 1)
     return np.array(counts)
