@@ -102,32 +102,15 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _book(arguments: argparse.Namespace) -> int:
     _check_packages(*_BOOK, extra="book")
     from .files import locked_directory
-    from .publish.book import assemble, check_toc, find_project, is_project_list, render
-    from .publish.folders import check_replaceable, folder_for_runs
+    from .publish.book import find_project, is_project_list
     from .publish.publication import publish
-    from .publish.run_list import read_run_list
-    from .publish.runner import execute
-    from .sweep.training_values import check_training_values
 
     try:
         root = find_project()
         of_project = is_project_list(root, arguments.runs)
         # Another list may have a preset of the same name.
         folder = arguments.build_dir / (arguments.preset if of_project else f"{arguments.runs.stem}-{arguments.preset}")
-        runs = folder / "runs"
-        defaults = {"runs": str(runs)}
-        run_list = read_run_list(
-            arguments.runs, arguments.preset, arguments.parameters, only=arguments.only, defaults=defaults
-        )
-        for chapter in run_list.chapters:
-            try:
-                check_training_values(chapter)
-            except ValueError as error:
-                raise UsageError(f"{arguments.runs}: chapter {chapter.name!r}: {error}") from error
-        if of_project:
-            check_toc(root, run_list)
-        for place in (runs, folder / "source", folder / "html"):
-            check_replaceable(place)
+        run_list = _checked_run_list(arguments, root, folder, of_project)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     if arguments.publish and not of_project:
@@ -137,18 +120,7 @@ def _book(arguments: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked_directory(folder):
-            if any(chapter.parameters.get("runs") == str(runs) for chapter in run_list.chapters):
-                for place in folder_for_runs(runs)[1]:
-                    number = sum(run.is_dir() for run in place.iterdir())
-                    _say(f"{place}: {number} training runs of another version of the code; kept, not used")
-            limit = arguments.cell_timeout
-            executed = execute(run_list, folder / "chapters", jobs=arguments.jobs, cell_timeout=limit)
-            if not arguments.no_render:
-                left_out = assemble(root, executed, folder / "source", replace_chapters=not of_project)
-                if left_out:
-                    _say(f"left out, neither executed nor published: {', '.join(left_out)}")
-                # Warnings of the project's own pages are errors; those of others are for their authors.
-                _say(render(folder / "source", folder / "html", strict=of_project and not left_out))
+            executed = _make_book(arguments, root, folder, of_project, run_list)
         if arguments.publish:
             others = {c.name: c.published for c in run_list.chapters if c.published not in ("", run_list.preset)}
             for path in publish([path for path in executed if path.stem not in others], root):
@@ -160,6 +132,50 @@ def _book(arguments: argparse.Namespace) -> int:
         return 1
     print(result)
     return 0
+
+
+def _checked_run_list(arguments: argparse.Namespace, root: Path, folder: Path, of_project: bool) -> RunList:
+    """Read the run list and check all that can be checked before anything starts."""
+    from .publish.book import check_toc
+    from .publish.folders import check_replaceable
+    from .publish.run_list import read_run_list
+    from .sweep.training_values import check_training_values
+
+    chosen, defaults = arguments.parameters, {"runs": str(folder / "runs")}
+    run_list = read_run_list(arguments.runs, arguments.preset, chosen, only=arguments.only, defaults=defaults)
+    for chapter in run_list.chapters:
+        try:
+            check_training_values(chapter)
+        except ValueError as error:
+            raise ValueError(f"{arguments.runs}: chapter {chapter.name!r}: {error}") from error
+    if of_project:
+        check_toc(root, run_list)
+    for name in ("runs", "source", "html"):
+        check_replaceable(folder / name)
+    return run_list
+
+
+def _make_book(
+    arguments: argparse.Namespace, root: Path, folder: Path, of_project: bool, run_list: RunList
+) -> list[Path]:
+    """Execute the chapters and render them; return the executed notebooks."""
+    from .publish.book import assemble, render
+    from .publish.folders import folder_for_runs
+    from .publish.runner import execute
+
+    runs = folder / "runs"
+    if any(chapter.parameters.get("runs") == str(runs) for chapter in run_list.chapters):
+        for place in folder_for_runs(runs)[1]:
+            number = sum(run.is_dir() for run in place.iterdir())
+            _say(f"{place}: {number} training runs of another version of the code; kept, not used")
+    executed = execute(run_list, folder / "chapters", jobs=arguments.jobs, cell_timeout=arguments.cell_timeout)
+    if not arguments.no_render:
+        left_out = assemble(root, executed, folder / "source", replace_chapters=not of_project)
+        if left_out:
+            _say(f"left out, neither executed nor published: {', '.join(left_out)}")
+        # Warnings of the project's own pages are errors; those of others are for their authors.
+        _say(render(folder / "source", folder / "html", strict=of_project and not left_out))
+    return executed
 
 
 def _announce(root: Path, run_list: RunList, jobs: int, result: Path) -> None:

@@ -1,4 +1,4 @@
-"""What pages say of chapters and the study: links, numbers, a table of how chapters were made, buttons to run them."""
+"""Chapters and the study on the pages: links, numbers, a table of how chapters were made, buttons to run them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StudyRole(SphinxRole):
 
 
 class ChapterStatus(SphinxDirective):
-    """A table of the chapters of this book by what their last cell and their metadata say of their making."""
+    """A table of this book's chapters: when, how long and with what they were executed."""
 
     def run(self):
         contents = getattr(self.env, "external_site_map", None) or sorted(self.env.found_docs)
@@ -57,13 +57,13 @@ class ChapterStatus(SphinxDirective):
             notebook = json.loads(Path(self.env.srcdir, f"{page}.ipynb").read_text(encoding="utf-8"))
             made, facts = notebook["metadata"].get("selfsim", {}), provenance(notebook)
             title = next((cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"), {"source": [page]})
-            title = re.search(r"^#* *(.*)", "".join(title["source"]))[1]
+            title = re.search(r"^#* *(.*)", "".join(title["source"]))[1].replace("|", r"\|")
             took = made.get("seconds")
             seconds += took or 0
             cells = [made.get("executed", "")[:16].replace("T", " "), "" if took is None else f"{took:.0f} s"]
             lines.append(f"| [{title}](/{page}.ipynb) | {' | '.join(cells)} | {facts.get('Package', '')} |")
             for label, found in common.items():
-                found.setdefault(facts.get(label, "not said"), []).append(page)
+                found.setdefault(facts.get(label, "unknown"), []).append(page)
         lines.append(f"| all, one after the other | | {seconds / 60:.0f} min | |")
         for label, found in common.items():
             lines += ["", label]
@@ -75,7 +75,7 @@ class ChapterStatus(SphinxDirective):
 
 
 def provenance(notebook: dict) -> dict[str, str]:
-    """The rows of the table that ends an executed chapter; empty if it has none."""
+    """Return the rows of the table that ends an executed chapter; empty if it has none."""
     tables = [
         "".join(output["data"]["text/html"])
         for cell in notebook["cells"]
@@ -86,13 +86,13 @@ def provenance(notebook: dict) -> dict[str, str]:
 
 
 def launch_buttons(app, pagename, templatename, context, doctree):
-    """At the foot of a published chapter that runs by itself: open it on Binder or on Colab."""
+    """Add buttons to the foot of a published chapter that open it on Binder or on Colab."""
     page = Path(app.srcdir, f"{pagename}.ipynb")
-    # Not from the theme's options: what _config.yml gives under html_theme_options takes the place of all others.
+    # Not from the theme's options: html_theme_options in _config.yml replaces all of them.
     repository = yaml.safe_load(Path(app.srcdir, "_config.yml").read_text(encoding="utf-8")).get("repository") or {}
     address = repository.get("url") or ""
     on_github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git|/)?", address)
-    # A chapter that can install the package was given the address when it was published.
+    # Publication wrote the address into each chapter that can install the package.
     if not on_github or not page.is_file() or json.dumps(f'repository = "{address}"')[1:-1] not in page.read_text():
         return
     project, branch = on_github[1], repository.get("branch") or "main"

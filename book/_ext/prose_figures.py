@@ -1,6 +1,6 @@
 """Draw area.svg and pipeline.svg, the two figures of the prose: `python book/_ext/prose_figures.py`.
 
-They are made once and kept; the curve of area.svg is a real one, by the formulas of the page on the SS rate.
+They are drawn once and kept. The curve of area.svg follows the formulas of the page on the SS rate.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What Sphinx does not bring: equations without a network, references of many docstrings on one page.
+"""Additions to Sphinx: equations without a network, references of many docstrings on one page.
 
 MathJax comes from another site when the page is read. docutils can turn the same LaTeX into MathML, which
 browsers draw themselves, screen readers read, and which is there when the book is opened from a folder.
@@ -76,14 +76,14 @@ def plain_references(app, what, name, obj, options, lines):
 
 
 def without_thebe(app, config):
-    """Leave out the scripts that run cells on another site's machines: nothing here uses them, and they clash."""
+    """Leave out the scripts that run cells on another site's machines: they are unused here and clash."""
     unused = ("init_thebe_core", "update_thebe_context")
     for listeners in app.events.listeners.values():
         listeners[:] = [one for one in listeners if getattr(one.handler, "__name__", "") not in unused]
 
 
 def half_size(app, doctree):
-    """Show each picture that a notebook made at half its pixels, sharp, with a link to the whole of it."""
+    """Show each picture of a notebook at half its pixels, so that it is sharp, with a link to the full picture."""
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir, image["uri"].lstrip("/"))
         if path.suffix == ".png" and "jupyter_execute" in path.parts and path.is_file():
@@ -92,7 +92,7 @@ def half_size(app, doctree):
 
 
 def plain_citations(app, pagename, templatename, context, doctree):
-    """Call no list what holds no items of a list: docutils gives the entries of a bibliography another role."""
+    """Drop the role "list" of a bibliography: docutils gives its entries another role than "listitem"."""
     if "body" in context:
         context["body"] = context["body"].replace('role="list" class="citation-list"', 'class="citation-list"')
 
