@@ -171,14 +171,14 @@ def main() -> None:
     # Here first, so that the children find everything imported.
     train(CONFIG, images=images, device="cpu")
     start = time.perf_counter()
-    ended(child(arguments.folder / "whole", images))
+    ended(child(arguments.folder / "uninterrupted", images))
     seconds = time.perf_counter() - start
     print(
         json.dumps(
             {
                 "seconds": seconds,
-                "whole": result(arguments.folder / "whole"),
-                "files": sorted(path.name for path in (arguments.folder / "whole").iterdir()),
+                "uninterrupted": result(arguments.folder / "uninterrupted"),
+                "files": sorted(path.name for path in (arguments.folder / "uninterrupted").iterdir()),
                 "random": at_random(arguments.folder / "random", images, arguments.random, seconds),
                 "stages": at_every_stage(arguments.folder / "stages", images, arguments.stage_step),
             }

@@ -47,31 +47,31 @@ def test_what_is_saved_comes_back_and_the_last_two_are_kept(tmp_path):
 
 def test_no_flipped_bit_and_no_truncation_is_accepted(two):
     newest = list(checkpoint_files(two).values())[-1]
-    whole, draw = newest.read_bytes(), random.Random(0)
+    intact, draw = newest.read_bytes(), random.Random(0)
     # The first line, where the digest is, in full; then all over the file.
-    flips = list(range(0, 66 * 8, 8))[:60] + [draw.randrange(8 * len(whole)) for _ in range(240)]
-    cuts = [0, 1, 64, 65, 66, len(whole) - 1] + [draw.randrange(len(whole)) for _ in range(14)]
+    flips = list(range(0, 66 * 8, 8))[:60] + [draw.randrange(8 * len(intact)) for _ in range(240)]
+    cuts = [0, 1, 64, 65, 66, len(intact) - 1] + [draw.randrange(len(intact)) for _ in range(14)]
     damaged = []
     for bit in flips:
-        content = bytearray(whole)
+        content = bytearray(intact)
         content[bit // 8] ^= 1 << bit % 8
         damaged.append(bytes(content))
-    damaged += [whole[:cut] for cut in cuts]
+    damaged += [intact[:cut] for cut in cuts]
     assert len(damaged) == 320
     for content in damaged:
         newest.write_bytes(content)
         with pytest.raises(ValueError, match="is damaged, its SHA-256"):
             read_checkpoint(newest)
-    newest.write_bytes(whole)
+    newest.write_bytes(intact)
     assert read_checkpoint(newest)["number"] == 2
 
 
-def test_a_damaged_checkpoint_is_said_so_and_the_one_before_it_used(two):
+def test_a_damaged_checkpoint_warns_and_the_one_before_it_is_used(two):
     newest = list(checkpoint_files(two).values())[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.warns(UserWarning, match=rf"{newest.name}' is damaged.*the checkpoint before it"):
         assert last_checkpoint(two)["number"] == 1
-    # It is out of the way: the two that are kept from now on are whole.
+    # It is out of the way: the two that are kept from now on are intact.
     save_checkpoint(two, (0, 7), state(3))
     assert [read_checkpoint(path)["number"] for path in checkpoint_files(two).values()] == [1, 3]
 

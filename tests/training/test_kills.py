@@ -33,7 +33,7 @@ def check(report: dict, *, random: int, stages: int) -> None:
     for kill in report["random"] + report["stages"]:
         assert kill["readable"]
         assert kill["lost"] <= SAVE_EVERY
-        assert kill["result"] == report["whole"]
+        assert kill["result"] == report["uninterrupted"]
     for kill in report["stages"]:
         assert (kill["end"], kill["then"]) == ("killed", "finished")
         more = set(kill["files"]) - set(report["files"])

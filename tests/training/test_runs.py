@@ -30,7 +30,7 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def whole(images):
+def uninterrupted(images):
     return train(CONFIG, images=images, device="cpu")
 
 
@@ -62,36 +62,36 @@ def same(run, other) -> bool:
     return run.history == other.history and all(torch.equal(weights[key], others[key]) for key in weights)
 
 
-def test_a_stopped_run_goes_on_to_the_same_end(stopped, images, whole):
+def test_a_stopped_run_goes_on_to_the_same_end(stopped, images, uninterrupted):
     assert list(checkpoint_files(stopped)) == [(0, 4), (1, 1)]
     run = train(CONFIG, images=images, directory=stopped, device="cpu", save_every=4)
-    assert same(run, whole) and same(load_run(stopped), whole)
+    assert same(run, uninterrupted) and same(load_run(stopped), uninterrupted)
     assert sorted(path.name for path in stopped.iterdir()) == [
         ".lock", "SHA256SUMS", "config.json", "environment.json", "history.csv", "model.json", "weights.pt",
     ]  # fmt: skip
 
 
-def test_from_the_one_before_a_damaged_checkpoint(stopped, images, whole):
+def test_from_the_one_before_a_damaged_checkpoint(stopped, images, uninterrupted):
     newest = checkpoint_files(stopped)[1, 1]
     newest.write_bytes(b"x" + newest.read_bytes()[1:])
     with pytest.warns(UserWarning, match="checkpoint-00001-0000001.pt' is damaged"):
         run = train(CONFIG, images=images, directory=stopped, device="cpu")
-    assert same(run, whole)
+    assert same(run, uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["vit_small", pytest.param("resnet34", marks=pytest.mark.long)])
 def test_schedules_averages_and_batch_normalisation_go_on_too(tmp_path, name, monkeypatch):
     config = dataclasses.replace(CONFIG, architecture=name, train_images=60, epochs=2, schedule="cosine", ema=0.9)
     images = config.load_images()
-    whole = train(config, images=images, device="cpu")
+    uninterrupted = train(config, images=images, device="cpu")
     stop_after(4, monkeypatch)
     with pytest.raises(Stopped):
         train(config, images=images, runs=tmp_path, device="cpu", save_every=1)
     monkeypatch.undo()
-    assert same(train(config, images=images, runs=tmp_path, device="cpu"), whole)
+    assert same(train(config, images=images, runs=tmp_path, device="cpu"), uninterrupted)
 
 
-def test_a_finished_run_is_read_and_nothing_else(tmp_path, images, whole, monkeypatch):
+def test_a_finished_run_is_read_and_nothing_else(tmp_path, images, uninterrupted, monkeypatch):
     first = train(CONFIG, images=images, runs=tmp_path, device="cpu")
     monkeypatch.setattr(TrainConfig, "load_images", lambda self: pytest.fail("loads images"))
     monkeypatch.setattr(loop, "create", lambda **options: pytest.fail("builds a network"))
@@ -101,8 +101,8 @@ def test_a_finished_run_is_read_and_nothing_else(tmp_path, images, whole, monkey
 
 
 @pytest.mark.long
-def test_the_history_of_a_finished_run_comes_without_timm_which_takes_seconds_to_import(tmp_path, whole):
-    whole.save(tmp_path / "run")
+def test_the_history_of_a_finished_run_comes_without_timm_which_takes_seconds_to_import(tmp_path, uninterrupted):
+    uninterrupted.save(tmp_path / "run")
     code = "import sys; from selfsim import load_run; load_run(sys.argv[1]).history; print('timm' in sys.modules)"
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
@@ -167,8 +167,8 @@ def test_an_unfinished_run_says_how_far_it_is(stopped):
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "history.csv", "config.json"])
-def test_a_damaged_file_of_a_finished_run(tmp_path, whole, name):
-    directory = whole.save(tmp_path / "run")
+def test_a_damaged_file_of_a_finished_run(tmp_path, uninterrupted, name):
+    directory = uninterrupted.save(tmp_path / "run")
     content = bytearray((directory / name).read_bytes())
     content[len(content) // 2] ^= 1
     (directory / name).write_bytes(content)
@@ -177,36 +177,36 @@ def test_a_damaged_file_of_a_finished_run(tmp_path, whole, name):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 4])
-def test_a_shortened_list_of_sums_switches_no_check_off(tmp_path, whole, kept):
-    directory = whole.save(tmp_path / "run")
+def test_a_shortened_list_of_sums_switches_no_check_off(tmp_path, uninterrupted, kept):
+    directory = uninterrupted.save(tmp_path / "run")
     lines = (directory / "SHA256SUMS").read_text().splitlines(keepends=True)
     (directory / "SHA256SUMS").write_text("".join(lines[:kept]))
     with pytest.raises(ValueError, match="SHA256SUMS' is damaged, .* remove the directory and train again"):
         load_run(directory)
 
 
-def test_sums_may_name_nothing_else(tmp_path, whole):
-    directory = whole.save(tmp_path / "run")
+def test_sums_may_name_nothing_else(tmp_path, uninterrupted):
+    directory = uninterrupted.save(tmp_path / "run")
     (directory / "SHA256SUMS").write_bytes((directory / "SHA256SUMS").read_bytes() + b"\xff  ../elsewhere\n")
     with pytest.raises(ValueError, match="SHA256SUMS' is damaged"):
         load_run(directory)
 
 
-def test_a_file_of_a_finished_run_is_missing(tmp_path, whole):
-    directory = whole.save(tmp_path / "run")
+def test_a_file_of_a_finished_run_is_missing(tmp_path, uninterrupted):
+    directory = uninterrupted.save(tmp_path / "run")
     (directory / "weights.pt").unlink()
     with pytest.raises(ValueError, match="weights.pt' is missing; remove the directory and train again"):
         load_run(directory)
 
 
-def test_sums_are_those_of_sha256sum(tmp_path, whole):
+def test_sums_are_those_of_sha256sum(tmp_path, uninterrupted):
     if subprocess.run(["which", "sha256sum"], capture_output=True, check=False).returncode:
         pytest.skip("sha256sum is not installed")
-    directory = whole.save(tmp_path / "run")
+    directory = uninterrupted.save(tmp_path / "run")
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=directory, check=True, capture_output=True)
 
 
-def test_a_second_process_is_kept_out_and_a_killed_one_is_not_in_the_way(tmp_path, images, whole):
+def test_a_second_process_is_kept_out_and_a_killed_one_is_not_in_the_way(tmp_path, images, uninterrupted):
     (tmp_path / "run").mkdir()
     hold = (
         "import sys, time, fcntl; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX)\n"
@@ -219,10 +219,10 @@ def test_a_second_process_is_kept_out_and_a_killed_one_is_not_in_the_way(tmp_pat
         train(CONFIG, images=images, directory=tmp_path / "run", device="cpu")
     holder.kill()
     holder.communicate()
-    assert same(train(CONFIG, images=images, directory=tmp_path / "run", device="cpu"), whole)
+    assert same(train(CONFIG, images=images, directory=tmp_path / "run", device="cpu"), uninterrupted)
 
 
-def test_the_disk_fills_up_in_the_middle(tmp_path, images, whole, monkeypatch):
+def test_the_disk_fills_up_in_the_middle(tmp_path, images, uninterrupted, monkeypatch):
     calls = 0
 
     def fsync(descriptor, plain=os.fsync):
@@ -238,7 +238,7 @@ def test_the_disk_fills_up_in_the_middle(tmp_path, images, whole, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
     assert len(checkpoint_files(tmp_path / "run")) == 2
-    assert same(train(CONFIG, images=images, directory=tmp_path / "run", device="cpu"), whole)
+    assert same(train(CONFIG, images=images, directory=tmp_path / "run", device="cpu"), uninterrupted)
 
 
 def test_a_directory_that_cannot_be_one(tmp_path, images):

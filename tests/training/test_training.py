@@ -1,4 +1,4 @@
-"""Training end to end on the embedded images: it learns, it repeats itself, its pairs are pairs, it is kept whole."""
+"""Training end to end on the embedded images: it learns, it repeats itself, its pairs are pairs, it is saved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def free(digits):
 
 
 @pytest.fixture(scope="module")
-def held(digits):
+def constrained(digits):
     return train(TrainConfig("mlp", epochs=EPOCHS, constraint={"target": 0.1}), images=digits, device="cpu")
 
 
@@ -39,9 +39,9 @@ def test_learns(free):
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_history_is_whole(free, held):
+def test_history_is_complete(free, constrained):
     assert free.layers == [f"blocks.{i}" for i in range(6)]
-    for run in (free, held):
+    for run in (free, constrained):
         for metric in ("ss_rate", "ss_rate_left_out", "ss_rate_quantiles", "median_distance"):
             assert all(len(run.series(metric, layer=layer)) == EPOCHS + 1 for layer in run.layers)
         for metric in ("neighbours_kept", "boxes_kept", "drivers_kept"):
@@ -50,7 +50,7 @@ def test_history_is_whole(free, held):
         assert len(run.series("accuracy")) == len(run.series("loss")) == EPOCHS + 1
         assert len(run.series("accuracy", split="train")) == EPOCHS
         assert len(run.series("accuracy", split="test")) == 1
-    assert len(held.series("penalty", split="train")) == EPOCHS
+    assert len(constrained.series("penalty", split="train")) == EPOCHS
     with pytest.raises(KeyError, match="no metric 'penalty'"):
         free.series("penalty", split="train")
 
@@ -64,15 +64,15 @@ def test_followed_rates_are_those_of_the_model(free, digits):
         )
 
 
-def test_constraint_moves_the_rate_to_its_target(free, held):
-    gaps = [[abs(run.series("ss_rate", layer=layer)[-1] - 0.1) for layer in run.layers] for run in (free, held)]
+def test_constraint_moves_the_rate_to_its_target(free, constrained):
+    gaps = [[abs(run.series("ss_rate", layer=layer)[-1] - 0.1) for layer in run.layers] for run in (free, constrained)]
     assert sum(gaps[1]) < 0.6 * sum(gaps[0])
 
 
-def test_runs_of_a_pair_start_alike(free, held):
+def test_runs_of_a_pair_start_alike(free, constrained):
     for layer in free.layers:
-        assert free.series("ss_rate", layer=layer)[0] == held.series("ss_rate", layer=layer)[0]
-    assert free.series("accuracy")[0] == held.series("accuracy")[0]
+        assert free.series("ss_rate", layer=layer)[0] == constrained.series("ss_rate", layer=layer)[0]
+    assert free.series("accuracy")[0] == constrained.series("accuracy")[0]
 
 
 @pytest.mark.parametrize("name", ["mlp", "vit_small", "resnet34"])
@@ -399,16 +399,16 @@ def test_the_published_recipe():
         TrainConfig.paper("resnet34", dataset="cifar10")
 
 
-def test_who_asks_is_told_of_every_epoch():
-    told = []
+def test_on_epoch_is_called_at_every_epoch():
+    calls = []
 
     def look(epoch, model):
-        told.append((epoch, model.training, torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()))
+        calls.append((epoch, model.training, torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()))
 
     config = TrainConfig("mlp", epochs=2, train_images=200)
     run = train(config, device="cpu", on_epoch=look)
-    assert [(epoch, training) for epoch, training, _ in told] == [(0, False), (1, False), (2, False)]
-    start, _, end = (weights for *_, weights in told)
+    assert [(epoch, training) for epoch, training, _ in calls] == [(0, False), (1, False), (2, False)]
+    start, _, end = (weights for *_, weights in calls)
     assert torch.equal(end, torch.nn.utils.parameters_to_vector(run.model.parameters()))
     moved = float((end - start).double().norm())
     assert moved == pytest.approx(run.series("weight_distance", split="train")[-1], rel=1e-5)
