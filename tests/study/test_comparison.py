@@ -23,17 +23,13 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, digits):
+def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     for name in ("mlp", "vgg11"):
         for seed in (0, 1):
             for constraint in (None, {"target": 0.1}):
-                train(
-                    TrainConfig(name, epochs=1, train_images=256, samples=32, seed=seed, constraint=constraint),
-                    images=digits,
-                    runs=place,
-                    device="cpu",
-                )
+                config = TrainConfig(name, epochs=1, train_images=256, samples=32, seed=seed, constraint=constraint)
+                train(config, runs=place, device="cpu")
     return place
 
 
