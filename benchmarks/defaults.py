@@ -1,10 +1,10 @@
-"""Does the default constraint do on every architecture what it is meant to? Its weight and target, checked.
+"""Check the default target and weight of the constraint on every architecture.
 
     .venv/bin/python -m benchmarks.defaults                    # prints a table, writes results/benchmarks/defaults.json
-    .venv/bin/python -m benchmarks.defaults --only mlp pvt   # these alone; the others are kept as they are
+    .venv/bin/python -m benchmarks.defaults --only mlp pvt   # runs these, keeps the results of the others
 
 Every architecture at its tiny size is trained on the digits, without constraint and with several weights, from the
-same seeds. The file is written after each run, and runs that it has are not done again.
+same seeds. The file is written after each run, and finished runs in it are not repeated.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 
 from selfsim import TrainConfig, activations, load_images, pair_distances, ss_rate, train
+from selfsim.files import write_atomic
 from selfsim.training.provenance import environment_facts
 from selfsim.uncertainty import paired_difference
 
 TARGET = 0.1
-WEIGHTS = (0.0, 10.0, 30.0, 3.0, 1.0)  # 0 is the unconstrained run; in the order in which they are done
-# Chosen so that each learns the digits in some seconds, without a constraint in view.
+WEIGHTS = (0.0, 10.0, 30.0, 3.0, 1.0)  # in the order of the runs; 0 is the unconstrained run
+# Chosen without a constraint, so that each architecture learns the digits within seconds.
 SETTINGS = {
     "mlp": {"epochs": 12},
     "vit_small": {"epochs": 12, "batch_size": 64, "learning_rate": 3e-3},
@@ -58,22 +59,23 @@ def table(rows: list[dict]) -> list[dict]:
     lines = []
     for name in dict.fromkeys(row["architecture"] for row in rows):
         for weight in sorted({row["weight"] for row in rows if row["architecture"] == name}):
-            held, free = (
+            constrained, unconstrained = (
                 {row["seed"]: row for row in rows if (row["architecture"], row["weight"]) == (name, w)}
                 for w in (weight, 0.0)
             )
-            seeds = sorted(held.keys() & free.keys())
+            seeds = sorted(constrained.keys() & unconstrained.keys())
             if not seeds:
                 continue
             line = {"architecture": name, "weight": weight, "seeds": len(seeds)}
             line |= {
-                key: statistics.fmean(held[s][key] for s in seeds)
+                key: statistics.fmean(constrained[s][key] for s in seeds)
                 for key in ("rate", "rate without 3", "rate of quantiles", "accuracy")
             }
             line["distance factor"] = statistics.geometric_mean(
-                held[s]["median distance"] / free[s]["median distance"] for s in seeds
+                constrained[s]["median distance"] / unconstrained[s]["median distance"] for s in seeds
             )
-            change = paired_difference([held[s]["accuracy"] for s in seeds], [free[s]["accuracy"] for s in seeds])
+            accuracies = ([runs[s]["accuracy"] for s in seeds] for runs in (constrained, unconstrained))
+            change = paired_difference(*accuracies)
             line |= {"accuracy change": change.estimate}
             line["interval"] = [change.low, change.high] if len(seeds) > 1 else None
             lines.append(line)
@@ -83,9 +85,7 @@ def table(rows: list[dict]) -> list[dict]:
 def write(rows: list[dict], path: Path) -> None:
     result = {"target": TARGET, "settings": SETTINGS, "table": table(rows), "runs": rows}
     result["environment"] = environment_facts("cpu")
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def main() -> None:

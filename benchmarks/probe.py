@@ -1,4 +1,4 @@
-"""What reading one layer adds to a forward pass, and what memory the chosen layers take.
+"""Measure the time that reading layers adds to a forward pass, and the memory that it takes.
 
     .venv/bin/python benchmarks/probe.py           # prints a table, writes results/benchmarks/probe.json
 
@@ -28,7 +28,7 @@ GOAL = 1.03
 
 
 def seconds(call) -> float:
-    """Processor time of this process: what others do on the machine does not count."""
+    """Return the processor time of a call, which other processes do not affect."""
     start = time.process_time()
     call()
     return time.process_time() - start
@@ -82,9 +82,9 @@ def main() -> None:
     for name in ("vit_small", "resnet34"):
         row = measured(name, arguments.repeats)
         rows.append(row)
-        told = ", ".join(f"{way} {ratio:.3f}x" for way, ratio in row["ratio"].items())
+        ratios = ", ".join(f"{way} {ratio:.3f}x" for way, ratio in row["ratio"].items())
         kept = ", ".join(f"{way} {size / 1024:.0f} KiB" for way, size in row["bytes kept"].items())
-        print(f"{name:9s} plain {row['plain milliseconds']:7.1f} ms: {told} (goal for one: {GOAL}x); kept: {kept}")
+        print(f"{name:9s} plain {row['plain milliseconds']:7.1f} ms: {ratios} (goal for one: {GOAL}x); kept: {kept}")
     result = {"batch": BATCH, "goal": GOAL, "rows": rows, "environment": environment_facts()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -192,8 +192,10 @@ class Probe:
                 return
             if layer not in self._known:
                 self._known[layer] = known_channels(module, self._root)
-            # Checkpointing counts what autograd saves; the plain hooks keep what is saved here out of its count.
-            with saved_tensors_hooks(_unchanged, _unchanged) if torch.is_grad_enabled() else nullcontext():
+            with ExitStack() as plain:
+                # Checkpointing counts the tensors that autograd saves; with hooks of their own, these are not counted.
+                with suppress(RuntimeError):  # torch.func has no such hooks, and no checkpointing
+                    plain.enter_context(saved_tensors_hooks(_unchanged, _unchanged))
                 value = self._pooled(output, known=self._known[layer], mask=self.mask, layer=layer)
             if self.gather and dist.is_available() and dist.is_initialized():
                 from torch.distributed.nn.functional import all_gather

@@ -251,6 +251,21 @@ def test_layers_inside_gradient_checkpointing_have_their_gradient(pooling):
     torch.testing.assert_close(*gradients)
 
 
+def test_the_block_may_stand_inside_a_functional_transform():
+    model, x = mlp().eval(), torch.rand(6, 4)
+    probe = Probe(model, ["1"], pooling="max")
+
+    def penalty(parameters):
+        with probe:
+            torch.func.functional_call(model, parameters, x)
+        return probe.activations["1"].square().sum()
+
+    parameters = dict(model.named_parameters())
+    got = torch.func.grad(penalty)(parameters)
+    penalty(parameters).backward()
+    torch.testing.assert_close(got["0.weight"], model[0].weight.grad)
+
+
 def test_a_second_block_forgets_the_first():
     model = mlp()
     probe = Probe(model, ["1"])
