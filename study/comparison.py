@@ -232,8 +232,8 @@ def group_difference(table: pd.DataFrame, measure: str = "surrogate", column: st
     if min(len(a), len(b)) < 2:
         raise ValueError("table: got too few architectures, need two with convolutions and two without")
     low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
-    of = "difference of the means of such architectures"
-    return Interval(float(a.mean() - b.mean()), float(low), float(high), 0.95, len(a) + len(b), of)
+    quantity = "difference of the means of such architectures"
+    return Interval(float(a.mean() - b.mean()), float(low), float(high), 0.95, len(a) + len(b), quantity)
 
 
 def answers(table: pd.DataFrame) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,11 @@ from .tables import read_stages
 INVARIANCE, MEASURES = "invariance.csv", "measures.csv"
 MEASURED_STAGES = (FIRST, OTHERS)
 # The paper's exponents have the limit that the usual software sets; without it, those of noise scatter far.
-KINDS = {"exponent at most 3": "statistical", "exponent": "statistical", "dimension": "geometric"}
+KINDS: dict[str, Literal["statistical", "geometric"]] = {
+    "exponent at most 3": "statistical",
+    "exponent": "statistical",
+    "dimension": "geometric",
+}
 _RUN = ["run", "architecture", "seed"]
 
 

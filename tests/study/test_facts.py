@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -45,6 +47,22 @@ def test_pages_name_facts_that_exist():
     }
     assert {page for page, _ in named} >= {"intro.md", "constraint.md", "study.md", "limitations.md"}
     assert {name for _, name in named} <= set(STORED)
+
+
+def test_the_role_of_the_pages_writes_the_fact_or_the_unknown_name():
+    spec = importlib.util.spec_from_file_location("chapters", ROOT / "book" / "_ext" / "chapters.py")
+    chapters = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(chapters)
+    environment = SimpleNamespace(note_dependency=lambda path: None, docname="book/intro")
+    settings = SimpleNamespace(env=environment)
+    inliner = SimpleNamespace(document=SimpleNamespace(settings=settings))
+
+    def written(name):
+        (node,), _ = chapters.StudyRole()("study", f"`{name}`", name, 1, inliner)
+        return node.astext()
+
+    assert written("confirm.vit_small") == STORED["confirm.vit_small"].replace("-", "\u2212")
+    assert written("no.such.fact") == "no.such.fact"
 
 
 def test_numbers_are_in_points_and_spans_from_the_lowest_to_the_highest():
