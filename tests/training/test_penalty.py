@@ -72,13 +72,12 @@ def test_a_frozen_backbone_is_named(penalty):
     assert "'second'" not in message
 
 
-def test_no_grad_around_the_forward_pass_is_named(penalty):
-    for mode in (torch.no_grad, torch.inference_mode):
-        with mode():
-            probe = read(Network())
-        penalty._warned = False
-        (message,) = warnings_of(penalty, probe)
-        assert "'first', 'second' (likely cause: the forward pass ran under torch.no_grad()" in message
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_grad_around_the_forward_pass_is_named(penalty, mode):
+    with mode():
+        probe = read(Network())
+    (message,) = warnings_of(penalty, probe)
+    assert "'first', 'second' (likely cause: the forward pass ran under torch.no_grad()" in message
 
 
 def test_activations_without_a_probe_are_looked_at_too(penalty):
