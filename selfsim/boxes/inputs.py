@@ -190,7 +190,7 @@ def _from_networkx(graph: nx.Graph, weight: str | None) -> Distances:
     for a, b, length in graph.edges(data=weight, default=None) if weight else ((a, b, 1.0) for a, b in graph.edges()):
         if not _is_length(length):
             raise ValueError(f"weight: edge {(a, b)!r} has {weight}={length!r}, need a finite length of 0 or more")
-        if a != b:
+        if place[a] != place[b]:  # nodes may be NumPy numbers, whose comparison with a tuple is an array
             rows.append(place[a])
             columns.append(place[b])
             # A sparse matrix cannot tell a stored 0 from no edge: lengths of 0 become tiny.

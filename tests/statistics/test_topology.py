@@ -161,6 +161,20 @@ def test_memory_of_path_lengths_is_quadratic():
     assert peak < 6 * n**2
 
 
+def test_nodes_of_any_type():
+    graph = nx.Graph(GRAPHS["karate"])
+    names = dict(enumerate([np.int64(77), ("item", 3), "text", 2.5, frozenset({1}), np.float64(0.1), (np.int64(1), 2)]))
+    named = nx.relabel_nodes(graph, names)
+    assert topology(named) == topology(graph)
+    for coefficient in (small_world_sigma, small_world_omega):
+        assert coefficient(named, swaps=2, draws=2) == coefficient(graph, swaps=2, draws=2)
+    plain, other = rewired(graph, seed=1), rewired(named, seed=1)
+    assert list(other) == list(named)
+    assert {frozenset(edge) for edge in other.edges} == {
+        frozenset(names.get(node, node) for node in edge) for edge in plain.edges
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
