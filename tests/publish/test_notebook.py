@@ -41,15 +41,15 @@ def test_bad_parameters_are_refused_with_their_name():
     cases = {
         "seeds: got text, need a list; with papermill: -y 'seeds: [0, 1]'": {"seeds": "[0, 1]"},
         "seeds: got text, need a list; with papermill: -y 'seeds: [0]'": {"seeds": "0"},
-        "seeds: got [0, 0], need each once": {"seeds": [0, 0]},
-        "seeds: got an empty list, need at least one value": {"seeds": []},
+        "seeds: got [0, 0] (list), need at least one, each once": {"seeds": [0, 0]},
+        "seeds: got [] (list), need at least one": {"seeds": []},
         "seeds: got 18446744073709551616, need an integer of at most 63 bits": {"seeds": [2**64]},
         "seeds: got ['0'] (list), need list[int]": {"seeds": ["0"]},
         "epochs: got 0, need an integer of at least 1": {"epochs": 0},
         "epochs: got 2.5 (float), need int": {"epochs": 2.5},
         "epochs: got True (bool), need int": {"epochs": True},
-        "target: got nan, need a finite number": {"target": float("nan")},
-        "target: got inf, need a finite number": {"target": float("inf")},
+        "target: got nan (float), need float, finite": {"target": float("nan")},
+        "target: got inf (float), need float, finite": {"target": float("inf")},
         "size: got 32 (int), need str": {"size": 32},
         "augment: got 1 (int), need bool": {"augment": 1},
         "layers: got an empty list, need at least one value": {},
@@ -137,7 +137,7 @@ def test_jupyter_execute_runs_a_notebook_in_its_folder(tmp_path):
 @pytest.mark.long
 def test_doubled_seeds_and_text_are_refused_in_the_notebook_before_training(tmp_path):
     for options, message in (
-        (("-y", "seeds: [0, 0]"), "seeds: got [0, 0], need each once"),
+        (("-y", "seeds: [0, 0]"), "seeds: got [0, 0] (list), need at least one, each once"),
         (("-p", "seeds", "[0, 1]"), "seeds: got text, need a list; with papermill: -y 'seeds: [0, 1]'"),
         (("-p", "weight", "-1"), "weight"),
     ):
