@@ -77,13 +77,13 @@ class Run:
         DamagedRunError
             The file of weights is missing, or changed since the run was loaded.
         """
-        weights = self.weights
-        if isinstance(weights, Path):
-            content = _read_intact(weights, self.weights_sha256)
-            weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        stored = self.weights if isinstance(self.weights, Path) else None
+        if stored:
+            _read_intact(stored, self.weights_sha256)
         with torch_settings(), seeded(0):  # the caller's random state does not change
-            model = create(**self.built_as)
-        model.load_state_dict(weights)
+            model = create(**self.built_as, weights=stored)
+        if not isinstance(self.weights, Path):
+            model.load_state_dict(self.weights)
         return model.eval()
 
     def series(self, metric: str, *, split: str = "validation", layer: str = "") -> list[float]:
@@ -164,7 +164,7 @@ def finished_run(directory: Path, config: TrainConfig, images: Images | None) ->
     record = run.environment.get("data")
     if record is not None and images is not None:
         check_same_data(record, data_record(images), where=str(directory))
-    elif record is not None and files_state(config.data_dir) not in (None, record["files"]):
+    elif record is not None and files_state(config.data_dir) not in (None, record.get("files")):
         check_same_data(record, record_of(config.images), where=str(directory))
     return run
 
@@ -335,12 +335,13 @@ def load_run(path: str | os.PathLike) -> Run:
         rows = csv.DictReader(io.StringIO(contents[HISTORY].decode("utf-8"), newline=""))
         history = [Row(int(r["epoch"]), r["split"], r["layer"], r["metric"], float(r["value"])) for r in rows]
         version = environment.get("version", "unknown")
-        unknown = sorted(stored.keys() - {option.name for option in fields(TrainConfig)})
+        known = {option.name for option in fields(TrainConfig)}, {"name", "size", "num_classes", "in_chans"}
+        unknown = sorted((stored.keys() - known[0]) | (built_as.keys() - known[1]))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedRunError(f"path: {str(directory)!r} is damaged ({error!r}); {_REMEDY}") from error
     try:
         if unknown:
-            raise ValueError(f"unknown fields {', '.join(unknown)} of the configuration")
+            raise ValueError(f"unknown fields {', '.join(unknown)}")
         config = TrainConfig(**stored)
     except (ValueError, TypeError) as error:
         raise DamagedRunError(

@@ -196,6 +196,10 @@ def test_files_with_the_right_sums_and_wrong_content_are_damaged(tmp_path, run):
     rewrite(directory, "config.json", lambda content: content.update(epochs="many"))
     with pytest.raises(DamagedRunError, match=r"run' cannot be read by this version \(epochs: got 'many'"):
         load_run(directory)
+    rewrite(directory, "config.json", lambda content: content.update(epochs=1))
+    rewrite(directory, "model.json", lambda content: content.update(width=3))
+    with pytest.raises(DamagedRunError, match=r"run' cannot be read by this version \(unknown fields width"):
+        load_run(directory)
     for content in (b"epoch\n1\n", b"epoch,split,layer,metric,value\n1,a,b,c,x\n", b"\xff\xfe"):
         directory = run.save(tmp_path / hashlib.sha256(content).hexdigest())
         sums = (directory / "SHA256SUMS").read_text()
