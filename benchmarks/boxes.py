@@ -1,6 +1,7 @@
 """Speed, memory and quality of box covering, against plain coverings over networkx's dicts of dicts.
 
     .venv/bin/python -m benchmarks.boxes           # prints a table, writes results/benchmarks/boxes.json (10 minutes)
+    .venv/bin/python -m benchmarks.boxes --only families fast   # measures these parts, keeps the rest of the file
 
 Everything runs on one thread, and seconds are of CPU time, so that only the ratios mean something. The
 best of some runs is taken for both sides, because what else the machine does can only add. Each memory figure
@@ -22,6 +23,7 @@ from pathlib import Path
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+import networkx as nx
 import numpy as np
 from scipy import sparse
 
@@ -152,13 +154,53 @@ def in_a_process(task: str, *arguments: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-TASKS = {"plain": run_plain, "ours": run_ours, "fast": run_fast, "linkage": run_linkage}
+def families(n: int) -> dict[str, nx.Graph]:
+    """Graphs of about `n` nodes."""
+    side, edge = round(n**0.5), round(n ** (1 / 3))
+    points = nx.random_geometric_graph(n, (8 / np.pi / n) ** 0.5, seed=1)
+    streets = nx.Graph(nx.minimum_spanning_edges(points, data=False))
+    streets.add_edges_from(list(points.edges)[::20])
+    return {
+        "path": nx.path_graph(n), "ring": nx.cycle_graph(n), "ladder": nx.ladder_graph(n // 2),
+        "lattice": nx.grid_2d_graph(side, side), "lattice of three dimensions": nx.grid_graph([edge] * 3),
+        "torus": nx.grid_2d_graph(side, side, periodic=True),
+        "regular, 3 neighbours": nx.random_regular_graph(3, n, seed=1),
+        "regular, 8 neighbours": nx.random_regular_graph(8, n, seed=1),
+        "small world": nx.watts_strogatz_graph(n, 4, 0.1, seed=1),
+        "small world, few shortcuts": nx.watts_strogatz_graph(n, 4, 0.01, seed=1),
+        "geometric": points, "streets": streets,
+        "random tree": nx.random_labeled_tree(n, seed=1), "binary tree": nx.full_rary_tree(2, n),
+        "ternary tree": nx.full_rary_tree(3, n), "hubs (Barabási-Albert)": nx.barabasi_albert_graph(n, 3, seed=1),
+    }  # fmt: skip
+
+
+def run_families(_: str) -> dict:
+    """Sums of counts over all radii, and seconds at some radii for graphs ten times as large."""
+    rows = {}
+    box_counts(nx.path_graph(9), method="fast")
+    large = families(30_000)
+    for name, graph in families(2000).items():
+        memb = box_counts(graph, method="memb")
+        fast_counts = box_counts(graph, method="fast", r_B=memb.r_B).counts
+        rows[name] = {"nodes": len(graph), "memb": memb.counts.sum(), "fast": fast_counts.sum()}
+        rows[name]["fast / memb"] = rows[name]["fast"] / rows[name]["memb"]
+        for size, copy in (("small", graph), ("large", large[name])):
+            edges = as_distances(nx.to_scipy_sparse_array(copy))
+            start = time.process_time()
+            box_counts(edges, method="fast", r_B=[1, 2, 4, 8, 16, 32])
+            rows[name][f"microseconds per edge, {size}"] = 1e6 * (time.process_time() - start) / copy.number_of_edges()
+    return rows
+
+
+TASKS = {"families": run_families, "plain": run_plain, "ours": run_ours, "fast": run_fast, "linkage": run_linkage}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", nargs="+", help="one measurement in this process (used internally)")
     parser.add_argument("--quick", action="store_true", help="leave out plain MEMB without kept balls (8 minutes)")
+    parts = ("covers", "families", "fast", "linkage")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="measure these parts")
     parser.add_argument("--output", default="results/benchmarks/boxes.json")
     options = parser.parse_args()
     if options.task:
@@ -166,9 +208,11 @@ def main() -> None:
         return
     from selfsim.training.provenance import environment_facts
 
-    results: dict = {"nodes": 2732, "covers": {}}
+    output = Path(options.output)
+    results: dict = json.loads(output.read_text()) if output.exists() else {}
+    results |= {"nodes": 2732} | ({"covers": {}} if "covers" in options.only else {})
     print(f"{'method':<18} {'plain s':>9} {'ours s':>8} {'ratio':>7} {'goal':>6} {'memory 1/':>9} {'counts':>8}")
-    for method in SIZES:
+    for method in SIZES if "covers" in options.only else ():
         if options.quick and method == "memb":
             continue
         theirs, mine = in_a_process("plain", method), in_a_process("ours", method.split(",")[0])
@@ -187,6 +231,8 @@ def main() -> None:
         ("barabasi-albert", lambda: barabasi_albert(10**6, 3)),
         ("flower", lambda: flower(2, 2, 11, as_sparse=True)),
     ):
+        if "fast" not in options.only:
+            break
         with tempfile.TemporaryDirectory() as folder:
             graph = make()
             for part in ("data", "indices", "indptr"):
@@ -194,12 +240,16 @@ def main() -> None:
             del graph
             results[kind] = in_a_process("fast", kind, f"{folder}/graph")
         print(kind, results[kind], flush=True)
-    results["linkage of 8192 neurons"] = in_a_process("linkage", "-")
-    both = results["linkage of 8192 neurons"]
-    print(f"8192 neurons: {both['seconds'] / both['linkage']:.2f} times the linkage alone (goal: under 3)", both)
+    if "families" in options.only:
+        results["families"] = in_a_process("families", "-")
+        for name, row in results["families"].items():
+            print(f"{name:<28}", *(f"{key}: {value:.3g}" for key, value in row.items()))
+    if "linkage" in options.only:
+        both = results["linkage of 8192 neurons"] = in_a_process("linkage", "-")
+        print(f"8192 neurons: {both['seconds'] / both['linkage']:.2f} times the linkage alone (goal: under 3)", both)
     results["environment"] = environment_facts("cpu")
-    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(options.output).write_text(json.dumps(results, indent=2) + "\n")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

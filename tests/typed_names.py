@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import assert_type
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import selfsim
 from selfsim.boxes.dimension import FractalDimension
+from selfsim.boxes.inputs import Networkx
 from selfsim.models.images import Images
 from selfsim.statistics.null_models import NullBand
 from selfsim.uncertainty import Interval
@@ -38,7 +41,11 @@ def intervals(values: list[float]) -> None:
     assert_type(selfsim.paired_difference(values, values), Interval)
 
 
-def boxes(network: selfsim.FeatureNetwork) -> None:
+def boxes(network: selfsim.FeatureNetwork, graph: Networkx, matrix: NDArray[np.float64]) -> None:
+    assert_type(selfsim.box_cover(graph, l_B=2, method="greedy-coloring"), dict[Hashable, int])
+    assert_type(selfsim.box_cover(graph, l_B=2, method="overlapping"), dict[Hashable, tuple[int, ...]])
+    assert_type(selfsim.box_cover(matrix, r_B=0.5, method="memb"), NDArray[np.int64])
+    assert_type(selfsim.box_cover(network, l_B=0.5, method="overlapping"), NDArray[np.bool_])
     counts = selfsim.box_counts(network, method="greedy-coloring")
     assert_type(counts, selfsim.BoxCounts)
     assert_type(selfsim.fractal_dimension(counts), FractalDimension)

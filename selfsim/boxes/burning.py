@@ -6,14 +6,17 @@ P03006). Random sequential burning takes all that is near a random centre (Kim, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..compiled import compiled
 from .inputs import Distances
 
 
-def compact_box(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Box of every node ``(n,)`` by compact box burning: distances inside a box are at most `limit`.
+def compact_box(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    """Return the box of every node ``(n,)`` by compact box burning: distances inside a box are at most `limit`.
 
     Notes
     -----
@@ -23,7 +26,7 @@ def compact_box(distances: Distances, limit: float, rng: np.random.Generator | N
 
 
 @compiled
-def _burn(distances, reach, rng):
+def _burn(distances: NDArray, reach: np.number[Any], rng: np.random.Generator) -> NDArray[np.int64]:
     n = len(distances)
     labels = np.full(n, -1, dtype=np.int64)
     uncovered, place = np.arange(n), np.arange(n)  # uncovered[place[node]] is the node
@@ -64,10 +67,11 @@ def _burn(distances, reach, rng):
     return labels
 
 
-def random_sequential(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Box of every node ``(n,)`` by random sequential burning: all nodes not in a box within `limit` of a centre.
+def random_sequential(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    """Return the box of every node ``(n,)`` by random sequential burning.
 
-    The centre is a random node that is not in a box yet, so that it lies in its own.
+    A box takes all nodes within `limit` of its centre that are in no box yet. The centre is a random one of these, so
+    that it lies in its own box.
 
     Notes
     -----

@@ -1,20 +1,22 @@
-"""An independent check of any cover, from any tool. It shares no algorithm with the covers that it checks."""
+"""A check of any cover, from any tool. It shares no algorithm with the methods that cover."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.csgraph import shortest_path
 
-from .inputs import Distances, as_distances
+from .inputs import Coverable, Distances, as_distances
 from .sizes import check_sizes
 
 
 def check_cover(
-    graph,
-    cover: Mapping[Hashable, int | tuple[int, ...]] | Sequence[Set] | np.ndarray,
+    graph: Coverable,
+    cover: Mapping[Hashable, int | tuple[int, ...]] | Sequence[Set] | NDArray,
     *,
     l_B: float | None = None,
     r_B: float | None = None,
@@ -75,8 +77,8 @@ def check_cover(
         _check_box(_distances_between(distances, np.array(sorted(members))), sorted(members), nodes, box, name, size)
 
 
-def _boxes(cover, place: dict) -> dict[Hashable, list[int]]:
-    """The positions of the nodes in each box, by its name."""
+def _boxes(cover: Any, place: dict[Hashable, int]) -> dict[Hashable, list[int]]:
+    """Return the places of the nodes in each box, by the name of the box."""
     boxes: dict[Hashable, list[int]] = {}
     for node, names in _named(cover, len(place)):
         if node not in place:
@@ -88,8 +90,8 @@ def _boxes(cover, place: dict) -> dict[Hashable, list[int]]:
     return boxes
 
 
-def _named(cover, n: int) -> Iterator[tuple[Hashable, Sequence]]:
-    """Every node with the names of its boxes."""
+def _named(cover: Any, n: int) -> Iterator[tuple[Hashable, Iterable[Hashable]]]:
+    """Yield every node with the names of its boxes."""
     if isinstance(cover, Mapping):
         for node, names in cover.items():
             yield node, (names if isinstance(names, (tuple, list, set, frozenset)) else (names,))
@@ -115,7 +117,7 @@ def _named(cover, n: int) -> Iterator[tuple[Hashable, Sequence]]:
         )
 
 
-def _distances_between(distances: Distances, members: np.ndarray) -> np.ndarray:
+def _distances_between(distances: Distances, members: NDArray) -> NDArray:
     if distances.given is not None:
         return distances.square[np.ix_(members, members)]
     rows = shortest_path(
@@ -126,7 +128,9 @@ def _distances_between(distances: Distances, members: np.ndarray) -> np.ndarray:
     return np.minimum(between, between.T)
 
 
-def _check_box(between: np.ndarray, members: list[int], nodes, box: Hashable, name: str, size: float) -> None:
+def _check_box(
+    between: NDArray, members: list[int], nodes: Sequence[Hashable], box: Hashable, name: str, size: float
+) -> None:
     if not np.isfinite(between).all():
         a, b = np.argwhere(~np.isfinite(between))[0]
         raise ValueError(
@@ -139,10 +143,10 @@ def _check_box(between: np.ndarray, members: list[int], nodes, box: Hashable, na
             a, b = np.argwhere(apart >= size)[0]
             raise ValueError(
                 f"cover: box {box!r} holds nodes {nodes[members[a]]!r} and {nodes[members[b]]!r} at distance "
-                f"{between[a, b]:.10g}, need less than l_B={size}"
+                f"{between[a, b]:.10g}, need less than l_B={size:g}"
             )
     elif between.max(1).min() > size:
         raise ValueError(
             f"cover: box {box!r} of {len(members)} nodes has a node at distance {between.max(1).min():.10g} or more "
-            f"from each of its nodes, need a centre with at most r_B={size}"
+            f"from each of its nodes, need a centre with at most r_B={size:g}"
         )

@@ -7,22 +7,23 @@ That is complete-linkage clustering: a box of size l_B is a cluster in which all
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 
 from ..compiled import compiled
 from .inputs import Distances
 
 
-def merge_tree(distances: np.ndarray) -> np.ndarray:
-    """scipy's linkage matrix ``(n - 1, 4)`` of the condensed `distances`; heights ascend.
+def merge_tree(distances: NDArray) -> NDArray:
+    """Return scipy's linkage matrix ``(n - 1, 4)`` of the condensed `distances`; heights ascend.
 
     Time O(n²), memory O(n²) (scipy's nearest-neighbour chain).
     """
     return hierarchy.linkage(np.asarray(distances, dtype=np.float64), method="complete")
 
 
-def merge_heights(distances: np.ndarray) -> np.ndarray:
-    """Heights ``(n - 1,)`` of the merges, ascending; the first is the shortest distance, the last the longest.
+def merge_heights(distances: NDArray) -> NDArray:
+    """Return the heights ``(n - 1,)`` of the merges, ascending, from the shortest distance to the longest.
 
     Examples
     --------
@@ -32,13 +33,13 @@ def merge_heights(distances: np.ndarray) -> np.ndarray:
     return merge_tree(distances)[:, 2]
 
 
-def counts_at(heights: np.ndarray, l_B: np.ndarray) -> np.ndarray:
-    """Boxes at each size: n minus the merges with a height strictly below `l_B`."""
+def counts_at(heights: NDArray, l_B: NDArray) -> NDArray:
+    """Return the number of boxes at each size: n minus the merges with a height strictly below `l_B`."""
     return len(heights) + 1 - np.searchsorted(heights, l_B, side="left")
 
 
-def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Box of every node ``(n,)``, numbered from 0, when distances inside a box are at most `limit`.
+def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray:
+    """Return the box of every node ``(n,)``, numbered from 0, when distances inside a box are at most `limit`.
 
     Notes
     -----
@@ -56,8 +57,8 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     return np.unique(labels, return_inverse=True)[1]
 
 
-def merge_pairs(distances: np.ndarray) -> np.ndarray:
-    """The pair that realises each merge, as an index ``(n - 1,)`` into the condensed `distances`.
+def merge_pairs(distances: NDArray) -> NDArray:
+    """Return the pair that realises each merge, as an index ``(n - 1,)`` into the condensed `distances`.
 
     A merge's height is the longest distance between its two boxes. In the order of the tree's leaves every box is
     a run of neighbours, so the pair is the largest entry of one block; the blocks tile the upper triangle, and
@@ -69,7 +70,7 @@ def merge_pairs(distances: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _longest_pairs(distances, children, leaves):
+def _longest_pairs(distances: NDArray, children: NDArray, leaves: NDArray) -> NDArray[np.int64]:
     n = len(leaves)
     # Box k covers leaves[start[k] : stop[k]]; the first n boxes are the single nodes.
     start = np.empty(2 * n - 1, dtype=np.int64)

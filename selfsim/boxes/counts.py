@@ -1,4 +1,4 @@
-"""Box counts over all scales: how many boxes are needed at each size."""
+"""Box counts: the number of boxes that a method needs, over box sizes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..checks import check_choice
+from ..checks import check_choice, check_integer
 from . import complete_linkage, fast
 from .correlation_sum import surrogate_count
 from .cover import BY_L_B, BY_R_B, SEEDED, check_method, check_suits, labels_at
-from .inputs import Distances, as_distances
+from .inputs import Coverable, Distances, as_distances
 from .sizes import check_size_list, default_sizes
 
 
@@ -30,48 +31,48 @@ class BoxCounts:
     n : int
         Number of nodes.
     method : str
-        How the boxes were counted.
+        The method that covered.
     size_name : {"l_B", "r_B"}
         What the sizes limit: distances inside a box (less than), or distances to its centre (at most).
     components : int
         Number of connected components: no count can be lower.
     """
 
-    sizes: np.ndarray
-    counts: np.ndarray
-    spread: np.ndarray
+    sizes: NDArray
+    counts: NDArray
+    spread: NDArray
     n: int
     method: str
     size_name: str = "l_B"
     components: int = 1
 
     @property
-    def l_B(self) -> np.ndarray:
-        """The sizes, where they are l_B."""
+    def l_B(self) -> NDArray:
+        """The sizes, if they are l_B."""
         return self._sizes_as("l_B")
 
     @property
-    def r_B(self) -> np.ndarray:
-        """The sizes, where they are r_B."""
+    def r_B(self) -> NDArray:
+        """The sizes, if they are r_B."""
         return self._sizes_as("r_B")
 
-    def _sizes_as(self, name: str) -> np.ndarray:
+    def _sizes_as(self, name: str) -> NDArray:
         if name != self.size_name:
             raise AttributeError(f"{name}: these counts are over {self.size_name}, and the two cannot be converted")
         return self.sizes
 
 
 def box_counts(
-    graph,
+    graph: Coverable,
     *,
     method: str,
-    l_B: Sequence[float] | np.ndarray | None = None,
-    r_B: Sequence[float] | np.ndarray | None = None,
+    l_B: Sequence[float] | NDArray | None = None,
+    r_B: Sequence[float] | NDArray | None = None,
     scales: int = 64,
     weight: str | None = None,
     seeds: Sequence[int] = (0,),
 ) -> BoxCounts:
-    """Number of boxes that cover a graph or point set, over box sizes.
+    """Return the number of boxes that cover a graph or point set, over box sizes.
 
     Parameters
     ----------
@@ -83,8 +84,8 @@ def box_counts(
         to 16 where it was measured.
     l_B, r_B : sequence of float, optional
         Box sizes, under the name that the method covers by. By default ("exact": by l_B) for hop distances every
-        size from 1 until there is one box per component; else `scales` sizes evenly spaced in ln(1 + size) from the
-        shortest distance to just above the longest.
+        size from 1 until there is one box per component ("fast": all up to 63, then in steps of 3%);
+        else `scales` sizes evenly spaced in ln(1 + size) from the shortest distance to just above the longest.
     scales : int
         How many sizes, where none are given and distances are not hops.
     weight : str, optional
@@ -133,7 +134,7 @@ def box_counts(
         check_method(method, name)
     elif name != "l_B":
         raise ValueError("method: 'surrogate' counts by l_B, got r_B; need l_B")
-    seeds = list(seeds)
+    seeds = [check_integer(seed, name="seeds", least=0) for seed in seeds]
     if not seeds:
         raise ValueError("seeds: got none, need at least one")
     distances = as_distances(graph, weight=weight)
@@ -151,8 +152,8 @@ def box_counts(
     return BoxCounts(sizes, runs.mean(0), runs.std(0), distances.n, method, name, components)
 
 
-def _runs(distances: Distances, sizes: np.ndarray, method: str, name: str, seeds: list[int]) -> np.ndarray:
-    """Counts ``(runs, sizes)``, one run per seed where the method depends on it."""
+def _runs(distances: Distances, sizes: NDArray, method: str, name: str, seeds: list[int]) -> NDArray:
+    """Return counts ``(runs, sizes)``, one run per seed where the method depends on it."""
     if distances.n < 2:
         return np.full((1, len(sizes)), float(distances.n))
     lengths = distances.condensed if method in ("complete-linkage", "surrogate") else None
@@ -162,20 +163,22 @@ def _runs(distances: Distances, sizes: np.ndarray, method: str, name: str, seeds
         below = np.searchsorted(np.sort(lengths), sizes, side="left") / len(lengths)
         return surrogate_count(below, distances.n)[None]
     if method == "surrogate":
-        raise ValueError(f"graph: has several components, which method={method!r} cannot count; need a connected one")
+        raise ValueError(f"graph: got several components, which method={method!r} cannot count; need a connected graph")
     runs = []
     for seed in seeds if method in SEEDED else seeds[:1]:
         # The same seed at every size: the order of nodes is the same throughout.
-        covers = (labels_at(distances, method, name, size, np.random.default_rng(seed)) for size in sizes)
-        runs.append([_number(boxes) for boxes in covers])
+        runs.append([_count(distances, method, name, size, seed) for size in sizes])
     return np.array(runs, dtype=np.float64)
 
 
-def _number(boxes: np.ndarray) -> int:
+def _count(distances: Distances, method: str, name: str, size: float, seed: int) -> int:
+    if method == "fast":  # its centres alone cost less than its boxes
+        return len(fast.choose_centres(distances, distances.limit(name, size)))
+    boxes = labels_at(distances, method, name, size, np.random.default_rng(seed))
     return boxes.shape[1] if boxes.ndim == 2 else int(boxes.max(initial=-1)) + 1
 
 
-def _until_one_box(distances: Distances, components: int) -> np.ndarray:
+def _until_one_box(distances: Distances, components: int) -> NDArray:
     """Radii until the fast method needs one box per component: all up to 63, then in steps of a thirty-second."""
     radii = [1]
     while len(fast.choose_centres(distances, radii[-1])) > components:

@@ -1,44 +1,87 @@
-"""One door to all box-covering algorithms: `box_cover`."""
+"""`box_cover`: all box-covering algorithms under one name."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Literal, TypeAlias, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..checks import check_choice
+from ..checks import check_choice, check_integer
 from . import burning, complete_linkage, exact, fast, greedy_coloring, memb, overlapping
-from .inputs import Distances, as_distances
+from .inputs import Coverable, Distances, Networkx, Points, as_distances
 from .sizes import check_sizes
 
-# Each takes distances, the longest distance allowed and a random generator (or None), and returns the box of every
-# node (n,), numbered from 0, or for boxes that overlap a boolean matrix (n, boxes).
-BY_L_B = {
+# From distances, the longest distance allowed and a random generator (or None) to the box of every node (n,), numbered
+# from 0; for boxes that overlap, to a boolean matrix (n, boxes).
+Method: TypeAlias = Callable[[Distances, float, np.random.Generator | None], NDArray]
+BY_L_B: dict[str, Method] = {
     "greedy-coloring": greedy_coloring.cover,
     "cbb": burning.compact_box,
     "overlapping": overlapping.cover,
     "complete-linkage": complete_linkage.cover,
     "exact": exact.cover_by_size,
 }
-BY_R_B = {
+BY_R_B: dict[str, Method] = {
     "memb": memb.cover,
     "random-sequential": burning.random_sequential,
     "fast": fast.cover,
     "exact": exact.cover_by_radius,
 }
-# Whose covers depend on a seed.
+# The methods whose covers depend on a seed.
 SEEDED = {"greedy-coloring", "cbb", "random-sequential"}
 
 
+@overload
+def box_cover(  # type: ignore[overload-overlap]  # "overlapping" is a str, and its covers differ
+    graph: Networkx,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    method: Literal["overlapping"],
+    weight: str | None = None,
+    seed: int | None = None,
+) -> dict[Hashable, tuple[int, ...]]: ...
+@overload
 def box_cover(
-    graph,
+    graph: Networkx,
     *,
     l_B: float | None = None,
     r_B: float | None = None,
     method: str,
     weight: str | None = None,
     seed: int | None = None,
-) -> dict[Hashable, int] | dict[Hashable, tuple[int, ...]] | np.ndarray:
+) -> dict[Hashable, int]: ...
+@overload
+def box_cover(  # type: ignore[overload-overlap]  # "overlapping" is a str, and its covers differ
+    graph: Points,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    method: Literal["overlapping"],
+    weight: str | None = None,
+    seed: int | None = None,
+) -> NDArray[np.bool_]: ...
+@overload
+def box_cover(
+    graph: Points,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    method: str,
+    weight: str | None = None,
+    seed: int | None = None,
+) -> NDArray[np.int64]: ...
+def box_cover(
+    graph: Coverable,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    method: str,
+    weight: str | None = None,
+    seed: int | None = None,
+) -> dict[Hashable, int] | dict[Hashable, tuple[int, ...]] | NDArray[np.int64] | NDArray[np.bool_]:
     """Cover a graph or point set with boxes.
 
     Parameters
@@ -59,7 +102,7 @@ def box_cover(
         Edge attribute with the lengths of edges ("data" for the entries of a sparse matrix); by default distances
         are numbers of edges.
     seed : int, optional
-        Of the order in which "greedy-coloring", "cbb" and "random-sequential" take the nodes. Without one, greedy
+        Seeds the order in which "greedy-coloring", "cbb" and "random-sequential" take the nodes. Without one, greedy
         colouring starts with the nodes that conflict with most others, and the other two draw as with seed 0.
 
     Returns
@@ -77,7 +120,8 @@ def box_cover(
     Notes
     -----
     No box spans two components. Time and memory: after the distances (O(n (n + edges)) time and n² bytes in hops), at
-    most O(n²) time and O(n boxes) bytes; "fast" needs no distances and O(n) memory; "exact" is exponential.
+    most O(n²) time and O(n boxes) bytes; "fast" needs no distances, some passes over the
+    edges and O(n) memory; "exact" is exponential.
 
     References
     ----------
@@ -99,7 +143,7 @@ def box_cover(
     check_method(method, name)
     distances = as_distances(graph, weight=weight)
     check_suits(distances, method)
-    rng = None if seed is None else np.random.default_rng(seed)
+    rng = None if seed is None else np.random.default_rng(check_integer(seed, name="seed", least=0))
     boxes = labels_at(distances, method, name, size, rng)
     if distances.nodes is None:
         return boxes
@@ -108,14 +152,16 @@ def box_cover(
     return {node: tuple(np.flatnonzero(row).tolist()) for node, row in zip(distances.nodes, boxes, strict=True)}
 
 
-def labels_at(distances: Distances, method: str, name: str, size: float, rng: np.random.Generator | None) -> np.ndarray:
-    """What the table's function returns for a size under its name, after all checks."""
+def labels_at(
+    distances: Distances, method: str, name: str, size: float, rng: np.random.Generator | None
+) -> NDArray[np.int64] | NDArray[np.bool_]:
+    """Return the cover by a method that `check_method` has accepted, as the tables' functions do."""
     table = BY_L_B if name == "l_B" else BY_R_B
-    return table[method](distances, distances.limit(**{name: size}), rng)
+    return table[method](distances, distances.limit(name, size), rng)
 
 
 def check_method(method: str, name: str) -> None:
-    """Raise unless `method` covers by the size that was named, l_B or r_B."""
+    """Raise unless `method` covers by `name`, l_B or r_B."""
     here, there = (BY_L_B, BY_R_B) if name == "l_B" else (BY_R_B, BY_L_B)
     if isinstance(method, str) and method in here:
         return
@@ -127,7 +173,7 @@ def check_method(method: str, name: str) -> None:
 
 
 def check_suits(distances: Distances, method: str) -> None:
-    """Raise if `method` is not made for this kind of graph."""
+    """Raise if `method` does not suit this kind of graph."""
     if method == "complete-linkage" and distances.adjacency is not None:
         raise ValueError("method: 'complete-linkage' covers distances, not graphs; need another method, or a matrix")
     if method == "fast" and not distances.hops:

@@ -1,4 +1,4 @@
-"""The box dimension d_B: the slope of ln N_B against ln size, with what is needed to doubt it."""
+"""The box dimension d_B: the slope of ln N_B against ln size, its interval, and a comparison with exponential decay."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
+from ..checks import check_integer, check_number
 from .counts import BoxCounts
 
 FEWEST_SIZES = 3
@@ -23,8 +25,7 @@ class FractalDimension:
         Minus the slope of ln N_B against ln size.
     low, high : float
         Its interval: Student's t for the slope, widened to the slopes of all shorter windows that span at least half
-        of the window's range of ln size. It holds scatter and curvature, not what all sizes have in common: boxes
-        of few nodes count lattices and trees too few.
+        of the window's range of ln size. It covers scatter and curvature, not a bias that all sizes share.
     level : float
         Nominal coverage of the Student part.
     size_name : {"l_B", "r_B"}
@@ -32,13 +33,13 @@ class FractalDimension:
     sizes, counts : ndarray, shape (points,)
         The points fitted.
     intercept : float
-        Of the fit, at ln size = 0.
+        ln N_B of the fit at ln size = 0.
     chosen : str
         How the window was chosen.
     r_squared, r_squared_exponential : float
         Share of the variance of ln N_B explained by a power of the size, and by an exponential decay with it.
     verdict : {"power law", "exponential", "undecided"}
-        Which of the two fits better, by more than 2 units of Akaike's criterion.
+        The fit that is better by more than 2 units of Akaike's criterion.
     """
 
     d_B: float
@@ -46,8 +47,8 @@ class FractalDimension:
     high: float
     level: float
     size_name: str
-    sizes: np.ndarray
-    counts: np.ndarray
+    sizes: NDArray
+    counts: NDArray
     intercept: float
     chosen: str
     r_squared: float
@@ -80,8 +81,8 @@ def fractal_dimension(
         another slope against another size.
     window : (float, float), optional
         Smallest and largest size to fit. By default all sizes whose count is below the number of nodes, and at least
-        `fewest_boxes` and twice the number of components: with fewer boxes, how they meet the network's edge counts
-        for more than its dimension.
+        `fewest_boxes` and twice the number of components: fewer boxes say more about the network's boundary than
+        about its dimension.
     fewest_boxes : int
         See `window`.
     level : float
@@ -99,9 +100,8 @@ def fractal_dimension(
 
     Notes
     -----
-    A count that stays the same over several sizes is a point only once, at the smallest of them: the others add a
-    plateau, not information. In the window chosen by default a size counts only where its count is below those of
-    all smaller sizes; the fit is least squares of ln N_B on ln size. Time O(points³), memory O(points).
+    A size is fitted only if its count is below those of all smaller sizes, so a plateau is one point. The fit is
+    least squares of ln N_B on ln size. Time O(points³), memory O(points).
 
     References
     ----------
@@ -119,8 +119,8 @@ def fractal_dimension(
     """
     if not isinstance(counts, BoxCounts):
         raise TypeError(f"counts: got {type(counts).__name__}, need BoxCounts, as box_counts returns them")
-    if not 0 < level < 1:
-        raise ValueError(f"level: got {level!r}, need a share between 0 and 1")
+    level = check_number(level, name="level", within="(0, 1)")
+    check_integer(fewest_boxes, name="fewest_boxes")
     sizes, boxes = counts.sizes, np.asarray(counts.counts, dtype=np.float64)
     falls = np.r_[True, boxes[1:] < np.minimum.accumulate(boxes)[:-1]]
     if window is None:
@@ -156,8 +156,8 @@ def fractal_dimension(
     )
 
 
-def _slopes_of_windows(x: np.ndarray, y: np.ndarray) -> list[float]:
-    """Minus the slopes of all windows of three and more points that span at least half the range of x."""
+def _slopes_of_windows(x: NDArray, y: NDArray) -> list[float]:
+    """Return minus the slopes of all windows of three and more points that span at least half the range of x."""
     span = (x[-1] - x[0]) / 2
     sums = np.concatenate([np.zeros((1, 4)), np.cumsum(np.stack([x, y, x * x, x * y], 1), 0)])
     slopes = []
@@ -170,6 +170,6 @@ def _slopes_of_windows(x: np.ndarray, y: np.ndarray) -> list[float]:
 
 
 def _verdict(power: float, decay: float, points: int) -> str:
-    """Both fits have two parameters, so Akaike's criterion compares their squared residuals alone."""
+    """Compare the fits by Akaike's criterion; both have two parameters, so only the residuals count."""
     gain = points * math.log(max(1 - decay, 1e-15) / max(1 - power, 1e-15))
     return "power law" if gain > 2 else "exponential" if gain < -2 else "undecided"

@@ -7,21 +7,24 @@ fewest sets that hold every node come from scipy's solver for integer programs, 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from .inputs import Distances, as_distances
+from ..checks import check_integer
+from .inputs import Coverable, Distances, as_distances
 from .memb import nearest
 from .sizes import check_sizes
 
 MOST_SETS = 20_000
 
 
-def cover_by_size(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Box of every node ``(n,)`` in a cover with the fewest boxes, distances inside which are at most `limit`.
+def cover_by_size(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray:
+    """Return the box of every node ``(n,)`` in a cover with the fewest boxes: at most `limit` between two nodes.
 
     Raises
     ------
@@ -38,8 +41,8 @@ def cover_by_size(distances: Distances, limit: float, rng: np.random.Generator |
     return sets[:, minimum_cover(sets)].argmax(1) if len(near) else np.zeros(0, dtype=np.int64)
 
 
-def cover_by_radius(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Box of every node ``(n,)`` in a cover with the fewest boxes, all nodes of which are within `limit` of a centre.
+def cover_by_radius(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray:
+    """Return the box of every node ``(n,)`` in a cover with the fewest boxes: at most `limit` from a centre.
 
     Notes
     -----
@@ -48,7 +51,7 @@ def cover_by_radius(distances: Distances, limit: float, rng: np.random.Generator
     return nearest(distances, minimum_cover(distances.square <= distances.reach(limit)))
 
 
-def _largest_boxes(near: np.ndarray) -> np.ndarray:
+def _largest_boxes(near: NDArray) -> NDArray:
     graph = nx.from_numpy_array(near & ~np.eye(len(near), dtype=bool))
     cliques = list(itertools.islice(nx.find_cliques(graph), MOST_SETS + 1))
     if len(cliques) > MOST_SETS:
@@ -62,8 +65,8 @@ def _largest_boxes(near: np.ndarray) -> np.ndarray:
     return sets
 
 
-def minimum_cover(sets: np.ndarray) -> np.ndarray:
-    """Indices of the fewest columns of a boolean matrix ``(nodes, sets)`` that have a True in every row.
+def minimum_cover(sets: NDArray) -> NDArray:
+    """Return the indices of the fewest columns of a boolean matrix ``(nodes, sets)`` that have a True in every row.
 
     Examples
     --------
@@ -83,7 +86,7 @@ def minimum_cover(sets: np.ndarray) -> np.ndarray:
     return np.flatnonzero(solved.x > 0.5)
 
 
-def _greedy(sets: np.ndarray) -> np.ndarray:
+def _greedy(sets: NDArray) -> NDArray:
     chosen: list[int] = []
     left = np.ones(len(sets), dtype=bool)
     while left.any():
@@ -92,26 +95,30 @@ def _greedy(sets: np.ndarray) -> np.ndarray:
     return np.sort(np.array(chosen, dtype=np.int64))
 
 
-def packing_bound(sets: np.ndarray) -> int:
-    """How many rows a greedy choice finds no two of which share a column: each needs a set of its own."""
-    free = np.ones(len(sets), dtype=bool)
-    alone = 0
-    for row in np.argsort(sets.sum(1), kind="stable"):
+def packing_bound(sets: NDArray[np.bool_]) -> int:
+    """Return how many rows a greedy choice finds no two of which share a column: each needs a set of its own."""
+    return _apart(sets.sum(1), lambda row: np.asarray(sets[:, sets[row]].any(1)))
+
+
+def _apart(sizes: NDArray, conflicts: Callable[[int], NDArray[np.bool_]]) -> int:
+    """Return how many rows can be picked, smallest first, when each pick rules out those that it conflicts with."""
+    free, picked = np.ones(len(sizes), dtype=bool), 0
+    for row in np.argsort(sizes, kind="stable"):
         if free[row]:
-            alone += 1
-            free &= ~sets[:, sets[row]].any(1)
-    return alone
+            picked += 1
+            free &= ~conflicts(row)
+    return picked
 
 
 @dataclass(frozen=True)
 class BoxBound:
-    """What no cover can go below.
+    """The number of boxes that no cover can go below.
 
     Attributes
     ----------
     boxes : int
     exact : bool
-        Whether some cover has just so many boxes, or this is a lower bound only.
+        Whether a cover with so many boxes exists; else this is a lower bound.
     """
 
     boxes: int
@@ -119,9 +126,14 @@ class BoxBound:
 
 
 def box_bound(
-    graph, *, l_B: float | None = None, r_B: float | None = None, weight: str | None = None, exact_up_to: int = 100
+    graph: Coverable,
+    *,
+    l_B: float | None = None,
+    r_B: float | None = None,
+    weight: str | None = None,
+    exact_up_to: int = 100,
 ) -> BoxBound:
-    """The fewest boxes that any cover needs, or a lower bound: how good is a heuristic's cover?
+    """Return the fewest boxes that any cover needs, or a lower bound, to judge a heuristic's cover.
 
     Parameters
     ----------
@@ -154,24 +166,13 @@ def box_bound(
     >>> box_bound(nx.cycle_graph(1000), r_B=1, exact_up_to=100)
     BoxBound(boxes=333, exact=False)
     """
-
-    check_sizes(l_B, r_B)
+    name, size = check_sizes(l_B, r_B)
+    check_integer(exact_up_to, name="exact_up_to", least=0)
     distances = as_distances(graph, weight=weight)
-    limit = distances.limit(l_B=l_B, r_B=r_B)
-    near = distances.square <= distances.reach(limit)
+    near = distances.square <= distances.reach(distances.limit(name, size))
     if distances.n <= exact_up_to:
-        sets = near if r_B is not None else _largest_boxes(near)
+        sets = near if name == "r_B" else _largest_boxes(near)
         return BoxBound(len(minimum_cover(sets)), True)
     # By l_B two nodes fit in one box when they are near each other, by r_B when they are near a common centre.
-    bound = packing_bound(near) if r_B is not None else _apart(near)
+    bound = packing_bound(near) if name == "r_B" else _apart(near.sum(1), lambda node: near[node])
     return BoxBound(bound, False)
-
-
-def _apart(near: np.ndarray) -> int:
-    free = np.ones(len(near), dtype=bool)
-    alone = 0
-    for node in np.argsort(near.sum(1), kind="stable"):
-        if free[node]:
-            alone += 1
-            free &= ~near[node]
-    return alone

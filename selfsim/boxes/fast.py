@@ -45,7 +45,7 @@ def choose_centres(distances: Distances, limit: float) -> NDArray[np.int32]:
     """Return centres ``(boxes,)`` such that every node is at most `limit` edges from one of them."""
     indptr, indices, n = distances.graph.indptr, distances.graph.indices, distances.n
     radius = int(min(limit, n))
-    if radius < 1:
+    if radius < 1 or not len(indices):
         return np.arange(n, dtype=np.int32)
     if radius == 1:
         return _without_redundant(indptr, indices, _most_neighbours(indptr, indices, distances.breadth_first))
@@ -69,7 +69,9 @@ def _average_ball(indptr: NDArray, indices: NDArray, radius: int) -> tuple[float
     """Estimate the mean number of nodes and of edges in a ball, from a few of them."""
     n = len(indptr) - 1
     distance, seen, queue = np.full(n, n, np.int32), np.full(n, -1, np.int64), np.empty(n, np.int32)
-    nodes, edges, centres = [], [], np.random.default_rng(n).integers(n, size=SAMPLED_BALLS)
+    nodes: list[int] = []
+    edges: list[int] = []
+    centres = np.random.default_rng(n).integers(n, size=SAMPLED_BALLS)
     while len(nodes) < SAMPLED_BALLS and sum(edges) < len(indices):
         stamp = len(nodes) * (radius + 1)
         _, size, looked = _walk(indptr, indices, centres[len(nodes)], radius, distance, seen, queue, stamp)
@@ -120,7 +122,7 @@ def _most_neighbours(indptr: NDArray, indices: NDArray, order: NDArray) -> NDArr
             gain -= 1
         node = head[gain]
         head[gain] = following[node]
-        fresh = np.int64(not covered[node])
+        fresh = int(not covered[node])
         for edge in range(indptr[node], indptr[node + 1]):
             fresh += not covered[indices[edge]]
         if fresh == gain:
@@ -156,7 +158,7 @@ def _walk(
     """
     n = len(distance)
     queue[0], seen[centre] = centre, stamp
-    fresh = np.int64(distance[centre] == n)
+    fresh = int(distance[centre] == n)
     start, tail, depth, edges = 0, 1, 0, 0
     while start < tail and depth < radius:
         depth += 1

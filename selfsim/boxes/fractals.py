@@ -1,4 +1,4 @@
-"""Networks whose box dimension is known exactly: what an estimate is checked against.
+"""Networks whose box dimension is known exactly, to check estimates.
 
 Each generator replaces every edge by a small pattern, over and over, with whole arrays of edges, so that millions of
 nodes take a second. The exact dimension is the graph attribute ``"dimension"``.
@@ -16,7 +16,7 @@ from ..checks import check_integer
 
 
 def flower(u: int, v: int, generation: int, *, as_sparse: bool = False) -> nx.Graph | sparse.csr_array:
-    """(u, v)-flower: a cycle of u + v nodes, each edge of which becomes two parallel paths, of u and of v edges.
+    """Return the (u, v)-flower: from a cycle of u + v nodes, each edge becomes two paths, of u and of v edges.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def flower(u: int, v: int, generation: int, *, as_sparse: bool = False) -> nx.Gr
     Raises
     ------
     ValueError
-        Other numbers.
+        Numbers outside these ranges.
 
     Notes
     -----
@@ -70,7 +70,7 @@ def flower(u: int, v: int, generation: int, *, as_sparse: bool = False) -> nx.Gr
 
 
 def shm_tree(generation: int, *, m: int = 2, as_sparse: bool = False) -> nx.Graph | sparse.csr_array:
-    """Song–Havlin–Makse tree, the fractal one: hubs keep away from each other.
+    """Return the Song–Havlin–Makse tree, the fractal one: hubs keep away from each other.
 
     Each edge gives both its ends `m` new nodes, and is replaced by an edge between two of these.
 
@@ -91,7 +91,7 @@ def shm_tree(generation: int, *, m: int = 2, as_sparse: bool = False) -> nx.Grap
     Raises
     ------
     ValueError
-        Other numbers.
+        Numbers outside these ranges.
 
     Notes
     -----
@@ -119,7 +119,7 @@ def shm_tree(generation: int, *, m: int = 2, as_sparse: bool = False) -> nx.Grap
 
 
 def lattice(*sides: int, as_sparse: bool = False) -> nx.Graph | sparse.csr_array:
-    """Lattice of the given side lengths; its box dimension is their number.
+    """Return the lattice of the given side lengths; its box dimension is their number.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def lattice(*sides: int, as_sparse: bool = False) -> nx.Graph | sparse.csr_array
 
 
 def sierpinski(generation: int, *, as_sparse: bool = False) -> nx.Graph | sparse.csr_array:
-    """Sierpinski gasket: three copies of the last generation, each two of which share a corner.
+    """Return the Sierpinski gasket: three copies of the last generation, each two of which share a corner.
 
     Parameters
     ----------

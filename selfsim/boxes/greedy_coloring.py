@@ -7,15 +7,17 @@ pairs with few colours; greedy colouring gives each node the first box that take
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..compiled import compiled
 from .inputs import Distances
 
 
-def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Box of every node ``(n,)``, numbered from 0, when distances inside a box are at most `limit`.
+def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    """Return the box of every node ``(n,)``, numbered from 0, when distances inside a box are at most `limit`.
 
     Without a generator, the nodes with the most conflicts choose first (Welsh and Powell); else in a random order.
 
@@ -31,8 +33,8 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     return _color(square, reach, order)
 
 
-def counts_at(distances: np.ndarray, l_B: np.ndarray, *, order: np.ndarray | None = None) -> np.ndarray:
-    """Number of boxes at each size in `l_B`, for a matrix of distances ``(n, n)``: less than `l_B` inside a box.
+def counts_at(distances: NDArray, l_B: NDArray, *, order: NDArray | None = None) -> NDArray[np.int64]:
+    """Return the number of boxes at each size in `l_B`, for a matrix of distances ``(n, n)``.
 
     Examples
     --------
@@ -50,7 +52,7 @@ def counts_at(distances: np.ndarray, l_B: np.ndarray, *, order: np.ndarray | Non
 
 
 @compiled
-def _color(distances, reach, order):
+def _color(distances: NDArray, reach: float | np.number[Any], order: NDArray) -> NDArray[np.int64]:
     n = len(order)
     labels = np.empty(n, dtype=np.int64)
     # takes[box, node]: the node is near everyone in the box so far. Only the rows of boxes in use are touched.

@@ -6,14 +6,17 @@ distances are one more than the smallest of theirs: one pass over rows of small 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from ..compiled import compiled
 
 
-def all_pairs_hops(adjacency: sparse.csr_array) -> np.ndarray:
-    """Numbers of edges on the shortest paths between all pairs of nodes.
+def all_pairs_hops(adjacency: sparse.csr_array) -> NDArray[np.unsignedinteger]:
+    """Return the numbers of edges on the shortest paths between all pairs of nodes.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ def all_pairs_hops(adjacency: sparse.csr_array) -> np.ndarray:
 
 
 @compiled
-def _fill(indptr, indices, order, hops, far):
+def _fill(indptr: NDArray, indices: NDArray, order: NDArray, hops: NDArray, far: np.number[Any]) -> bool:
     """Fill the rows of `hops`, or return False when a path is too long for their type."""
     n = len(order)
     # Nodes that are not in the cover, taken greedily by degree: no two of them are neighbours.

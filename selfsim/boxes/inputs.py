@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import networkx as nx
 import numpy as np
@@ -15,10 +18,37 @@ from scipy.spatial.distance import squareform
 
 from .hops import all_pairs_hops
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The length of edges of length 0: a sparse matrix cannot tell a stored 0 from no edge.
+ZERO = 1e-300
 NEEDS = (
     "an undirected networkx graph, a scipy sparse adjacency matrix, a square distance matrix, "
     "condensed distances, or an object with .distances and .n"
 )
+
+
+class Networkx(Protocol):
+    """An undirected networkx graph."""
+
+    def is_directed(self) -> bool: ...
+    def is_multigraph(self) -> bool: ...
+
+
+class SparseMatrix(Protocol):
+    """A scipy sparse matrix or array."""
+
+    def tocsr(self, copy: bool = ...) -> Any: ...
+
+
+class HasDistances(Protocol):
+    """Points with condensed distances, such as a `FeatureNetwork`."""
+
+    @property
+    def distances(self) -> Any: ...
+    @property
+    def n(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +76,21 @@ class Distances:
     given: np.ndarray | None = None
 
     @functools.cached_property
-    def square(self) -> np.ndarray:
+    def square(self) -> NDArray[Any]:
         """All distances ``(n, n)``: float64, infinite where there is no path; hops as unsigned integers, the
         largest value of whose type says that there is no path."""
         if self.given is not None:
             square = self.given if self.given.ndim == 2 else squareform(self.given, checks=False)
             return np.ascontiguousarray(square, dtype=np.float64).reshape(self.n, self.n)
         if self.hops:
-            return all_pairs_hops(self.adjacency)
+            return all_pairs_hops(self.graph)
         if not self.n:
             return np.zeros((0, 0))
         square = shortest_path(self.adjacency, method="D", directed=False)
         # The two directions of a path add up its lengths in two orders, which can differ in the last bit.
-        return np.minimum(square, square.T)
+        square = np.minimum(square, square.T)
+        square[square <= ZERO * self.n] = 0
+        return square
 
     @functools.cached_property
     def by_degree(self) -> NDArray[np.int32]:
@@ -78,7 +110,7 @@ class Distances:
         return self.adjacency
 
     @property
-    def condensed(self) -> np.ndarray:
+    def condensed(self) -> NDArray[np.floating]:
         """Distances ``(n (n - 1) / 2,)`` as floats, infinite where there is no path."""
         if self.given is not None and self.given.ndim == 1:
             return self.given
@@ -87,21 +119,21 @@ class Distances:
             return flat
         return np.where(flat == np.iinfo(flat.dtype).max, np.inf, flat.astype(np.float64))
 
-    def reach(self, limit: float) -> np.number:
-        """`limit` as a number to compare the entries of `square` with, below the mark for "no path"."""
+    def reach(self, limit: float) -> np.number[Any]:
+        """Return `limit` as a number to compare the entries of `square` with, below the mark for "no path"."""
         dtype = self.square.dtype
         return dtype.type(min(limit, np.iinfo(dtype).max - 1) if self.hops else limit)
 
-    def limit(self, *, l_B: float | None = None, r_B: float | None = None) -> float:
-        """The longest distance allowed: below `l_B` between two nodes, or up to `r_B` from the centre."""
-        if r_B is not None:
-            return int(np.floor(r_B)) if self.hops else float(r_B)
-        return int(np.ceil(l_B)) - 1 if self.hops else float(np.nextafter(l_B, -np.inf))
+    def limit(self, name: str, size: float) -> float:
+        """Return the longest distance allowed: below l_B between two nodes, or up to r_B from the centre."""
+        if name == "r_B":
+            return math.floor(size) if self.hops else size
+        return math.ceil(size) - 1 if self.hops else math.nextafter(size, -math.inf)
 
-    def components(self) -> np.ndarray:
-        """The connected component of every node ``(n,)``, numbered from 0."""
+    def components(self) -> NDArray[np.integer]:
+        """Return the connected component of every node ``(n,)``, numbered from 0."""
         reached = self.adjacency
-        if reached is None:
+        if self.given is not None:
             finite = np.isfinite(self.given)
             if finite.all():
                 return np.zeros(self.n, dtype=np.int64)
@@ -109,15 +141,22 @@ class Distances:
         return sparse.csgraph.connected_components(reached, directed=False)[1]
 
 
-def as_distances(graph, *, weight: str | None = None) -> Distances:
-    """Anything that can be covered, in one form.
+# Covers of these are arrays; covers of networkx graphs are mappings.
+Points: TypeAlias = "NDArray[Any] | SparseMatrix | HasDistances | Distances | Tensor"
+Coverable: TypeAlias = "Networkx | Points"
+
+
+def as_distances(graph: Coverable, *, weight: str | None = None) -> Distances:
+    """Return a graph or point set, checked, in one form.
 
     Parameters
     ----------
     graph
         A networkx graph (shortest paths, in hops or along `weight`; self-loops do not count), a scipy sparse
         matrix (hops, or its entries as lengths with ``weight="data"``; a stored 0 is no edge), a square distance
-        matrix, condensed distances, or anything with ``.distances`` and ``.n``.
+        matrix, condensed distances, or anything with ``.distances`` and ``.n``. Distances may differ by rounding
+        from symmetric ones: within the square root of their precision, in parts of the longest, the mean of both
+        directions is taken.
     weight : str, optional
         The edge attribute that holds lengths.
 
@@ -126,6 +165,11 @@ def as_distances(graph, *, weight: str | None = None) -> Distances:
     TypeError, ValueError
         Something else, a directed graph or multigraph, negative, infinite or NaN lengths, an asymmetric matrix, a
         non-zero diagonal.
+
+    Warns
+    -----
+    UserWarning
+        The distance matrix looks like an adjacency matrix: zeros and ones that break the triangle inequality.
 
     Notes
     -----
@@ -148,37 +192,79 @@ def as_distances(graph, *, weight: str | None = None) -> Distances:
         graph = graph.distances
     if weight is not None:
         raise ValueError(f"weight: got {weight!r} for distances, which carry their lengths already; need None")
-    matrix = _to_array(graph)
-    return Distances(_checked_number(matrix), None, hops=False, given=matrix)
+    lengths = _to_array(graph)
+    n = _number_of_nodes(lengths)
+    return Distances(n, None, hops=False, given=_checked(lengths))
 
 
-def _to_array(matrix) -> np.ndarray:
-    if hasattr(matrix, "detach"):  # a torch tensor, without importing torch
-        matrix = matrix.detach().cpu().numpy()
-    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "fiu":
-        kind = matrix.dtype if isinstance(matrix, np.ndarray) else type(matrix).__name__
+def _to_array(lengths: Any) -> NDArray[np.floating]:
+    if hasattr(lengths, "detach"):  # a torch tensor, without importing torch
+        lengths = lengths.detach().cpu().numpy()
+    if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "fiu":
+        kind = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
         raise TypeError(f"graph: got {kind}, need {NEEDS}")
-    return matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64)
+    return lengths if lengths.dtype in (np.float32, np.float64) else lengths.astype(np.float64)
 
 
-def _checked_number(matrix: np.ndarray) -> int:
-    """How many nodes a matrix or condensed distances have, after all checks."""
-    if matrix.ndim == 1:
-        n = round((1 + (1 + 8 * len(matrix)) ** 0.5) / 2)
-        if n * (n - 1) // 2 != len(matrix):
-            raise ValueError(f"graph: got {len(matrix)} condensed distances, need n(n-1)/2 for a whole n")
-    elif matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]:
-        n = len(matrix)
-    else:
-        raise ValueError(f"graph: got an array of shape {matrix.shape}, need (n, n) or condensed (n(n-1)/2,)")
-    if matrix.size and not matrix.min() >= 0:  # a NaN makes the minimum NaN
+def _number_of_nodes(lengths: NDArray[np.floating]) -> int:
+    if lengths.ndim == 1:
+        n = round((1 + (1 + 8 * len(lengths)) ** 0.5) / 2)
+        if n * (n - 1) // 2 != len(lengths):
+            raise ValueError(f"graph: got {len(lengths)} condensed distances, need n(n-1)/2 for an integer n")
+        return n
+    if lengths.ndim != 2 or lengths.shape[0] != lengths.shape[1]:
+        raise ValueError(f"graph: got an array of shape {lengths.shape}, need (n, n) or condensed (n(n-1)/2,)")
+    return len(lengths)
+
+
+def _checked(lengths: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return distances, square or condensed, free of rounding: none negative, symmetric, 0 on the diagonal."""
+    if not lengths.size:
+        return lengths
+    longest = lengths.max(where=np.isfinite(lengths), initial=0.0)
+    rounding = longest * np.finfo(lengths.dtype).eps ** 0.5
+    if not lengths.min() >= -rounding:  # a NaN makes the minimum NaN
         raise ValueError("graph: got negative or NaN distances, need distances of 0 or more")
-    if matrix.ndim == 2:
-        if matrix.diagonal().any():
+    if lengths.ndim == 2:
+        if (np.abs(lengths.diagonal()) > rounding).any():
             raise ValueError("graph: got a distance matrix with a non-zero diagonal, need 0 from each node to itself")
-        if not np.array_equal(matrix, matrix.T):
-            raise ValueError("graph: got an asymmetric distance matrix, need one with d[i, j] = d[j, i]")
-    return n
+        lengths = _symmetric(lengths, rounding)
+        if lengths.diagonal().any():
+            lengths = lengths.copy()
+            np.fill_diagonal(lengths, 0)
+        if longest == 1:
+            _warn_of_adjacency(lengths)
+    return np.maximum(lengths, 0) if lengths.min() < 0 else lengths
+
+
+def _symmetric(matrix: NDArray[np.floating], rounding: float) -> NDArray[np.floating]:
+    different = matrix != matrix.T
+    if not different.any():
+        return matrix
+    i, j = np.nonzero(different)
+    apart = np.abs(matrix[i, j] - matrix[j, i])
+    if apart.max() > rounding:
+        worst = apart.argmax()
+        raise ValueError(
+            f"graph: got an asymmetric distance matrix: d[{i[worst]}, {j[worst]}] and d[{j[worst]}, {i[worst]}] differ "
+            f"by {apart[worst]:.3g}, more than rounding ({rounding:.1g}); need d[i, j] = d[j, i]: pass (d + d.T) / 2 "
+            "if the two directions mean the same"
+        )
+    return (matrix + matrix.T) / 2
+
+
+def _warn_of_adjacency(matrix: NDArray[np.floating]) -> None:
+    """Warn of zeros and ones where two nodes at distance 0 from a third are at distance 1 from each other."""
+    zero = matrix == 0
+    if not (zero | (matrix == 1)).all():
+        return
+    sizes = np.bincount(sparse.csgraph.connected_components(sparse.csr_array(zero))[1])
+    if zero.sum() < (sizes**2).sum():
+        warnings.warn(
+            "graph: got zeros and ones that break the triangle inequality, read as distances; if this is an adjacency "
+            "matrix, pass scipy.sparse.csr_array(matrix) or networkx.from_numpy_array(matrix)",
+            stacklevel=5,
+        )
 
 
 def _from_networkx(graph: nx.Graph, weight: str | None) -> Distances:
@@ -190,24 +276,24 @@ def _from_networkx(graph: nx.Graph, weight: str | None) -> Distances:
     for a, b, length in graph.edges(data=weight, default=None) if weight else ((a, b, 1.0) for a, b in graph.edges()):
         if not _is_length(length):
             raise ValueError(f"weight: edge {(a, b)!r} has {weight}={length!r}, need a finite length of 0 or more")
-        if place[a] != place[b]:  # nodes may be NumPy numbers, whose comparison with a tuple is an array
+        # Places are compared, not nodes: comparing a number of NumPy with a tuple gives an array.
+        if place[a] != place[b]:
             rows.append(place[a])
             columns.append(place[b])
-            # A sparse matrix cannot tell a stored 0 from no edge: lengths of 0 become tiny.
-            lengths.append(max(float(length), 1e-300))
+            lengths.append(max(float(length), ZERO))
     ends = (rows + columns, columns + rows)
     matrix = sparse.csr_array((lengths * 2, ends), shape=(len(nodes), len(nodes)), dtype=np.float64)
     return Distances(len(nodes), nodes, hops=weight is None, adjacency=matrix)
 
 
-def _is_length(value) -> bool:
+def _is_length(value: Any) -> bool:
     try:
         return 0 <= float(value) < np.inf
     except (TypeError, ValueError):
         return False
 
 
-def _from_sparse(matrix, weight: str | None) -> Distances:
+def _from_sparse(matrix: sparse.sparray, weight: str | None) -> Distances:
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"graph: got a sparse matrix of shape {matrix.shape}, need a square adjacency matrix")
     if weight not in (None, "data"):

@@ -6,14 +6,17 @@ keeps hubs in the middle of their boxes and finds the known covers of fractal ne
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..compiled import compiled
 from .inputs import Distances
 
 
-def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Box of every node ``(n,)``: its nearest centre's, the one chosen first among equals.
+def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    """Return the box of every node ``(n,)``: that of its nearest centre, among equals the one chosen first.
 
     With this assignment the nodes on a shortest path to the centre are in the same box, so boxes are connected.
 
@@ -26,15 +29,15 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     return nearest(distances, centres)
 
 
-def nearest(distances: Distances, centres: np.ndarray) -> np.ndarray:
-    """Position in `centres` of the nearest one to every node ``(n,)``."""
+def nearest(distances: Distances, centres: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the position in `centres` of the nearest one to every node ``(n,)``."""
     if not len(centres):
         return np.zeros(distances.n, dtype=np.int64)
     return distances.square[centres].argmin(0)
 
 
 @compiled
-def _centres(distances, reach, mass_type):
+def _centres(distances: NDArray, reach: np.number[Any], mass_type: type[np.unsignedinteger]) -> NDArray[np.int64]:
     n = len(distances)
     mass = np.zeros(n, dtype=mass_type)
     for node in range(n):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .inputs import as_distances
+from ..checks import check_integer, check_number
+from .inputs import Coverable, as_distances
 from .sizes import check_size_list
 
 
@@ -23,24 +25,24 @@ class Multifractal:
     D : ndarray, shape (orders,)
         D_0 is the box dimension, D_1 the information and D_2 the correlation dimension.
     low, high : ndarray, shape (orders,)
-        Interval of D_q, from bootstrap samples of the centres.
+        Interval of D_q from bootstrap samples of the centres.
     r_B : ndarray, shape (radii,)
         The radii fitted.
     log_moments : ndarray, shape (orders, radii)
-        What was fitted against ln r: the logarithm of the moment, divided by q - 1.
+        The logarithm of the moment, divided by q - 1; fitted against ln r.
     """
 
-    q: np.ndarray
-    tau: np.ndarray
-    D: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    r_B: np.ndarray
-    log_moments: np.ndarray
+    q: NDArray
+    tau: NDArray
+    D: NDArray
+    low: NDArray
+    high: NDArray
+    r_B: NDArray
+    log_moments: NDArray
 
 
 def multifractal(
-    graph,
+    graph: Coverable,
     *,
     q: Sequence[float] = (-4, -2, 0, 1, 2, 4),
     r_B: Sequence[float] | None = None,
@@ -50,7 +52,7 @@ def multifractal(
     resamples: int = 500,
     level: float = 0.95,
 ) -> Multifractal:
-    """Generalised dimensions D_q of a graph or point set, by the sandbox method.
+    """Return the generalised dimensions D_q of a graph or point set, by the sandbox method.
 
     The mass M(r) of a node is the number of nodes within r of it. With the mean over centres,
     ``mean((M(r) / n)^(q - 1))`` grows as ``r^τ(q)``; for q = 1 the mean of the logarithm takes its place.
@@ -62,12 +64,12 @@ def multifractal(
     q : sequence of float
         Orders. Negative ones weigh the emptiest places, large ones the densest.
     r_B : sequence of float, optional
-        Radii to fit. By default, in hops the whole numbers up to a quarter of the diameter; else 12 radii between
+        Radii to fit. By default, in hops the integers up to a quarter of the diameter; else 12 radii between
         the median distance to the nearest other node and a quarter of the largest distance, evenly spaced in ln r.
     centres : int, optional
-        Take so many random nodes as centres; by default all.
+        Number of random nodes to take as centres; by default all nodes.
     seed : int
-        Of the centres and the bootstrap.
+        Seeds the choice of centres and the bootstrap.
     resamples : int
         Bootstrap samples.
     level : float
@@ -84,7 +86,7 @@ def multifractal(
 
     Notes
     -----
-    Time O(n (n + edges) + resamples centres radii orders), memory O(n²). The intervals hold the scatter between
+    Time O(n (n + edges) + resamples centres radii orders), memory O(n²). The intervals cover the scatter between
     centres, not the bias of short radii.
 
     References
@@ -104,15 +106,16 @@ def multifractal(
     orders = np.asarray(q, dtype=np.float64)
     if orders.ndim != 1 or not len(orders) or not np.isfinite(orders).all():
         raise ValueError(f"q: got {q!r}, need one or more finite numbers")
-    if not 0 < level < 1:
-        raise ValueError(f"level: got {level!r}, need a share between 0 and 1")
+    level = check_number(level, name="level", within="(0, 1)")
+    resamples = check_integer(resamples, name="resamples")
     distances = as_distances(graph, weight=weight)
     if distances.n < 2 or distances.components().any():
         raise ValueError(f"graph: got {distances.n} nodes in several components or none, need a connected graph")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_integer(seed, name="seed", least=0))
     square = distances.square
     if centres is not None:
-        if isinstance(centres, bool) or not 2 <= centres <= distances.n:
+        centres = check_integer(centres, name="centres", least=2)
+        if centres > distances.n:
             raise ValueError(f"centres: got {centres!r}, need 2 to {distances.n}")
         square = square[rng.choice(distances.n, centres, replace=False)]
     radii = _radii(square, distances.hops) if r_B is None else check_size_list(r_B, name="r_B")
@@ -127,7 +130,7 @@ def multifractal(
     return Multifractal(orders, (orders - 1) * D, D, low, high, radii, moments)
 
 
-def _radii(square: np.ndarray, hops: bool) -> np.ndarray:
+def _radii(square: NDArray, hops: bool) -> NDArray:
     longest = float(square.max())
     if hops:
         return np.arange(1.0, longest // 4 + 1)
@@ -137,7 +140,7 @@ def _radii(square: np.ndarray, hops: bool) -> np.ndarray:
     return np.geomspace(nearest, longest / 4, 12)
 
 
-def _log_moments(logs: np.ndarray, weights: np.ndarray, orders: np.ndarray) -> np.ndarray:
+def _log_moments(logs: NDArray, weights: NDArray, orders: NDArray) -> NDArray:
     """Logarithm of the weighted mean of mass^(q - 1), over q - 1: ``(resamples, orders, radii)``."""
     moments = np.empty((len(weights), len(orders), logs.shape[1]))
     for k, order in enumerate(orders):
@@ -150,7 +153,7 @@ def _log_moments(logs: np.ndarray, weights: np.ndarray, orders: np.ndarray) -> n
     return moments
 
 
-def _slopes(radii: np.ndarray, moments: np.ndarray) -> np.ndarray:
+def _slopes(radii: NDArray, moments: NDArray) -> NDArray:
     """Least-squares slopes against ln r, over the last axis."""
     x = np.log(radii) - np.log(radii).mean()
     return moments @ x / (x @ x)

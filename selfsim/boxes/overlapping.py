@@ -1,19 +1,22 @@
 """Overlapping box covering (OBCA: Sun and Zhao, Chaos, Solitons & Fractals 69, 2014).
 
-Boxes are grown around nodes that are in none yet, and may take nodes that others hold already. Boxes all of whose
-nodes are in another box too are dropped at the end.
+A box grows around a node that is in none yet. It takes nodes that are in no box first, then nodes of other boxes.
+Boxes all of whose nodes are in another box too are dropped at the end.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..compiled import compiled
 from .inputs import Distances
 
 
-def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> np.ndarray:
-    """Which node lies in which box ``(n, boxes)``, boolean, when distances inside a box are at most `limit`.
+def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray[np.bool_]:
+    """Return which node lies in which box ``(n, boxes)``, boolean, when distances inside a box are at most `limit`.
 
     Nodes are taken by the number of others within `limit`, fewest first, where the original takes them by degree:
     the same idea, defined for weighted distances too.
@@ -30,7 +33,7 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
 
 
 @compiled
-def _grow(distances, reach, order):
+def _grow(distances: NDArray, reach: np.number[Any], order: NDArray) -> tuple[NDArray[np.bool_], int]:
     n = len(order)
     members = np.empty((n, n), dtype=np.bool_)
     covered = np.zeros(n, dtype=np.bool_)
@@ -44,17 +47,18 @@ def _grow(distances, reach, order):
         row[seed] = covered[seed] = True
         for other in range(n):
             takes[other] = distances[seed, other] <= reach
-        for node in order:
-            if takes[node] and not row[node]:
-                row[node] = covered[node] = True
-                for other in range(n):
-                    takes[other] &= distances[node, other] <= reach
+        for overlap in (False, True):
+            for node in order:
+                if takes[node] and not row[node] and (overlap or not covered[node]):
+                    row[node] = covered[node] = True
+                    for other in range(n):
+                        takes[other] &= distances[node, other] <= reach
         boxes += 1
     return members, boxes
 
 
-def _needed(members: np.ndarray) -> np.ndarray:
-    """Indices of the boxes that stay when redundant ones are dropped in the order in which they were made."""
+def _needed(members: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the indices of the boxes that stay when redundant ones are dropped, the earliest first."""
     times = members.sum(0)
     kept = []
     for box, inside in enumerate(members):

@@ -1,4 +1,4 @@
-"""Renormalisation: boxes become nodes. A self-similar network looks like itself again and again."""
+"""Renormalisation: boxes become nodes. A self-similar network keeps its form."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from collections.abc import Hashable, Mapping
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
+from ..checks import check_integer
 from .cover import box_cover
+from .inputs import Distances, as_distances
 from .sizes import check_sizes
 
 
 def renormalize(
-    graph: nx.Graph | sparse.sparray, cover: Mapping[Hashable, int] | np.ndarray
+    graph: nx.Graph | sparse.sparray, cover: Mapping[Hashable, int] | NDArray
 ) -> nx.Graph | sparse.csr_array:
-    """The network of boxes: two of them are joined if an edge joins their nodes.
+    """Return the network of boxes: two boxes are joined if an edge joins nodes of both.
 
     Parameters
     ----------
     graph : networkx.Graph or sparse matrix
+        Read as by `box_cover`: undirected; a stored 0 is no edge.
     cover : mapping or ndarray
         Node → box, or boxes ``(n,)`` for a sparse matrix, as `box_cover` returns them.
 
@@ -50,7 +54,7 @@ def renormalize(
     ([(0, 1), (1, 2)], 2)
     """
     if sparse.issparse(graph):
-        return _of_matrix(sparse.csr_array(graph), cover)
+        return _renormalize_matrix(as_distances(graph), cover)
     if not isinstance(graph, nx.Graph) or graph.is_directed() or graph.is_multigraph():
         raise TypeError(f"graph: got {type(graph).__name__}, need an undirected networkx graph or a sparse matrix")
     if not isinstance(cover, Mapping):
@@ -65,21 +69,22 @@ def renormalize(
         if box not in boxes:
             boxes.add_node(box, nodes=0)
         boxes.nodes[box]["nodes"] += 1
+    # Places are compared, not names: comparing a number of NumPy with a tuple gives an array.
+    place = {box: k for k, box in enumerate(boxes)}
     for a, b in graph.edges():
         a, b = cover[a], cover[b]
-        if a != b:
+        if place[a] != place[b]:
             boxes.add_edge(a, b, edges=boxes.get_edge_data(a, b, {"edges": 0})["edges"] + 1)
     return boxes
 
 
-def _of_matrix(matrix: sparse.csr_array, cover) -> sparse.csr_array:
+def _renormalize_matrix(distances: Distances, cover: Mapping[Hashable, int] | NDArray) -> sparse.csr_array:
     labels = np.asarray(cover)
-    if labels.shape != (matrix.shape[0],) or labels.dtype.kind not in "iu":
-        raise ValueError(f"cover: got {labels.dtype} of shape {labels.shape}, need {matrix.shape[0]} whole numbers")
+    if labels.shape != (distances.n,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"cover: got {labels.dtype} of shape {labels.shape}, need {distances.n} integers")
     names, place = np.unique(labels, return_inverse=True)
     member = sparse.csr_array((np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(names)))
-    pattern = sparse.csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
-    between = sparse.coo_array(member.T @ pattern @ member)
+    between = sparse.coo_array(member.T @ distances.graph.astype(np.float64) @ member)
     apart = between.row != between.col
     ends = (between.row[apart], between.col[apart])
     return sparse.csr_array((between.data[apart], ends), shape=between.shape)
@@ -94,7 +99,7 @@ def renormalization_flow(
     seed: int | None = None,
     most_steps: int = 20,
 ) -> list[nx.Graph]:
-    """Cover, renormalise, cover again with the same size, …: the graph and all that it becomes.
+    """Return the graph and its renormalisations: cover, renormalise, cover again with the same size, and so on.
 
     Parameters
     ----------
@@ -102,7 +107,7 @@ def renormalization_flow(
         As for `box_cover`, with boxes that do not overlap. `l_B` should be above 2: a box of size 2 holds at most
         one edge, and the flow is slow.
     most_steps : int
-        Stop after so many.
+        Stop after this many renormalisations.
 
     Returns
     -------
@@ -130,6 +135,7 @@ def renormalization_flow(
     [684, 172, 44, 12, 4, 2, 1]
     """
     check_sizes(l_B, r_B)
+    check_integer(most_steps, name="most_steps", least=0)
     flow = [graph]
     while flow[-1].number_of_edges() and len(flow) <= most_steps:
         following = renormalize(flow[-1], box_cover(flow[-1], l_B=l_B, r_B=r_B, method=method, seed=seed))
@@ -139,10 +145,10 @@ def renormalization_flow(
     return flow
 
 
-def degree_tail(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
-    """Degrees that occur, ascending, and the share of nodes with at least that degree.
+def degree_tail(graph: nx.Graph) -> tuple[NDArray, NDArray]:
+    """Return the degrees that occur, ascending, and the share of nodes with at least that degree.
 
-    The tails of a self-similar network's flow fall on each other, as far as each reaches.
+    In a self-similar network the tails of all renormalisations agree, as far as each reaches.
 
     Examples
     --------

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..checks import check_integer, check_number
 from .inputs import Distances
 
 
 def check_sizes(l_B: float | None, r_B: float | None) -> tuple[str, float]:
-    """Name and value of the one size that was given.
+    """Return the name and the value of the one size that is given.
 
     Raises
     ------
@@ -20,7 +23,7 @@ def check_sizes(l_B: float | None, r_B: float | None) -> tuple[str, float]:
     Examples
     --------
     >>> check_sizes(3, None)
-    ('l_B', 3)
+    ('l_B', 3.0)
     """
     if (l_B is None) == (r_B is None):
         got = "neither" if l_B is None else "both"
@@ -29,14 +32,11 @@ def check_sizes(l_B: float | None, r_B: float | None) -> tuple[str, float]:
             "centre are at most this)"
         )
     name, size = ("r_B", r_B) if l_B is None else ("l_B", l_B)
-    number = isinstance(size, (int, float, np.number)) and not isinstance(size, bool)
-    if not number or not size > 0 or math.isinf(size):
-        raise ValueError(f"{name}: got {size!r}, need a finite number above 0")
-    return name, size
+    return name, check_number(size, name=name, within="(0, inf)")
 
 
-def check_size_list(sizes, *, name: str) -> np.ndarray:
-    """Sizes in ascending order ``(sizes,)``, float64; or a ``ValueError`` that says what is wrong with them."""
+def check_size_list(sizes: Sequence[float] | NDArray, *, name: str) -> NDArray[np.float64]:
+    """Return sizes in ascending order ``(sizes,)``; raise ``ValueError`` unless all are finite and above 0."""
     try:
         array = np.asarray(sizes, dtype=np.float64)
     except (TypeError, ValueError):
@@ -46,10 +46,10 @@ def check_size_list(sizes, *, name: str) -> np.ndarray:
     return np.sort(array)
 
 
-def default_sizes(distances: Distances, *, name: str, scales: int) -> np.ndarray:
-    """Sizes from single nodes to one box per component.
+def default_sizes(distances: Distances, *, name: str, scales: int) -> NDArray[np.float64]:
+    """Return sizes from single nodes to one box per component.
 
-    For hops, all whole numbers: l_B from 1 to the diameter + 1, r_B from 1 to the radius (at least 1). Else `scales`
+    For hops, all integers: l_B from 1 to the diameter + 1, r_B from 1 to the radius (at least 1). Else `scales`
     sizes evenly spaced in ln(1 + size) from the shortest distance to just above the longest.
     """
     if distances.hops:
@@ -62,8 +62,7 @@ def default_sizes(distances: Distances, *, name: str, scales: int) -> np.ndarray
         radius = np.full(component.max(initial=-1) + 1, distances.n)
         np.minimum.at(radius, component, farthest)
         return np.arange(1.0, max(1, radius.max(initial=1)) + 1)
-    if scales < 2:
-        raise ValueError(f"scales: got {scales!r}, need at least 2")
+    check_integer(scales, name="scales", least=2)
     lengths = distances.condensed
     positive = lengths[(lengths > 0) & np.isfinite(lengths)]
     if not len(positive):
@@ -71,5 +70,5 @@ def default_sizes(distances: Distances, *, name: str, scales: int) -> np.ndarray
     shortest, longest = float(positive.min()), float(positive.max())
     sizes = np.expm1(np.linspace(np.log1p(shortest), np.log1p(longest), scales))
     # Sizes are limits that distances stay below: the ends, free of rounding, and one step beyond the longest.
-    sizes[0], sizes[-1] = shortest, np.nextafter(longest, np.inf)
+    sizes[0], sizes[-1] = shortest, math.nextafter(longest, math.inf)
     return sizes

@@ -12,7 +12,17 @@ from scipy import sparse
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist, squareform
 
-from selfsim import FeatureNetwork, box_counts, box_cover
+from selfsim import (
+    FeatureNetwork,
+    box_bound,
+    box_counts,
+    box_cover,
+    check_cover,
+    fractal_dimension,
+    multifractal,
+    renormalization_flow,
+    renormalize,
+)
 from selfsim.boxes import complete_linkage
 from selfsim.boxes.correlation_sum import surrogate_count
 from tests import reference
@@ -219,7 +229,7 @@ class TestBadInput:
             (np.array([["a"]]), {}, TypeError, "graph: got <U1"),
             (np.ones((2, 3)), {}, ValueError, "shape"),
             (np.ones(4), {}, ValueError, "got 4 condensed distances"),
-            (np.array([[0, 1.0], [2.0, 0]]), {}, ValueError, "asymmetric"),
+            (np.array([[0, 1.0], [2.0, 0]]), {}, ValueError, r"asymmetric distance matrix: .* differ by 1, .*d \+ d.T"),
             (np.array([[1, 1.0], [1.0, 0]]), {}, ValueError, "non-zero diagonal"),
             (np.array([[0, -1.0], [-1.0, 0]]), {}, ValueError, "negative or NaN"),
             (np.array([math.nan]), {}, ValueError, "negative or NaN"),
@@ -230,9 +240,72 @@ class TestBadInput:
             (np.array([1.0]), {"l_B": -2.0}, ValueError, "l_B: got -2.0"),
             (np.array([1.0]), {"l_B": math.nan}, ValueError, "l_B: got nan"),
             (np.array([1.0]), {"l_B": math.inf}, ValueError, "l_B: got inf"),
+            (np.array([1.0]), {"seed": 0.5}, ValueError, "seed: got 0.5"),
             (np.array([1.0]), {"method": "greedy"}, ValueError, "did you mean 'greedy-coloring'"),
         ],
     )
     def test_messages(self, graph, options, error, message):
         with pytest.raises(error, match=message):
             box_cover(graph, **{"l_B": 1, "method": "greedy-coloring"} | options)
+
+
+class TestDistancesAsPeopleHaveThem:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_rounding_is_no_asymmetry(self, dtype):
+        exact = squareform(points(30, 3))
+        noise = np.random.default_rng(0).normal(size=exact.shape) * 0.1 * np.finfo(dtype).eps ** 0.5
+        given = (exact + noise).astype(dtype)  # asymmetric, with a diagonal that is not quite 0
+        before = given.copy()
+        cover = box_cover(given, l_B=1.5, method="greedy-coloring")
+        assert np.array_equal(cover, box_cover(exact, l_B=1.5, method="greedy-coloring"))
+        assert np.array_equal(given, before)
+
+    def test_rounding_below_zero(self):
+        counts = box_counts(np.array([-1e-17, 1.0, 1.0]), method="complete-linkage", l_B=[0.5]).counts
+        assert counts.tolist() == [2]
+
+    def test_infinite_distances_may_stand_beside_rounding(self):
+        distances = np.array([[0, 1, np.inf], [1 + 1e-12, 0, np.inf], [np.inf, np.inf, 0]])
+        assert box_cover(distances, l_B=9, method="greedy-coloring").tolist() in ([0, 0, 1], [1, 1, 0])
+
+    def test_adjacency_passed_as_distances_is_warned_of(self):
+        for graph in (nx.path_graph(5), nx.gnm_random_graph(12, 20, seed=0)):
+            with pytest.warns(UserWarning, match=r"triangle inequality.*scipy\.sparse.*networkx"):
+                box_cover(nx.to_numpy_array(graph), l_B=2, method="greedy-coloring")
+
+    def test_zeros_and_ones_that_are_distances_are_not(self, recwarn):
+        labels = np.array([0, 0, 1, 2, 2])
+        for distances in ((labels[:, None] != labels) * 1.0, nx.to_numpy_array(nx.complete_graph(4))):
+            box_cover(distances, l_B=1, method="greedy-coloring")
+        assert not [warning for warning in recwarn if "triangle" in str(warning.message)]
+
+    def test_size_of_numpy_is_a_size_of_double_precision(self):
+        for size in (np.float32(2), np.float16(2), np.int64(2)):
+            assert box_cover(np.array([1.99999995]), l_B=size, method="greedy-coloring").tolist() == [0, 0]
+            assert box_cover(np.array([2.0]), r_B=size, method="memb").tolist() == [0, 0]
+
+    def test_nodes_that_cannot_be_compared(self):
+        graph = nx.Graph([(np.int64(7), ("item", 3)), (("item", 3), "a"), (np.int64(7), np.int64(7))])
+        cover = box_cover(graph, l_B=2, method="greedy-coloring")
+        check_cover(graph, cover, l_B=2)
+        named = {node: node for node in graph}
+        named[("item", 3)] = frozenset({1})
+        assert renormalize(graph, named).number_of_edges() == 2
+
+    @pytest.mark.parametrize("name", ["l_B", "r_B"])
+    def test_edge_of_length_zero_gives_sensible_sizes(self, name):
+        graph = nx.Graph([(0, 1, {"w": 0.0}), (1, 2, {"w": 1.0}), (2, 3, {"w": 3.0})])
+        counts = box_counts(graph, method="greedy-coloring" if name == "l_B" else "memb", weight="w")
+        assert (counts.sizes[0], round(counts.sizes[-1], 9)) == (1.0, 4.0)
+        assert counts.counts[0] == (3 if name == "l_B" else 2)
+        assert counts.counts[-1] == 1
+
+    def test_integers_of_numpy(self):
+        graph = nx.cycle_graph(40)
+        one = np.int64(1)
+        box_cover(graph, l_B=2 * one, method="cbb", seed=one)
+        box_counts(graph, method="cbb", l_B=[2], seeds=np.arange(2))
+        assert box_bound(graph, r_B=one, exact_up_to=50 * one).boxes == 14
+        multifractal(graph, r_B=[2, 4, 8], centres=10 * one, resamples=20 * one, seed=one)
+        renormalization_flow(graph, l_B=3, method="cbb", most_steps=2 * one)
+        fractal_dimension(box_counts(graph, method="memb"), fewest_boxes=2 * one)

@@ -365,6 +365,12 @@ class TestRenormalize:
         assert (matrix != expected).nnz == 0
         assert sum(size for _, size in boxes.nodes(data="nodes")) == 60
 
+    def test_sparse_is_read_as_by_box_cover(self):
+        matrix = sparse.csr_array(([1.0, 1.0, 0.0, 0.0], ([0, 1, 1, 2], [1, 0, 2, 1])), shape=(3, 3))
+        assert renormalize(matrix, np.arange(3)).nnz == 2  # a stored 0 is no edge
+        with pytest.raises(ValueError, match="asymmetric sparse matrix"):
+            renormalize(sparse.csr_array([[0, 1.0], [0, 0]]), np.arange(2))
+
     def test_components_stay_apart(self):
         graph = nx.disjoint_union(nx.path_graph(20), nx.cycle_graph(15))
         for step in renormalization_flow(graph, l_B=3, method="cbb"):
@@ -381,7 +387,7 @@ class TestRenormalize:
             (nx.path_graph(2), {0: (0,), 1: (0, 1)}, ValueError, "need one box per node"),
             (nx.path_graph(2), np.zeros(2, int), TypeError, "need a mapping"),
             (nx.DiGraph([(0, 1)]), {0: 0, 1: 0}, TypeError, "graph: got DiGraph"),
-            (sparse.eye_array(3).tocsr(), np.zeros(2, int), ValueError, "need 3 whole numbers"),
+            (sparse.eye_array(3).tocsr(), np.zeros(2, int), ValueError, "need 3 integers"),
         ],
     )
     def test_bad_input(self, graph, cover, error, message):

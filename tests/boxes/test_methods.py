@@ -254,6 +254,16 @@ class TestExact:
             box_cover(nx.gnm_random_graph(30, 60, seed=0), l_B=2, method="exact")
 
 
+def test_overlapping_boxes_take_nodes_of_no_box_first():
+    # As the source does; on lattices and streets that saves boxes, and greedy colouring needs no fewer.
+    streets = nx.minimum_spanning_edges(nx.random_geometric_graph(300, 0.12, seed=2), data=False)
+    for graph in (nx.grid_2d_graph(15, 15), nx.Graph(streets)):
+        ours, coloring = (
+            box_counts(graph, method=m, l_B=[3, 5, 9, 15]).counts for m in ("overlapping", "greedy-coloring")
+        )
+        assert ours.sum() <= coloring.sum()
+
+
 def test_redundant_overlapping_boxes_are_dropped():
     boxes = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]], dtype=bool)
     assert _needed(boxes).tolist() == [0, 2]
