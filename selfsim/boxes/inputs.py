@@ -219,9 +219,11 @@ def _number_of_nodes(lengths: NDArray[np.floating]) -> int:
 
 def _checked(lengths: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return distances, square or condensed, free of rounding: none negative, symmetric, 0 on the diagonal."""
-    if not lengths.size:
+    if not lengths.size or (lengths.ndim == 1 and lengths.min() >= 0):
         return lengths
-    longest = lengths.max(where=np.isfinite(lengths), initial=0.0)
+    longest = lengths.max()
+    if not np.isfinite(longest):
+        longest = lengths.max(where=np.isfinite(lengths), initial=0.0)
     rounding = longest * np.finfo(lengths.dtype).eps ** 0.5
     if not lengths.min() >= -rounding:  # a NaN makes the minimum NaN
         raise ValueError("graph: got negative or NaN distances, need distances of 0 or more")
@@ -250,7 +252,7 @@ def _symmetric(matrix: NDArray[np.floating], rounding: float) -> NDArray[np.floa
             f"by {apart[worst]:.3g}, more than rounding ({rounding:.1g}); need d[i, j] = d[j, i]: pass (d + d.T) / 2 "
             "if the two directions mean the same"
         )
-    return (matrix + matrix.T) / 2
+    return matrix / 2 + matrix.T / 2
 
 
 def _warn_of_adjacency(matrix: NDArray[np.floating]) -> None:
