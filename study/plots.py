@@ -262,6 +262,8 @@ def plot_measures(table: pd.DataFrame) -> Figure:
     # Beyond ten standard deviations the number says more than the colour.
     colours = {"cmap": "PuOr_r", "vmin": -10, "vmax": 10, "cbar": False}
     sns.heatmap(scores.fillna(0), annot=text, fmt="", annot_kws={"fontsize": 10}, ax=axes, **colours)
+    for label, z in zip(axes.texts, scores.to_numpy().flat, strict=True):
+        label.set_color("white" if abs(z) > 6 else "black")
     axes.set(xlabel="", ylabel="")
     axes.grid(False)
     axes.tick_params(length=0)
