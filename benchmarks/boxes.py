@@ -247,7 +247,8 @@ def main() -> None:
     if "linkage" in options.only:
         both = results["linkage of 8192 neurons"] = in_a_process("linkage", "-")
         print(f"8192 neurons: {both['seconds'] / both['linkage']:.2f} times the linkage alone (goal: under 3)", both)
-    results["environment"] = environment_facts("cpu")
+    of_parts = "" if set(options.only) == set(parts) else " of " + " and ".join(options.only)
+    results["environment" + of_parts] = environment_facts("cpu")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(results, indent=2) + "\n")
 
