@@ -209,18 +209,17 @@ def _start(task: dict[str, Any], scratch: Path, jobs: int, events: queue.Queue) 
         )
 
     def forward() -> None:
-        assert process.stdout is not None
         # A process that is killed may leave half a line; its end is reported all the same.
-        with process.stdout, contextlib.suppress(ValueError):
-            for line in process.stdout:
+        with process.stdout or contextlib.nullcontext(()) as lines, contextlib.suppress(ValueError):
+            for line in lines:
                 events.put((task["name"], json.loads(line)))
         events.put((task["name"], None))
 
-    assert process.stdin is not None
     # A process that dies before it has read its task is reported by its exit.
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(task).encode() + b"\n")
-        process.stdin.flush()
+        if process.stdin:
+            process.stdin.write(json.dumps(task).encode() + b"\n")
+            process.stdin.flush()
     threading.Thread(target=forward, daemon=True).start()
     return _Running(task, process, time.monotonic())
 
@@ -238,9 +237,9 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
+        if process.stdin:
+            process.stdin.close()
 
 
 def _environment(scratch: Path, jobs: int) -> dict[str, str]:
