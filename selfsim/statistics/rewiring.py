@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from typing import Literal
 
@@ -148,7 +147,7 @@ def rewired_adjacency(
     joined[tails, heads] = True
     tries = max(1, 2 * edges // (n - 1)) if retry else 1
     # Pairs of edges with a common node do not count as tries in networkx.
-    draws = math.inf if retry else 1
+    draws = _DRAWS_PER_SWAP * int(float(swaps) * edges) if retry else 1
     ring = towards == "ring"
     _swap(indptr, tails, heads, partner, joined, int(float(swaps) * edges), tries, draws, connected, ring, rng)
     return sparse.csr_array((np.ones(len(heads), np.int8), heads, indptr), shape=(n, n))
@@ -163,7 +162,7 @@ def _swap(
     joined: NDArray[np.bool_],
     swaps: int,
     tries: int,
-    draws: float,
+    draws: int,
     connected: bool,
     ring: bool,
     rng: np.random.Generator,
