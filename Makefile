@@ -19,8 +19,8 @@ NEEDED_KB := 7000000
 # The cost of a command is a prerequisite of its own and must be printed before the set-up, with `make -j` too.
 .NOTPARALLEL:
 
-# `worksteal` gives the waiting tests of a busy worker to an idle one.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+# One thread a process: the processes share the cores. `worksteal` gives the waiting tests of a busy worker to an idle one.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup book publish test test-all lint format linkcheck browser constraints clean clean-all \
 	say-setup say-book say-publish say-test say-test-all
