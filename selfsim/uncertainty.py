@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
-from .checks import check_choice, check_integer, check_number, check_seed
+from .checks import check_choice, check_integer, check_number, check_numbers, check_seed
 from .validation import check_activations
 
 
@@ -137,16 +137,14 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "me
     '2.00 [-0.48, 4.48]'
     """
     level = check_number(level, name="level", within="(0, 1)")
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
-        raise ValueError(f"values: got {values!r}, need one or more finite numbers")
+    array = check_numbers(values, name="values")
     unit = _power_of_two(array)
     with np.errstate(all="ignore"):
         scaled = array / unit
         mean = float(scaled.mean()) * unit
         if len(array) == 1:
             return Interval(mean, -math.inf, math.inf, level, 1, of)
-        quantile = float(stats.t.ppf((1 + level) / 2, len(array) - 1))
+        quantile = float(special.stdtrit(len(array) - 1, (1 + level) / 2))
         reach = quantile * float(scaled.std(ddof=1)) / math.sqrt(len(array)) * unit
     return _interval(mean, reach, level, len(array), of, values="values")
 
@@ -176,10 +174,11 @@ def paired_difference(treated: Sequence[float], control: Sequence[float], *, lev
     >>> f"{paired_difference([0.91, 0.93, 0.90], [0.90, 0.91, 0.90]):+.3f}"
     '+0.010 [-0.015, +0.035]'
     """
-    if len(treated) != len(control):
-        raise ValueError(f"treated, control: got {len(treated)} and {len(control)} values, need pairs")
+    after, before = check_numbers(treated, name="treated"), check_numbers(control, name="control")
+    if len(after) != len(before):
+        raise ValueError(f"treated, control: got {len(after)} and {len(before)} values, need pairs")
     with np.errstate(all="ignore"):
-        difference = np.asarray(treated, float) - np.asarray(control, float)
+        difference = after - before
     return mean_interval(difference.tolist(), level=level, of="mean difference over such pairs")
 
 
@@ -214,15 +213,17 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0
     '0.80 [-0.46, 0.99]'
     """
     level = check_number(level, name="level", within="(0, 1)")
-    a, b = np.asarray(x, float), np.asarray(y, float)
-    if a.shape != b.shape or a.ndim != 1 or len(a) < 4:
-        raise ValueError(f"x, y: got shapes {a.shape} and {b.shape}, need at least four pairs")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()) or (a == a[0]).all() or (b == b[0]).all():
-        raise ValueError("x, y: got values that are not finite or all equal, need finite ones that differ")
-    rho = float(stats.spearmanr(a, b).statistic)
+    a, b = check_numbers(x, name="x"), check_numbers(y, name="y")
+    if len(a) != len(b) or len(a) < 4:
+        raise ValueError(f"x, y: got {len(a)} and {len(b)} values, need at least four pairs")
+    if (a == a[0]).all() or (b == b[0]).all():
+        raise ValueError("x, y: got values that are all equal, need ones that differ")
+    from scipy.stats import spearmanr  # slow to import
+
+    rho = float(spearmanr(a, b).statistic)
     # The transformation is infinite at -1 and 1: take the nearest possible value there.
     inner = min(abs(rho), 1 - 6 / (len(a) ** 3 - len(a))) * math.copysign(1, rho)
-    reach = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((1 + inner**2 / 2) / (len(a) - 3))
+    reach = float(special.ndtri((1 + level) / 2)) * math.sqrt((1 + inner**2 / 2) / (len(a) - 3))
     low, high = np.tanh([np.arctanh(inner) - reach, np.arctanh(inner) + reach]).tolist()
     return Interval(rho, min(low, rho), max(high, rho), level, len(a), "rank correlation over such pairs")
 
@@ -265,7 +266,7 @@ def exponent_interval(exponent: float, tail: int, *, level: float = 0.95) -> Int
     level = check_number(level, name="level", within="(0, 1)")
     exponent = check_number(exponent, name="exponent", within="(1, inf)")
     tail = check_integer(tail, name="tail", least=2)
-    reach = float(stats.norm.ppf((1 + level) / 2)) * (exponent - 1) / math.sqrt(tail)
+    reach = float(special.ndtri((1 + level) / 2)) * (exponent - 1) / math.sqrt(tail)
     quantity = "exponent, for independent values and a known start"
     return _interval(exponent, reach, level, tail, quantity, values="exponent")
 
@@ -334,6 +335,8 @@ def samples_interval(
     level = check_number(level, name="level", within="(0, 1)")
     draws = check_integer(draws, name="draws", least=2)
     check_choice(method, ("halves", "splits", "pairs"), name="method")
+    if not callable(statistic):
+        raise TypeError(f"statistic: got {type(statistic).__name__}, need a function of activations")
     activations = check_activations(activations).detach()
     samples = len(activations)
     if samples < 4:
@@ -351,7 +354,7 @@ def samples_interval(
     unit = _power_of_two(values)
     with np.errstate(all="ignore"):
         spread = math.sqrt(_variance(values / unit, method) * half / (samples - half)) * unit
-    reach = float(stats.t.ppf((1 + level) / 2, min(draws, samples) - 1)) * spread
+    reach = float(special.stdtrit(min(draws, samples) - 1, (1 + level) / 2)) * spread
     return _interval(estimate, reach, level, samples, "mean over other samples, as many as these", values="statistic")
 
 

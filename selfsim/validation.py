@@ -127,7 +127,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"device: got {device!r}, need 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'") from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(

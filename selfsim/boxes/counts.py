@@ -134,7 +134,10 @@ def box_counts(
         check_method(method, name)
     elif name != "l_B":
         raise ValueError("method: 'surrogate' counts by l_B, got r_B; need l_B")
-    seeds = [check_integer(seed, name="seeds", least=0) for seed in seeds]
+    try:
+        seeds = [check_integer(seed, name="seeds", least=0) for seed in seeds]
+    except TypeError as error:
+        raise TypeError(f"seeds: got {type(seeds).__name__}, need a sequence of integers") from error
     if not seeds:
         raise ValueError("seeds: got none, need at least one")
     distances = as_distances(graph, weight=weight)

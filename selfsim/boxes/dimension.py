@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..checks import check_integer, check_number
+from ..checks import check_integer, check_number, check_numbers
 from .counts import BoxCounts
 
 FEWEST_SIZES = 3
@@ -120,7 +120,7 @@ def fractal_dimension(
     if not isinstance(counts, BoxCounts):
         raise TypeError(f"counts: got {type(counts).__name__}, need BoxCounts, as box_counts returns them")
     level = check_number(level, name="level", within="(0, 1)")
-    check_integer(fewest_boxes, name="fewest_boxes")
+    fewest_boxes = check_integer(fewest_boxes, name="fewest_boxes")
     sizes, boxes = counts.sizes, np.asarray(counts.counts, dtype=np.float64)
     falls = np.r_[True, boxes[1:] < np.minimum.accumulate(boxes)[:-1]]
     if window is None:
@@ -128,8 +128,9 @@ def fractal_dimension(
         keep = falls & (boxes < counts.n) & (boxes >= floor)
         chosen = f"counts below {counts.n} (all nodes) and at least {floor}; each count at its smallest size"
     else:
-        keep = falls & (sizes >= window[0]) & (sizes <= window[1])
-        chosen = f"given: {window[0]:g} to {window[1]:g}; each count at its smallest size"
+        low, high = check_numbers(window, name="window", least=2)[:2]
+        keep = falls & (sizes >= low) & (sizes <= high)
+        chosen = f"given: {low:g} to {high:g}; each count at its smallest size"
     if keep.sum() < FEWEST_SIZES:
         raise ValueError(
             f"counts: got {keep.sum()} sizes in the fit window ({chosen}), need at least {FEWEST_SIZES}: a larger "

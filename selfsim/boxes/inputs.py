@@ -184,6 +184,8 @@ def as_distances(graph: Coverable, *, weight: str | None = None) -> Distances:
     """
     if isinstance(graph, Distances):
         return graph
+    if not (weight is None or isinstance(weight, str)):
+        raise TypeError(f"weight: got {type(weight).__name__}, need the name of an edge attribute, or None")
     if isinstance(graph, nx.Graph):
         return _from_networkx(graph, weight)
     if sparse.issparse(graph):
@@ -199,6 +201,8 @@ def as_distances(graph: Coverable, *, weight: str | None = None) -> Distances:
 
 def _to_array(lengths: Any) -> NDArray[np.floating]:
     if hasattr(lengths, "detach"):  # a torch tensor, without importing torch
+        if lengths.device.type == "meta":
+            raise TypeError("graph: got a tensor on the meta device, which holds no numbers")
         lengths = lengths.detach().cpu().numpy()
     if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "fiu":
         kind = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__

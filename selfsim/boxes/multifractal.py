@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import check_integer, check_number
+from ..checks import check_integer, check_number, check_numbers
 from .inputs import Coverable, as_distances
 from .sizes import check_size_list
 
@@ -103,9 +103,7 @@ def multifractal(
     >>> spectrum.D.round(2)
     array([0.97, 0.97])
     """
-    orders = np.asarray(q, dtype=np.float64)
-    if orders.ndim != 1 or not len(orders) or not np.isfinite(orders).all():
-        raise ValueError(f"q: got {q!r}, need one or more finite numbers")
+    orders = check_numbers(q, name="q")
     level = check_number(level, name="level", within="(0, 1)")
     resamples = check_integer(resamples, name="resamples")
     distances = as_distances(graph, weight=weight)

@@ -135,7 +135,9 @@ def renormalization_flow(
     [684, 172, 44, 12, 4, 2, 1]
     """
     check_sizes(l_B, r_B)
-    check_integer(most_steps, name="most_steps", least=0)
+    if not isinstance(graph, nx.Graph):
+        raise TypeError(f"graph: got {type(graph).__name__}, need a networkx.Graph")
+    most_steps = check_integer(most_steps, name="most_steps", least=0)
     flow = [graph]
     while flow[-1].number_of_edges() and len(flow) <= most_steps:
         following = renormalize(flow[-1], box_cover(flow[-1], l_B=l_B, r_B=r_B, method=method, seed=seed))

@@ -56,13 +56,13 @@ ARCHITECTURES = (
 )
 
 
-def architecture(name: str) -> Architecture:
+def architecture(name: str, *, argument: str = "architecture") -> Architecture:
     """Return the architecture with this name, timm name or title; hyphens and upper case do not matter.
 
     Raises
     ------
     ValueError
-        The name is unknown; lists the known ones and the nearest.
+        The name is unknown; the message has `argument`, the known names and the nearest.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def architecture(name: str) -> Architecture:
     }
     spelling = _letters_and_digits(str(name))
     if spelling not in spellings:
-        check_choice(name, [entry.name for entry in ARCHITECTURES], name="architecture")
+        check_choice(name, [entry.name for entry in ARCHITECTURES], name=argument)
     return spellings[spelling]
 
 
@@ -146,7 +146,9 @@ def create(
     >>> model(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    entry = architecture(name)
+    entry = architecture(name, argument="name")
+    if not isinstance(pretrained, bool | str):
+        raise TypeError(f"pretrained: got {type(pretrained).__name__}, need True, False or a tag of timm's")
     check_choice(size, PIXELS, name="size")
     num_classes = check_integer(num_classes, name="num_classes")
     in_chans = check_integer(in_chans, name="in_chans")

@@ -293,6 +293,8 @@ def activations(
     probe = Probe(model, layers, pooling=pooling, channels=channels, part=part)
     pieces: dict[str, list[Tensor]] = {layer: [] for layer in probe.layers}
     seen = 0
+    if isinstance(loader, str) or not isinstance(loader, Iterable):
+        raise TypeError(f"loader: got {type(loader).__name__}, need an iterable of batches")
     with _evaluating(model, device), torch.no_grad():
         for batch in loader:
             if mask is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from ..checks import check_choice, check_integer, check_number
+from ..checks import check_choice, check_flag, check_integer, check_number
 
 
 class RateKeywords(TypedDict, total=False):
@@ -49,6 +49,8 @@ class RateOptions:
         check_choice(self.ends, ("attached", "detached"), name="ends")
         check_choice(self.count, ("surrogate", "complete-linkage", "greedy-coloring"), name="count")
         check_choice(self.unit, ("absolute", "median"), name="unit")
+        check_flag(self.standardize, name="standardize")
+        check_flag(self.check, name="check")
         check_integer(self.leave_out, name="leave_out", least=0)
         if self.scales is not None:
             check_integer(self.scales, name="scales", least=2)

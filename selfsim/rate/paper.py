@@ -139,8 +139,8 @@ def _series(coefficients: np.ndarray, middle: float, half: float, lengths: Tenso
     """A Chebyshev series on ``middle ± half`` at all `lengths`, by Clenshaw's recurrence."""
     if lengths.device.type == "cpu" and compiled_loops_pay(len(lengths)):
         values, out = lengths.numpy(), torch.empty_like(lengths)
-        numbers = (values.dtype.type(number) for number in (middle, half))
-        chebyshev_sum(coefficients.astype(values.dtype), *numbers, values, out.numpy())
+        kind = values.dtype.type
+        chebyshev_sum(coefficients.astype(kind), kind(middle), kind(half), values, out.numpy())
         return out
     x = (lengths - middle) / half
     twice = 2 * x

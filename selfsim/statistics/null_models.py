@@ -253,6 +253,9 @@ def null_band(
         name = check_choice(null, NULLS, name="null")
         given = check_activations(activations)  # type: ignore[arg-type] # None is refused there
         draw_null = lambda seed: null_activations(given, null=name, seed=seed)  # noqa: E731
+    for compute in statistics.values():
+        if not callable(compute):
+            raise TypeError(f"statistic: got {type(compute).__name__}, need a function of activations")
     values = {key: np.empty(draws) for key in statistics}
     for k in range(draws):
         draw = draw_null(seed + k)

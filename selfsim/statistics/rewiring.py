@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..boxes.inputs import as_distances
-from ..checks import check_choice, check_integer, check_number
+from ..checks import check_choice, check_flag, check_integer, check_number
 from ..compiled import compiled
 from ..rate.network import FeatureNetwork
 
@@ -77,7 +77,8 @@ def rewired(
     """
     nodes, adjacency = nodes_and_adjacency(graph, **threshold)
     check_choice(towards, TOWARDS, name="towards")
-    swaps = check_number(swaps, name="swaps", within="[0, inf)")
+    swaps = check_number(swaps, name="swaps", within="[0, 1e9]")
+    connected = check_flag(connected, name="connected")
     rng = np.random.default_rng(check_integer(seed, name="seed", least=0))
     if connected and sparse.csgraph.connected_components(adjacency, directed=False)[0] > 1:
         raise ValueError("graph: is not connected, need connected=False, or one of its components")

@@ -102,9 +102,9 @@ def small_world_sigma(
     True
     """
     _, adjacency = nodes_and_adjacency(graph, **threshold)
-    if reason := _not_estimable(adjacency, swaps, draws, seed):
+    rng = np.random.default_rng(check_integer(seed, name="seed", least=0))
+    if reason := _not_estimable(adjacency, swaps, draws):
         return SmallWorld(value=math.nan, reason=reason)
-    rng = np.random.default_rng(seed)
     randoms = [rewired_adjacency(adjacency, swaps, True, "random", rng) for _ in range(draws)]
     clusterings = np.array([transitivity(random) for random in randoms])
     lengths = np.array([mean_path_length(random) for random in randoms])
@@ -168,9 +168,9 @@ def small_world_omega(
     True
     """
     _, adjacency = nodes_and_adjacency(graph, **threshold)
-    if reason := _not_estimable(adjacency, swaps, draws, seed):
+    rng = np.random.default_rng(check_integer(seed, name="seed", least=0))
+    if reason := _not_estimable(adjacency, swaps, draws):
         return SmallWorld(value=math.nan, reason=reason)
-    rng = np.random.default_rng(seed)
     lattices = [rewired_adjacency(adjacency, swaps, True, "ring", rng) for _ in range(draws)]
     randoms = [rewired_adjacency(adjacency, 2 * swaps, True, "random", rng) for _ in range(draws)]
     clusterings = np.array([local_clustering(lattice).mean() for lattice in lattices])
@@ -190,11 +190,10 @@ def small_world_omega(
     return replace(parts, value=float(by_draw.mean()), reason="", by_draw=by_draw)
 
 
-def _not_estimable(adjacency: sparse.csr_array, swaps: int, draws: int, seed: int) -> str:
+def _not_estimable(adjacency: sparse.csr_array, swaps: int, draws: int) -> str:
     """Check the arguments, and return why there is no coefficient, or an empty string."""
     check_integer(swaps, name="swaps")
     check_integer(draws, name="draws")
-    check_integer(seed, name="seed", least=0)
     nodes, edges = adjacency.shape[0], adjacency.nnz // 2
     if nodes < 4 or edges < 2:
         return f"got {nodes} nodes and {edges} edges, need at least 4 and 2"

@@ -119,11 +119,11 @@ class SelfSimilarityConstraint(LayerPenalty):
         seed: int = 0,
     ) -> None:
         super().__init__(target, weight)
-        if count == "greedy-coloring":
+        if isinstance(count, str) and count == "greedy-coloring":
             raise ValueError(
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
             )
-        quantiles = (quantiles[0], quantiles[1]) if isinstance(quantiles, list) else quantiles  # from JSON
+        quantiles = tuple(quantiles) if isinstance(quantiles, list) else quantiles  # from JSON
         self.measure = RateOptions(
             scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes=None, check=check
         )

@@ -80,7 +80,7 @@ def shifted(x: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
 
 def check_optimizer(name: str) -> str:
     """Return a name that `make_optimizer` takes; else raise ``ValueError`` with the nearest one."""
-    if name == "adamw":  # known without timm, which the plain MLP does not need
+    if isinstance(name, str) and name == "adamw":  # known without timm, which the plain MLP does not need
         return name
     optim = optional_package("timm.optim", extra="models")
     # Without optimisers of other packages and one that needs second derivatives.
