@@ -7,6 +7,7 @@ argument. The search is seeded and bounded, so each run tries the same cases.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -112,12 +113,13 @@ class Nothing:
 
 def odd_values() -> st.SearchStrategy[Any]:
     """Values that somebody passes by mistake."""
-    scalars = [
-        None, True, False, 0, -1, 3, 2**70, -0.0, 0.5, 1.5, 1e308, 5e-324, float("nan"), float("inf"), -float("inf"),
-        2j, "", "auto", "mean", "\x00", b"bytes", Nothing(), int, print, (), [], {}, set(), (0.1, 0.9), (0.9, 0.1),
-        [1, 2], [None], ["a"], {"a": 1}, {1: "a"}, {"a": LAYER}, {"a": None}, range(3), slice(2), GRAPH,
-        nx.DiGraph([(0, 1)]), nx.empty_graph(0), nx.empty_graph(3), MODEL, LAYER, COUNTS, COVER, LAYER.to("meta"), LAYER.numpy(), LAYER[0],
-    ]  # fmt: skip
+    numbers = [True, False, 0, -1, 3, 2**70, -0.0, 0.5, 1.5, 1e308, 5e-324, math.nan, math.inf, -math.inf, 2j]
+    texts = ["", "auto", "mean", "\x00", b"bytes"]
+    containers = [(), [], {}, set(), (0.1, 0.9), (0.9, 0.1), [1, 2], [None], ["a"], {"a": 1}, {1: "a"}, range(3)]
+    layers = [LAYER, LAYER[0], LAYER.numpy(), LAYER.to("meta"), {"a": LAYER}, {"a": None}]
+    graphs = [GRAPH, nx.DiGraph([(0, 1)]), nx.empty_graph(0), nx.empty_graph(3)]
+    others = [None, Nothing(), int, print, slice(2), MODEL, COUNTS, COVER]
+    scalars = [*numbers, *texts, *containers, *layers, *graphs, *others]
     numpy_scalars = [
         np.int64(2),
         np.uint8(3),

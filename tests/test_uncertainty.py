@@ -159,7 +159,7 @@ def test_rank_correlation():
         hits.append(interval.low <= 0 <= interval.high)
     assert 0.93 <= np.mean(hits) <= 0.985
     for pairs in (([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 2, 3, math.nan], [1, 2, 3, 4])):
-        with pytest.raises(ValueError, match="x, y: got"):
+        with pytest.raises(ValueError, match="^x(, y)?: got"):
             rank_correlation(*pairs)
 
 
@@ -330,9 +330,9 @@ def test_paired_difference_uses_the_pairs():
     assert f"{effect:.1f}" == "1.0 [1.0, 1.0]"
 
 
-@pytest.mark.parametrize(("a", "b"), [([1.0], []), ([1.0, 2.0], [1.0])])
-def test_pairs_must_pair(a, b):
-    with pytest.raises(ValueError, match="need pairs"):
+@pytest.mark.parametrize(("a", "b", "message"), [([1.0], [], "control: got"), ([1.0, 2.0], [1.0], "need pairs")])
+def test_pairs_must_pair(a, b, message):
+    with pytest.raises(ValueError, match=message):
         paired_difference(a, b)
     with pytest.raises(ValueError, match="need one or more finite numbers"):
         mean_interval([1.0, math.nan])

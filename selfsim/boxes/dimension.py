@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from ..checks import check_integer, check_number, check_numbers
 from .counts import BoxCounts
@@ -138,8 +138,10 @@ def fractal_dimension(
         )
     sizes, boxes = sizes[keep], boxes[keep]
     x, y = np.log(sizes), np.log(boxes)
-    power, decay = stats.linregress(x, y), stats.linregress(sizes, y)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 2) * power.stderr
+    from scipy.stats import linregress  # scipy.stats takes a second to import
+
+    power, decay = linregress(x, y), linregress(sizes, y)
+    half = special.stdtrit(len(x) - 2, (1 + level) / 2) * power.stderr
     slopes = [-power.slope - half, -power.slope + half, *_slopes_of_windows(x, y)]
     return FractalDimension(
         d_B=float(-power.slope),

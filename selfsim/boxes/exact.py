@@ -10,10 +10,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..checks import check_integer
 from .inputs import Coverable, Distances, as_distances
@@ -52,6 +50,8 @@ def cover_by_radius(distances: Distances, limit: float, rng: np.random.Generator
 
 
 def _largest_boxes(near: NDArray) -> NDArray:
+    import networkx as nx
+
     graph = nx.from_numpy_array(near & ~np.eye(len(near), dtype=bool))
     cliques = list(itertools.islice(nx.find_cliques(graph), MOST_SETS + 1))
     if len(cliques) > MOST_SETS:
@@ -76,6 +76,8 @@ def minimum_cover(sets: NDArray) -> NDArray:
     chosen = _greedy(sets)
     if len(chosen) == packing_bound(sets):
         return chosen
+    from scipy.optimize import Bounds, LinearConstraint, milp  # takes a third of a second to import
+
     count = sets.shape[1]
     solved = milp(
         np.ones(count), constraints=LinearConstraint(sets.astype(float), lb=1), integrality=np.ones(count),
@@ -161,6 +163,7 @@ def box_bound(
 
     Examples
     --------
+    >>> import networkx as nx
     >>> box_bound(nx.cycle_graph(10), r_B=1)
     BoxBound(boxes=4, exact=True)
     >>> box_bound(nx.cycle_graph(1000), r_B=1, exact_up_to=100)

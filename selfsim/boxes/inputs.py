@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
-from scipy.spatial.distance import squareform
 
 from .hops import all_pairs_hops
 
@@ -80,7 +79,7 @@ class Distances:
         """All distances ``(n, n)``: float64, infinite where there is no path; hops as unsigned integers, the
         largest value of whose type says that there is no path."""
         if self.given is not None:
-            square = self.given if self.given.ndim == 2 else squareform(self.given, checks=False)
+            square = self.given if self.given.ndim == 2 else _squareform(self.given)
             return np.ascontiguousarray(square, dtype=np.float64).reshape(self.n, self.n)
         if self.hops:
             return all_pairs_hops(self.graph)
@@ -106,7 +105,8 @@ class Distances:
     @property
     def graph(self) -> sparse.csr_array:
         """The adjacency of a graph."""
-        assert self.adjacency is not None
+        if self.adjacency is None:
+            raise TypeError("graph: got distances, need a graph with edges")
         return self.adjacency
 
     @property
@@ -114,7 +114,7 @@ class Distances:
         """Distances ``(n (n - 1) / 2,)`` as floats, infinite where there is no path."""
         if self.given is not None and self.given.ndim == 1:
             return self.given
-        flat = squareform(self.square, checks=False) if self.n > 1 else np.zeros(0, self.square.dtype)
+        flat = _squareform(self.square) if self.n > 1 else np.zeros(0, self.square.dtype)
         if not self.hops:
             return flat
         return np.where(flat == np.iinfo(flat.dtype).max, np.inf, flat.astype(np.float64))
@@ -137,13 +137,25 @@ class Distances:
             finite = np.isfinite(self.given)
             if finite.all():
                 return np.zeros(self.n, dtype=np.int64)
-            reached = sparse.csr_array(finite if finite.ndim == 2 else squareform(finite, checks=False))
+            reached = sparse.csr_array(finite if finite.ndim == 2 else _squareform(finite))
         return sparse.csgraph.connected_components(reached, directed=False)[1]
 
 
 # Covers of these are arrays; covers of networkx graphs are mappings.
 Points: TypeAlias = "NDArray[Any] | SparseMatrix | HasDistances | Distances | Tensor"
 Coverable: TypeAlias = "Networkx | Points"
+
+
+def is_networkx(graph: object) -> bool:
+    """Whether `graph` is a networkx graph. Does not import networkx, which whoever has such a graph has done."""
+    networkx = sys.modules.get("networkx")
+    return networkx is not None and isinstance(graph, networkx.Graph)
+
+
+def _squareform(lengths: NDArray[Any]) -> NDArray[Any]:
+    from scipy.spatial.distance import squareform  # takes a fifth of a second to import
+
+    return squareform(lengths, checks=False)
 
 
 def as_distances(graph: Coverable, *, weight: str | None = None) -> Distances:
@@ -177,6 +189,7 @@ def as_distances(graph: Coverable, *, weight: str | None = None) -> Distances:
 
     Examples
     --------
+    >>> import networkx as nx
     >>> as_distances(nx.path_graph(3)).square
     array([[0, 1, 2],
            [1, 0, 1],
@@ -186,7 +199,7 @@ def as_distances(graph: Coverable, *, weight: str | None = None) -> Distances:
         return graph
     if not (weight is None or isinstance(weight, str)):
         raise TypeError(f"weight: got {type(weight).__name__}, need the name of an edge attribute, or None")
-    if isinstance(graph, nx.Graph):
+    if is_networkx(graph):
         return _from_networkx(graph, weight)
     if sparse.issparse(graph):
         return _from_sparse(graph, weight)
@@ -273,7 +286,7 @@ def _warn_of_adjacency(matrix: NDArray[np.floating]) -> None:
         )
 
 
-def _from_networkx(graph: nx.Graph, weight: str | None) -> Distances:
+def _from_networkx(graph: Any, weight: str | None) -> Distances:
     if graph.is_directed() or graph.is_multigraph():
         raise TypeError(f"graph: got a {type(graph).__name__}, need an undirected graph without parallel edges")
     nodes = list(graph)

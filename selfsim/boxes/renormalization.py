@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from ..checks import check_integer
 from .cover import box_cover
-from .inputs import Distances, as_distances
+from .inputs import Distances, as_distances, is_networkx
 from .sizes import check_sizes
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def renormalize(
@@ -49,16 +52,19 @@ def renormalize(
 
     Examples
     --------
+    >>> import networkx as nx
     >>> boxes = renormalize(nx.path_graph(6), {0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2})
     >>> sorted(boxes.edges), boxes.nodes[0]["nodes"]
     ([(0, 1), (1, 2)], 2)
     """
     if sparse.issparse(graph):
         return _renormalize_matrix(as_distances(graph), cover)
-    if not isinstance(graph, nx.Graph) or graph.is_directed() or graph.is_multigraph():
+    if not is_networkx(graph) or graph.is_directed() or graph.is_multigraph():
         raise TypeError(f"graph: got {type(graph).__name__}, need an undirected networkx graph or a sparse matrix")
     if not isinstance(cover, Mapping):
         raise TypeError(f"cover: got {type(cover).__name__}, need a mapping from node to box for a networkx graph")
+    import networkx as nx
+
     boxes = nx.Graph()
     for node in graph:
         if node not in cover:
@@ -135,7 +141,7 @@ def renormalization_flow(
     [684, 172, 44, 12, 4, 2, 1]
     """
     check_sizes(l_B, r_B)
-    if not isinstance(graph, nx.Graph):
+    if not is_networkx(graph):
         raise TypeError(f"graph: got {type(graph).__name__}, need a networkx.Graph")
     most_steps = check_integer(most_steps, name="most_steps", least=0)
     flow = [graph]
@@ -154,6 +160,7 @@ def degree_tail(graph: nx.Graph) -> tuple[NDArray, NDArray]:
 
     Examples
     --------
+    >>> import networkx as nx
     >>> degree_tail(nx.star_graph(3))
     (array([1, 3]), array([1. , 0.25]))
     """

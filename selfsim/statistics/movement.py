@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from ..checks import check_integer
@@ -80,6 +79,8 @@ def movement(
     drivers = min(check_integer(drivers, name="drivers"), n)
     networks = [FeatureNetwork(x.detach()) for x in (before, after)]
     near = [network.nearest(neighbours) for network in networks]
+    from sklearn.metrics import adjusted_rand_score  # takes seconds to import
+
     labels = [fcluster(linkage(network.distances, "complete"), boxes, "maxclust") for network in networks]
     driving = [_driving_neurons(x, drivers) for x in (before, after)]
     return Movement(

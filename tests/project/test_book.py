@@ -126,7 +126,7 @@ REFERENCE = sorted((ROOT / "book").glob("api-*.md"))
 
 def documented_names(path: Path) -> list[str]:
     return re.findall(
-        r"^\.\. auto(?:function|class):: selfsim\.([\w.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\.\. auto(?:function|class|exception):: selfsim\.([\w.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE
     )
 
 
@@ -141,7 +141,7 @@ def test_every_public_name_is_in_the_reference():
 def test_pages_of_the_reference_begin_with_links_to_their_names():
     for path in REFERENCE:
         before, _, _ = path.read_text(encoding="utf-8").partition("\n## ")
-        links = set(re.findall(r"\{(?:func|class)\}`~selfsim\.([\w.]+)`", before))
+        links = set(re.findall(r"\{(?:func|class|exc)\}`~selfsim\.([\w.]+)`", before))
         assert links == set(documented_names(path)), path.name
 
 

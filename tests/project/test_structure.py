@@ -184,7 +184,7 @@ print(json.dumps(loaded))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     before, package, rate, names = map(set, json.loads(result.stdout))
     assert packages(package - before) == {"selfsim"}
-    for step, heavy in [(rate, {*HEAVY, "networkx", "numba", "sklearn"}), (names, HEAVY - {"pandas"} | {"numba"})]:
+    for step, heavy in [(rate, {*HEAVY, "networkx", "numba", "sklearn"}), (names, {*HEAVY, "numba", "sklearn"})]:
         assert not sorted(packages(step - before) & heavy)
     # PyTorch's compiler costs several seconds, and no name needs it.
     assert not sorted(name for name in names - before if name.startswith(("torch._dynamo", "torch._inductor")))

@@ -95,7 +95,7 @@ def test_what_cannot_be_published_is_named(tmp_path, change, fault):
     [
         ("in /some/root/a.py\n", 'project folder occurs in "in /some/root/a.py'),
         ("x\n/some/home/.cache: no\n", 'home folder occurs in "/some/home/.cache: no'),
-        ("/tmp/ipykernel_12/3.py:1: UserWarning\n", "temporary folder occurs in"),
+        ("/tmp/" + "ipykernel_12/3.py:1: UserWarning\n", "temporary folder occurs in"),
         ("/var/folders/1x/T/ipykernel_12/3.py:1: UserWarning\n", "temporary folder occurs in"),
         (f"{sysconfig.get_path('purelib')}/torch/a.py:1: UserWarning\n", "installed packages' folder occurs in"),
         ("C:\\env\\Lib\\site-packages\\torch\\a.py:1: UserWarning\n", "installed packages' folder occurs in"),
