@@ -183,7 +183,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
-@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_an_odd_argument_is_taken_or_refused_by_name(function, data):
     replaced = data.draw(st.sampled_from(sorted(CALLS[function])), label="argument")

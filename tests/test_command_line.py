@@ -33,6 +33,7 @@ def project(tmp_path, monkeypatch):
     return root
 
 
+@pytest.mark.long
 def test_a_book_is_made_checked_and_published(project, capsys):
     before = {p for p in project.rglob("*") if "_build" not in p.parts}
     assert main(["book", "--only", "one", "two", "-p", "epochs", "6", "--publish"]) == 0
@@ -71,6 +72,7 @@ def test_a_page_is_published_from_its_own_preset_alone(project, capsys):
     assert sorted(path.name for path in published.iterdir()) == ["one.ipynb", "two.ipynb"]
 
 
+@pytest.mark.long
 def test_a_failing_cell_is_told_and_gives_no_page(project, capsys):
     notebook = nbformat.read("notebooks/tiny.ipynb", as_version=4)
     notebook.cells[-1].source = "1 / weight"

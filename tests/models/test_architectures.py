@@ -123,7 +123,7 @@ def test_spellings(spelling):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"name": "vit_smal"}, ValueError, "architecture: got 'vit_smal'.*did you mean 'vit_small'"),
+        ({"name": "vit_smal"}, ValueError, "name: got 'vit_smal'.*did you mean 'vit_small'"),
         ({"size": "large"}, ValueError, "size: got 'large', need one of 'tiny', 'small', 'paper'"),
         ({"num_classes": 0}, ValueError, "num_classes: got 0"),
         ({"in_chans": 2.0}, ValueError, "in_chans: got 2.0"),

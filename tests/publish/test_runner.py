@@ -92,6 +92,7 @@ def executed(tmp_path_factory):
     return run_list, folder / "out", pages
 
 
+@pytest.mark.long
 def test_each_chapter_gets_its_parameters_our_interpreter_and_its_share_of_the_cores(executed):
     _, out, pages = executed
     assert pages == [out / "first.ipynb", out / "second.ipynb"]
@@ -326,6 +327,7 @@ def test_a_cell_that_hangs_fails_after_its_time(tmp_path):
     assert caught.value.death == ""
 
 
+@pytest.mark.long
 def test_cells_for_a_parameter_that_is_not_given_are_left_out(tmp_path):
     source = nbformat.read(write_notebook(tmp_path / "tiny.ipynb", "print('with')"), as_version=4)
     source.cells[-1].metadata["tags"] = ["only-with-rates"]

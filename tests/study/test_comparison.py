@@ -19,7 +19,7 @@ NAMES = {"MLP": 3, "attention": 3, "convolution": 3, "pooling": 1}
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_images("digits")
+    return load_images("digits", train_images=256)  # what the runs below are trained on
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,7 @@ def made_up(shift=0.0, change=0.0, noise=0.01, seeds=4) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@pytest.mark.long
 def test_every_state_of_every_layer_is_measured(measured, folder, digits):
     runs = load_runs(folder)
     layers = {run.config.architecture: len(run.layers) for run in runs}

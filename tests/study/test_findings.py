@@ -148,6 +148,7 @@ def with_scale(*, beyond=0.0, alone=0.0, median=3.0, seeds=10):
         ({"alone": 0.03, "seeds": 2}, "not tested"),
     ],
 )
+@pytest.mark.long
 def test_a_gain_is_held_against_that_of_scale_alone(made, verdict):
     runs = with_scale(**made)
     found = findings.findings({"families": made_stage(), "control": runs})["scale"]

@@ -358,6 +358,7 @@ def half(images, monkeypatch):
 
 
 @pytest.mark.parametrize("overflows", [3, 5])  # at the first scale, they may overflow without being made to
+@pytest.mark.long
 def test_where_half_precision_overflows_the_learning_rate_stays_too(half, overflows):
     run, moved = half(overflows)
     assert run.series("skipped_steps", split="train") == [overflows, 0, 0]

@@ -231,6 +231,7 @@ def few():
     ],
     ids=str,
 )
+@pytest.mark.long
 def test_learns_with_each_of_the_parts(few, changes):
     run = train(
         dataclasses.replace(SHORT, **({"learning_rate": 2e-3, "epochs": 5} | changes)), images=few, device="cpu"
