@@ -110,5 +110,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt uv
-	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	@touch $@

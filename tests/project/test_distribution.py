@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = {path.relative_to(ROOT).as_posix() for path in (ROOT / "selfsim").rglob("*.py")} | {"selfsim/py.typed"}
+PACKAGE = {path.relative_to(ROOT).as_posix() for path in (ROOT / "selfsim").rglob("*.py")}
+PACKAGE |= {"selfsim/py.typed", "selfsim/figures/animation.html"}
 
 
 def build(hook: str, folder: Path) -> Path:

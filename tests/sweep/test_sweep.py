@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import threading
 import time
 
 import pandas as pd
-import psutil
 import pytest
 import torch
 
@@ -340,9 +340,12 @@ def test_a_worker_that_does_not_come_back_is_replaced():
 
     # As on a machine so slow that no worker starts again in the time that it is given.
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "0s"}), connected(None, workers=1) as client:
-        (worker,) = (p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline()))
-        worker.kill()
-        worker.wait()
+        ((address, worker),) = client.run(os.getpid).items()
+        os.kill(worker, signal.SIGKILL)
+        end = time.monotonic() + 120
+        while address in client.scheduler_info()["workers"]:
+            assert time.monotonic() < end, "the scheduler never noticed that its worker died"
+            time.sleep(0.05)
         assert client.submit(len, "survived").result(timeout=120) == 8
 
 
