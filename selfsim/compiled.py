@@ -56,9 +56,9 @@ class compiled(Generic[P, R]):
             function = types.FunctionType(function.__code__, names, function.__name__)
             functools.update_wrapper(function, self.plain)
         try:
-            return numba.njit(cache=True, fastmath=self.fastmath)(function)
+            return numba.njit(cache=True, nogil=True, fastmath=self.fastmath)(function)
         except RuntimeError:  # no folder to keep machine code in: compile in every process
-            return numba.njit(fastmath=self.fastmath)(function)
+            return numba.njit(nogil=True, fastmath=self.fastmath)(function)
 
 
 @functools.cache

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ def check_activations(
     name: str = "activations",
     min_neurons: int = 1,
     finite: bool = True,
+    batched: bool = False,
 ) -> Tensor:
     """Return activations as a floating-point tensor of shape ``(samples, neurons)``, or say what is wrong.
 
@@ -32,6 +34,8 @@ def check_activations(
         The fewest neurons that the caller can use.
     finite : bool
         Whether to look for NaN and Inf. This costs one pass and, on a GPU, one synchronisation.
+    batched : bool
+        Whether leading axes are allowed, ``(…, samples, neurons)``.
 
     Returns
     -------
@@ -67,28 +71,69 @@ def check_activations(
         raise TypeError(
             f"{name}: got {activations.dtype}, need a real floating-point type (float16, bfloat16, float32, float64)"
         )
-    if activations.ndim != 2:
-        raise ValueError(f"{name}: got shape {tuple(activations.shape)}, need two dimensions (samples, neurons)")
-    samples, neurons = activations.shape
+    shape = tuple(activations.shape)
+    if len(shape) < 2 or (len(shape) > 2 and not batched):
+        need = "(…, samples, neurons)" if batched else "two dimensions (samples, neurons)"
+        raise ValueError(f"{name}: got shape {shape}, need {need}")
+    samples, neurons = shape[-2:]
     if samples < 1:
-        raise ValueError(f"{name}: got no samples (shape {(samples, neurons)}), need at least 1")
+        raise ValueError(f"{name}: got no samples (shape {shape}), need at least 1")
     if neurons < min_neurons:
-        raise ValueError(f"{name}: got {neurons} neurons (shape {(samples, neurons)}), need at least {min_neurons}")
+        raise ValueError(f"{name}: got {neurons} neurons (shape {shape}), need at least {min_neurons}")
     if finite:
         check_finite(activations, name=name)
     return activations if activations.dtype in (torch.float32, torch.float64) else activations.float()
 
 
 def check_finite(activations: Tensor, *, name: str = "activations") -> None:
-    """Raise ``ValueError`` with the number and place of NaN and Inf in ``(samples, neurons)``, if any."""
+    """Raise ``ValueError`` with the number and place of NaN and Inf in ``(…, samples, neurons)``, if any."""
     bad = ~torch.isfinite(activations.detach())
     if bad.any():
-        sample, neuron = bad.nonzero()[0].tolist()
-        value = activations[sample, neuron].item()
+        place = bad.nonzero()[0].tolist()
+        sample, neuron = place[-2:]
+        value = activations[tuple(place)].item()
         raise ValueError(
             f"{name}: got {int(bad.sum())} values that are NaN or Inf (the first is {value} at sample {sample}, "
             f"neuron {neuron}), need finite values"
         )
+
+
+def over_batch(function: Callable[..., Any], *tensors: Tensor) -> Any:
+    """Apply `function` to each layer of a batch, and stack what it returns: a tensor or a tuple of tensors.
+
+    On a CPU in as many threads as ``torch.get_num_threads()``. The first tensor is ``(…, samples, neurons)``, and the
+    others have the same leading axes, none of them empty; without leading axes, `function` is called directly. An error
+    names the place in the batch. Gradients are not recorded.
+
+    Examples
+    --------
+    >>> import torch
+    >>> over_batch(lambda x: x.sum(), torch.ones(2, 3, 4, 5)).shape
+    torch.Size([2, 3])
+    """
+    batch = tensors[0].shape[:-2]
+    if not batch:
+        with torch.no_grad():
+            return function(*tensors)
+
+    def compute(place: int) -> Any:
+        with torch.no_grad():
+            try:
+                return function(*(tensor[place] for tensor in flat))
+            except ValueError as error:
+                at = ", ".join(str(index) for index in np.unravel_index(place, batch))
+                raise type(error)(f"[{at}] of the batch: {error}") from error
+
+    flat = [tensor.reshape(-1, *tensor.shape[len(batch) :]) for tensor in tensors]
+    threads = min(torch.get_num_threads(), len(flat[0])) if tensors[0].device.type == "cpu" else 1
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(compute, range(len(flat[0]))))
+    else:
+        found = [compute(place) for place in range(len(flat[0]))]
+    if isinstance(found[0], Tensor):
+        return torch.stack(found).reshape(*batch, *found[0].shape)
+    return tuple(torch.stack(part).reshape(*batch, *part[0].shape) for part in zip(*found, strict=True))
 
 
 def by_layer(layers: Mapping[str, Tensor], function: Callable[[Tensor], T]) -> dict[str, T]:

@@ -65,7 +65,6 @@ BAD = {
     "sparse": (some().to_sparse(), TypeError, "got layout torch.sparse_coo"),
     "meta": (some().to("meta"), TypeError, "got a tensor on the meta device"),
     "one dimension": (some()[0], ValueError, r"got shape \(6,\)"),
-    "three dimensions": (some()[None], ValueError, r"got shape \(1, 8, 6\)"),
     "no samples": (some()[:0], ValueError, "got no samples"),
     "NaN": (with_value(float("nan")), ValueError, "1 values that are NaN or Inf.*sample 2, neuron 3"),
     "Inf": (with_value(float("inf")), ValueError, "1 values that are NaN or Inf"),
@@ -90,6 +89,12 @@ def test_bad(function, kind):
     value, error, message = BAD[kind]
     with pytest.raises(error, match=f"^activations: .*{message}"):
         FUNCTIONS[function](value)
+
+
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if not name.startswith("ss_rate")])
+def test_three_dimensions_where_leading_axes_are_no_batch(function):
+    with pytest.raises(ValueError, match=r"^activations: got shape \(1, 8, 6\)"):
+        FUNCTIONS[function](some()[None])
 
 
 @pytest.mark.parametrize("function", NEED_PAIRS)

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..validation import by_layer, check_activations, check_finite
+from ..validation import by_layer, check_activations, check_finite, over_batch
 from .area import Array, Axis, area, end_places, surrogate_steps
 from .distances import (
     NoRange,
@@ -64,8 +65,9 @@ def ss_rate(
 
     Parameters
     ----------
-    activations : Tensor, shape (samples, neurons), or mapping of names to such
-        At least three neurons and one sample. Half precision is accumulated in float32.
+    activations : Tensor, shape (…, samples, neurons), or mapping of names to such
+        At least three neurons and one sample. Half precision is accumulated in float32. Leading axes are a batch of
+        layers: draws of a null model, seeds, or stacked networks. `torch.func.vmap` works as well.
     scales : int, optional
         None gives the exact area. A number m gives a sum over m scales, about S/m below the area; the paper's value
         is that of ``scales=256``.
@@ -98,8 +100,8 @@ def ss_rate(
 
     Returns
     -------
-    Tensor, 0-dim, or dict of such
-        In the dtype of the activations (float32 for half precision), on their device.
+    Tensor, shape (…), or dict of such
+        0-dim for one layer. In the dtype of the activations (float32 for half precision), on their device.
 
     Raises
     ------
@@ -112,7 +114,8 @@ def ss_rate(
     Notes
     -----
     Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Complete linkage runs on
-    the CPU. Where distances are tied, the derivative is one of the one-sided ones.
+    the CPU. Where distances are tied, the derivative is one of the one-sided ones. The layers of a batch are computed
+    in as many threads as ``torch.get_num_threads()`` on a CPU.
 
     References
     ----------
@@ -135,13 +138,16 @@ def ss_rate(
 
 
 def _rate(activations: Tensor, options: RateOptions) -> Tensor:
-    x = check_activations(activations, min_neurons=3 + options.leave_out, finite=False)
+    x = check_activations(activations, min_neurons=3 + options.leave_out, finite=False, batched=True)
+    if not x.shape[:-2].numel():  # a batch without layers
+        return x.sum((-2, -1))
     if x.device.type not in ("cpu", "cuda"):  # Apple's mps lacks half of what follows
         return _rate(x.cpu(), options).to(x.device)
     if options.standardize:
         x = _standardized(x, check=options.check)
     if options.leave_out:
-        x = x[:, _without_most_distant(x.detach(), options.leave_out)]
+        kept = over_batch(lambda layer: _without_most_distant(layer, options.leave_out), x.detach())
+        x = torch.take_along_dim(x, kept.unsqueeze(-2), dim=-1)
     return _evaluated(x, options)
 
 
@@ -168,43 +174,88 @@ def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
     if options.max_bytes is not None and needs_all:
         raise ValueError("max_bytes: got it with gradient='exact', which needs all distances; need 'straight-through'")
     if options.gradient == "straight-through" or options.max_bytes is not None:
-        return PaperRate.apply(activations, options.scales or PAPER_SCALES, options.max_bytes, options.check)
-    return ExactRate.apply(activations, options)
+        layers = activations.flatten(0, -3) if activations.ndim > 2 else activations[None]
+        rates = [PaperRate.apply(x, options.scales or PAPER_SCALES, options.max_bytes, options.check) for x in layers]
+        return torch.stack(rates).reshape(activations.shape[:-2]) if rates else activations.new_empty(0)
+    return ExactRate.apply(activations, options, needs_all)[0]
 
 
 class ExactRate(torch.autograd.Function):
-    """The rate of ``(samples, neurons)``, with the gradient of the exact area."""
+    """The rates of ``(…, samples, neurons)``, with the gradient of the exact area."""
 
     @staticmethod
-    def forward(ctx: Any, activations: Tensor, options: RateOptions) -> Tensor:
-        neurons, scale = scaled_neurons(activations)
-        distances = raw_distances(neurons)
-        one = scale * activations.shape[0] ** 0.5
-        try:
-            value, slope = value_and_slope(distances, one, neurons.shape[1], options, ctx.needs_input_grad[0])
-        except NoRange:
-            if options.check:
-                check_finite(activations)
-                raise
-            value = torch.full_like(scale, math.nan)
-            slope = torch.full_like(distances, math.nan) if ctx.needs_input_grad[0] else None
-        if slope is None:
-            ctx.mark_non_differentiable(value)
-        else:
-            ctx.save_for_backward(neurons, scale, distances, slope)
-        return value
+    def forward(activations: Tensor, options: RateOptions, need_slope: bool) -> tuple[Tensor, Tensor]:
+        """Return the rates ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
+        return over_batch(lambda x: _rate_and_weight(x, options, need_slope), activations)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None]:
-        if not ctx.saved_tensors:
-            return None, None
-        neurons, scale, distances, slope = ctx.saved_tensors
-        centred = neurons - neurons.mean(1, keepdim=True)
-        gradient = torch.zeros_like(neurons)
-        for rows, pairs in row_blocks(neurons):
-            add_gradient(gradient, centred, by_distance(slope[pairs], distances[pairs]), rows)
-        return gradient * (upstream * scale), None
+    def setup_context(ctx: Any, inputs: tuple[Tensor, RateOptions, bool], output: tuple[Tensor, Tensor]) -> None:
+        activations, ctx.options, _ = inputs
+        weight = output[1]
+        ctx.save_for_backward(activations, weight)
+        ctx.mark_non_differentiable(*(output if ctx.options.count == "greedy-coloring" else [weight]))
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        activations, weight = ctx.saved_tensors
+        return RateGradient.apply(activations, weight, upstream, ctx.options), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, activations: Tensor, options: RateOptions, need_slope: bool) -> Any:
+        return ExactRate.apply(activations.movedim(in_dims[0], 0), options, need_slope), (0, 0)
+
+
+class RateGradient(torch.autograd.Function):
+    """The gradient of the rates with respect to the activations; it has no derivative of its own."""
+
+    @staticmethod
+    def forward(activations: Tensor, weight: Tensor, upstream: Tensor, options: RateOptions) -> Tensor:
+        if not weight.shape[-1]:  # under torch.func.grad of a vmap, the rate cannot tell that a gradient will follow
+            _, weight = over_batch(lambda x: _rate_and_weight(x, options, True), activations)
+        return over_batch(_gradient, activations, weight, upstream)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        raise RuntimeError("ss_rate: its gradient has no derivative; need a loss with first derivatives only")
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple, activations: Tensor, weight: Tensor, upstream: Tensor, options: RateOptions
+    ) -> Any:
+        batched = [
+            x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
+            for x, axis in zip((activations, weight, upstream), in_dims, strict=False)
+        ]
+        return RateGradient.apply(*batched, options), 0
+
+
+def _rate_and_weight(activations: Tensor, options: RateOptions, need_slope: bool) -> tuple[Tensor, Tensor]:
+    """Return the rate of one layer, and its derivative with respect to each distance, divided by the distance."""
+    neurons, scale = scaled_neurons(activations)
+    distances = raw_distances(neurons)
+    one = scale * activations.shape[0] ** 0.5
+    try:
+        value, slope = value_and_slope(distances, one, neurons.shape[1], options, need_slope)
+    except NoRange:
+        if options.check:
+            check_finite(activations)
+            raise
+        value = torch.full_like(scale, math.nan)
+        slope = torch.full_like(distances, math.nan) if need_slope else None
+    return value, distances.new_empty(0) if slope is None else by_distance(slope, distances)
+
+
+def _gradient(activations: Tensor, weight: Tensor, upstream: Tensor) -> Tensor:
+    neurons, scale = scaled_neurons(activations)
+    centred = neurons - neurons.mean(1, keepdim=True)
+    gradient = torch.zeros_like(neurons)
+    for rows, pairs in row_blocks(neurons):
+        add_gradient(gradient, centred, weight[pairs], rows)
+    return gradient * (upstream * scale)
 
 
 def value_and_slope(
@@ -258,7 +309,14 @@ def surrogate_area(
     raw: Array, one: Array, n: int, options: RateOptions, need_slope: bool
 ) -> tuple[Array, Array | None]:
     """The exact rate of the surrogate count, whose curve is a staircase with a step at every distance."""
-    ascending, order = raw.sort() if isinstance(raw, Tensor) else sorted_with_order(raw)
+    ascending: Array
+    order: Array = None
+    if isinstance(raw, Tensor):
+        ascending, order = raw.sort()
+    elif need_slope:
+        ascending, order = sorted_with_order(raw)
+    else:
+        ascending = np.sort(raw)  # without the order, several times faster
     places = end_places(len(raw), options)
     axis = Axis.between([ascending[place] for place in places], one, options, raw)
     value, slope = area(ascending, axis, surrogate_steps(n, raw), options, need_slope)
@@ -280,17 +338,17 @@ def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
 def _standardized(activations: Tensor, *, check: bool) -> Tensor:
     """Every neuron with mean 0 and standard deviation 1 over the samples."""
     # In units near each neuron's size, so that no square overflows or vanishes; powers of two keep every digit.
-    exponent = torch.frexp(activations.detach().abs().amax(0)).exponent - 1
+    exponent = torch.frexp(activations.detach().abs().amax(-2, keepdim=True)).exponent - 1
     x = activations / torch.exp2(exponent.to(activations.dtype))
-    centred = x - x.mean(0)
-    deviation = centred.square().mean(0).sqrt()
+    centred = x - x.mean(-2, keepdim=True)
+    deviation = centred.square().mean(-2, keepdim=True).sqrt()
     if check:
-        constant = deviation <= equal_within(x.dtype) * x.abs().amax(0)
+        constant = deviation <= equal_within(x.dtype) * x.abs().amax(-2, keepdim=True)
         if constant.any():
             check_finite(activations)
             raise ValueError(
-                f"standardize: {int(constant.sum())} of {activations.shape[1]} neurons are constant over the samples "
-                f"(the first is neuron {int(constant.nonzero()[0])}); leave these out, or do not standardise"
+                f"standardize: {int(constant.sum())} of {constant.numel()} neurons are constant over the samples "
+                f"(the first is neuron {int(constant.nonzero()[0][-1])}); leave these out, or do not standardise"
             )
     return centred / deviation
 

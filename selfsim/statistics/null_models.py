@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -226,7 +229,10 @@ def null_band(
 
     Notes
     -----
-    Time: `draws` times one draw and the statistics on it. One draw is in memory at a time.
+    Time: `draws` times one draw and the statistics on it. On a CPU, the draws of a named null model and the rates (or
+    scaling deviations) of these are computed in as many threads as ``torch.get_num_threads()``, two draws a thread in
+    memory. The values do not depend on it. Give options by `functools.partial`, as in ``partial(ss_rate, ends=...)``:
+    a caller's own function, a lambda among them, runs in the caller's thread.
 
     References
     ----------
@@ -257,11 +263,40 @@ def null_band(
         if not callable(compute):
             raise TypeError(f"statistic: got {type(compute).__name__}, need a function of activations")
     values = {key: np.empty(draws) for key in statistics}
-    for k in range(draws):
-        draw = draw_null(seed + k)
-        for key, compute in statistics.items():
-            values[key][k] = value = float(compute(draw))
+    threaded = isinstance(null, str) and given.device.type == "cpu"
+    for k, of_draw in enumerate(_on_draws(draw_null, statistics, range(seed, seed + draws), threaded)):
+        for key, value in of_draw.items():
+            values[key][k] = value
             if not math.isfinite(value):
                 raise ValueError(f"statistic: got {value} on null draw {k}, need finite numbers")
     bands = {key: NullBand(of_statistic, name, level) for key, of_statistic in values.items()}
     return bands if isinstance(statistic, Mapping) else bands[""]
+
+
+def _on_draws(
+    draw_null: Callable[[int], Any], statistics: Mapping[str, Statistic], seeds: Sequence[int], threaded: bool
+) -> Iterator[dict[str, float]]:
+    """Yield the statistics of the draw of each seed, in order.
+
+    With `threaded`, draws are made in as many threads as ``torch.get_num_threads()``, and so are the SS rate and the
+    scaling deviation of each. A caller's own statistic runs in the caller's thread.
+    """
+    in_thread = {key for key, compute in statistics.items() if _runs_in_threads(compute)}
+
+    def on_draw(seed: int) -> tuple[Any, dict[str, float]]:
+        draw = draw_null(seed)
+        return draw, {key: float(statistics[key](draw)) for key in in_thread}
+
+    threads = torch.get_num_threads() if threaded else 1
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        ahead = 2 * threads  # so many draws are in memory at a time
+        for first in range(0, len(seeds), ahead):
+            part = seeds[first : first + ahead]
+            for draw, found in pool.map(on_draw, part) if pool else map(on_draw, part):
+                found |= {key: float(compute(draw)) for key, compute in statistics.items() if key not in in_thread}
+                yield found
+
+
+def _runs_in_threads(statistic: Statistic) -> bool:
+    function = statistic.func if isinstance(statistic, functools.partial) else statistic
+    return getattr(function, "__module__", "") in ("selfsim.rate.rate", "selfsim.statistics.scaling")

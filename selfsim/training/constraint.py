@@ -14,6 +14,7 @@ from ..checks import check_choice, check_integer, check_number, check_seed
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
+from ..validation import check_activations
 from .penalty import LayerPenalty, naming
 from .schedules import Schedule, ScheduleInput, schedule_from
 
@@ -179,7 +180,7 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
         state = self._state
-        rate = ss_rate(activations, **vars(self.measure))
+        rate = ss_rate(check_activations(activations, finite=False), **vars(self.measure))
         state.shapes[layer] = list(activations.shape)
         if layer not in state.targets:
             state.targets[layer] = self._scheduled_target(layer)
