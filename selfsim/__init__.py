@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # for type checkers and completion; `_ROOMS` says the same at
     from .statistics.null_models import null_activations as null_activations
     from .statistics.null_models import null_band as null_band
     from .statistics.rewiring import rewired as rewired
+    from .statistics.scaling import scaling as scaling
+    from .statistics.scaling import scaling_deviation as scaling_deviation
     from .statistics.small_world import small_world_omega as small_world_omega
     from .statistics.small_world import small_world_sigma as small_world_sigma
     from .statistics.spectrum import spectrum_exponent as spectrum_exponent
@@ -83,6 +85,8 @@ _ROOMS = {
     "rate_drivers": "rate.drivers",
     "RateDrivers": "rate.drivers",
     "rewired": "statistics.rewiring",
+    "scaling": "statistics.scaling",
+    "scaling_deviation": "statistics.scaling",
     "small_world_omega": "statistics.small_world",
     "small_world_sigma": "statistics.small_world",
     "spectrum_exponent": "statistics.spectrum",

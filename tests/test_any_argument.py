@@ -25,6 +25,7 @@ from selfsim.uncertainty import Estimate
 
 GRAPH = nx.connected_watts_strogatz_graph(30, 4, 0.1, seed=1)
 LAYER = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+POINTS = torch.randn(4, 40, generator=torch.Generator().manual_seed(0))
 MODEL = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 6))
 COVER = selfsim.box_cover(GRAPH, l_B=3, method="greedy-coloring")
 COUNTS = selfsim.box_counts(GRAPH, method="greedy-coloring")
@@ -74,6 +75,10 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
         target=0.1, weight=1.0, ends="detached", layers_per_step=1, scales=None, gradient="exact", count="surrogate",
         quantiles=None, unit="absolute", standardize=False, leave_out=0, gate=0.1, gate_every=2, gate_by="layer", seed=0
     ),
+    selfsim.scaling: dict(
+        activations=POINTS, window=(0.1, 0.9), threshold=0.1, weight=None, over="neurons", draws=2, seed=0, level=0.9
+    ),
+    selfsim.scaling_deviation: dict(activations=POINTS, window=(0.1, 0.9)),
     selfsim.small_world_omega: dict(graph=GRAPH, swaps=2, draws=2, seed=0),
     selfsim.small_world_sigma: dict(graph=GRAPH, swaps=2, draws=2, seed=0),
     selfsim.spectrum_exponent: dict(activations=LAYER, largest_exponent=10.0),

@@ -31,6 +31,8 @@ FUNCTIONS = {
     "rate_curve": selfsim.rate_curve,
     "constraint": lambda x: selfsim.SelfSimilarityConstraint()(x),
     "samples_interval": lambda x: selfsim.samples_interval(lambda a: a.sum(), x, draws=3),
+    "scaling": lambda x: selfsim.scaling(as_tensor(x), draws=2).deviation,
+    "scaling_deviation": lambda x: selfsim.scaling_deviation(widened(x)),
     "spectrum_exponent": selfsim.spectrum_exponent,
     "correlation_dimension": selfsim.correlation_dimension,
     "two_nn": selfsim.two_nn,
@@ -48,6 +50,22 @@ NEED_PAIRS = [*NEED_RATE, "FeatureNetwork", "topology", "pair_distances"]
 
 def some(**changes) -> torch.Tensor:
     return torch.randn(8, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+
+
+def as_tensor(x):
+    """Activations as a tensor, since `scaling` takes arrays as distances."""
+    return torch.tensor(x) if isinstance(x, np.ndarray) else x
+
+
+def widened(x):
+    """Activations with 40 more neurons of the same size, if they are few."""
+    y = as_tensor(x)
+    if not isinstance(y, torch.Tensor) or y.ndim != 2 or not y.is_floating_point() or y.layout != torch.strided:
+        return x
+    if y.device.type == "meta" or len(y) == 0 or not 2 < y.shape[1] < 32:
+        return x
+    more = torch.randn(len(y), 40, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+    return torch.cat([y, (more * y.float().nan_to_num(0, 0, 0).abs().max()).to(y)], 1)
 
 
 def with_value(value: float) -> torch.Tensor:
@@ -91,7 +109,9 @@ def test_bad(function, kind):
         FUNCTIONS[function](value)
 
 
-@pytest.mark.parametrize("function", [name for name in FUNCTIONS if not name.startswith("ss_rate")])
+@pytest.mark.parametrize(
+    "function", [name for name in FUNCTIONS if not name.startswith(("ss_rate", "scaling_deviation"))]
+)
 def test_three_dimensions_where_leading_axes_are_no_batch(function):
     with pytest.raises(ValueError, match=r"^activations: got shape \(1, 8, 6\)"):
         FUNCTIONS[function](some()[None])
@@ -246,6 +266,10 @@ def test_hard_for_estimates(function, kind):
 def test_hard_but_good(function, kind):
     if (function, kind) == ("ss_rate by medians", "most neurons dead"):
         with pytest.raises(ValueError, match="unit: got 'median', but the median distance is 0"):
+            FUNCTIONS[function](HARD[kind])
+        return
+    if (function, kind) == ("scaling_deviation", "most neurons dead"):
+        with pytest.raises(ValueError, match="^activations: more than 713 of 2016 pairs coincide"):
             FUNCTIONS[function](HARD[kind])
         return
     check(FUNCTIONS[function](HARD[kind]))

@@ -151,7 +151,7 @@ def _rate(activations: Tensor, options: RateOptions) -> Tensor:
     return _evaluated(x, options)
 
 
-def _untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """As `torch.compiler.disable`, which costs 8 s of imports, but only once something is being compiled."""
     disabled: Callable[..., Tensor] | None = None
 
@@ -168,7 +168,7 @@ def _untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 # NumPy's sort and scipy's linkage cannot be traced; in a compiled graph they run as they are.
-@_untraced
+@untraced
 def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
     needs_all = options.gradient == "exact" and activations.requires_grad and torch.is_grad_enabled()
     if options.max_bytes is not None and needs_all:
@@ -212,7 +212,7 @@ class RateGradient(torch.autograd.Function):
     def forward(activations: Tensor, weight: Tensor, upstream: Tensor, options: RateOptions) -> Tensor:
         if not weight.shape[-1]:  # under torch.func.grad of a vmap, the rate cannot tell that a gradient will follow
             _, weight = over_batch(lambda x: _rate_and_weight(x, options, True), activations)
-        return over_batch(_gradient, activations, weight, upstream)
+        return over_batch(gradient_by_weight, activations, weight, upstream)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -249,7 +249,8 @@ def _rate_and_weight(activations: Tensor, options: RateOptions, need_slope: bool
     return value, distances.new_empty(0) if slope is None else by_distance(slope, distances)
 
 
-def _gradient(activations: Tensor, weight: Tensor, upstream: Tensor) -> Tensor:
+def gradient_by_weight(activations: Tensor, weight: Tensor, upstream: Tensor) -> Tensor:
+    """Return the gradient of a value whose derivative by each distance is `weight` times the distance."""
     neurons, scale = scaled_neurons(activations)
     centred = neurons - neurons.mean(1, keepdim=True)
     gradient = torch.zeros_like(neurons)

@@ -1,0 +1,209 @@
+"""How nearly the correlation sum of a set of distances is a power law: window, means over octaves, line, derivative.
+
+The correlation sum C(r) is the share of pairs at most r apart. In a self-similar set of dimension D it grows like
+``r ** D``, so ln r, read at the pair of rank j, is linear in ln j with the slope 1/D.
+
+The same lines work on NumPy arrays (on a CPU) and on tensors (on a GPU), without synchronisation.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import special
+
+from ..checks import check_number
+from ..rate.area import Array, module_of
+
+# Pairs up to the start and up to the end of a window.
+FEWEST_BEFORE, FEWEST_PAIRS = 20, 200
+# Steps per octave of the rank. Means are taken over a full octave.
+_STEPS = 8
+
+
+class Window(NamedTuple):
+    """Part of the pairs, sorted by distance, in which the power law is fitted: shares of all pairs."""
+
+    low: float
+    high: float
+
+    def fits(self, n: int) -> bool:
+        """Whether `n` nodes have enough pairs for this window."""
+        pairs = n * (n - 1) / 2
+        return pairs * self.low >= FEWEST_BEFORE and pairs * self.high >= FEWEST_PAIRS
+
+
+def checked_window(window: object) -> Window | None:
+    """Return a window given by a caller, or None for the default; else raise ``ValueError``."""
+    if window is None:
+        return None
+    if not isinstance(window, tuple | list) or len(window) != 2:
+        raise ValueError(f"window: got {window!r}, need two shares of pairs (low, high)")
+    low, high = (check_number(share, name="window", within="(0, 1]") for share in window)
+    if high < 4 * low:
+        raise ValueError(f"window: got {window!r}, need a high end of at least four times the low end")
+    return Window(low, high)
+
+
+def window_for(n: int, given: Window | None) -> Window:
+    """Return the window for `n` nodes: from ``2 / n`` to ``n ** -0.25`` of the pairs by default.
+
+    A point has two neighbours nearer than the start on average, so that the window begins above the spacing of the
+    points. Its end falls with n, so that the bias due to the edge of the set vanishes.
+    """
+    return given or Window(2 / n, n**-0.25)
+
+
+@functools.lru_cache
+def fewest_nodes(given: Window | None) -> int:
+    """Return the smallest number of nodes with enough pairs for a window; 32 for the default."""
+    return next(n for n in range(2, 2**31) if window_for(n, given).fits(n))
+
+
+class Ranks(NamedTuple):
+    """The ranks of the pairs in a window, and how they are averaged. Depends on the number of nodes and window alone.
+
+    The window is cut into steps of about an eighth of an octave of the rank. A mean takes the steps of one octave, so
+    that a set that looks the same at every other power of 2 (a binary tree, Cantor's dust) has a straight line of
+    means, although its distances come in steps.
+    """
+
+    first: int  # the window holds the sorted pairs first:last
+    last: int
+    cuts: Array  # (steps + 1,): where the steps begin, from 0, and end
+    sizes: Array  # (steps,): pairs in each step
+    weight: Array  # (pairs in the window,): extent of each pair on the axis ln rank
+    extent: Array  # (means,): extent of each octave
+    direction: Array  # (means,): the middles of the octaves, centred, as a unit vector
+    length: float  # of that vector before
+
+    @property
+    def third(self) -> int:
+        """Steps in a third of the window."""
+        return -(-len(self.sizes) // 3)
+
+
+def ranks_of(n: int, window: Window) -> Ranks:
+    """Return the ranks of a window for `n` nodes, from a small cache up to n = 2,100."""
+    return (_cached_ranks if n <= 2100 else _ranks)(n, window)
+
+
+def _ranks(n: int, window: Window) -> Ranks:
+    pairs = n * (n - 1) // 2
+    first, last = max(1, round(pairs * window.low)), round(pairs * window.high)
+    steps = max(2 * _STEPS, round(_STEPS * math.log2(last / first)))
+    edges = np.round(first * (last / first) ** (np.arange(steps + 1) / steps)).astype(np.int64)
+    x = np.log(edges)
+    middle = (x[_STEPS:] + x[:-_STEPS]) / 2
+    centred = middle - middle.mean()
+    length = float(np.sqrt(centred @ centred))
+    weight = np.log1p(1 / np.arange(first, last))
+    extent = x[_STEPS:] - x[:-_STEPS]
+    return Ranks(first, last, edges - first, np.diff(edges), weight, extent, centred / length, length)
+
+
+_cached_ranks = functools.lru_cache(maxsize=8)(_ranks)
+
+
+@functools.lru_cache(maxsize=8)
+def ranks_on(device: torch.device, n: int, window: Window) -> Ranks:
+    """Return the same as tensors on a device."""
+    ranks = ranks_of(n, window)
+    arrays: Any = {k: torch.from_numpy(v).to(device) for k, v in ranks._asdict().items() if isinstance(v, np.ndarray)}
+    return ranks._replace(**arrays)
+
+
+class Fit(NamedTuple):
+    """A line fitted to the means of ln distance over octaves of the rank."""
+
+    deviation: Array  # root mean square residual, in standard deviations of the means
+    slope: Array  # of ln distance against ln rank: 1 / dimension
+    octaves: Array  # log2 of the ratio of the distances at the ends of the window
+    weight: Array | None  # (pairs in the window,): derivative of the deviation, divided by the distance
+
+
+def fit(distances: Array, ranks: Ranks, *, need_weight: bool = False) -> Fit:
+    """Fit the line to the distances of a window, ascending; see `fault` for those that have none."""
+    xp = module_of(distances)
+    with np.errstate(all="ignore"):
+        distances = distances.double() if isinstance(distances, torch.Tensor) else distances.astype(np.float64)
+        logs = xp.log(distances / distances[-1])
+        sums = _with_zero(xp.cumsum(ranks.weight * logs, 0))[ranks.cuts]
+        means = (sums[_STEPS:] - sums[:-_STEPS]) / ranks.extent
+        centred = means - means.mean()
+        along = ranks.direction @ centred
+        residual = centred - along * ranks.direction
+        total = centred @ centred
+        deviation = xp.sqrt(residual @ residual / total)
+        weight = None
+        if need_weight:
+            # Where the line is perfect, the deviation is at its minimum and its derivative is taken as 0.
+            by_mean = residual / xp.clip(deviation, 1e-12, None) - deviation * centred
+            by_mean = by_mean / (total * ranks.extent)
+            none = by_mean[:1].repeat(_STEPS) * 0
+            by_cut = xp.concatenate([none, by_mean]) - xp.concatenate([by_mean, none])
+            weight = _repeated(-xp.cumsum(by_cut, 0)[:-1], ranks) * ranks.weight / distances**2
+        return Fit(deviation, along / ranks.length, (logs[-1] - logs[0]) / math.log(2), weight)
+
+
+def _with_zero(sums: Array) -> Array:
+    return module_of(sums).concatenate([sums[:1] * 0, sums])
+
+
+def _repeated(by_step: Array, ranks: Ranks) -> Array:
+    """Return `by_step` for each pair of the step."""
+    if isinstance(by_step, torch.Tensor):
+        return torch.repeat_interleave(by_step, ranks.sizes, output_size=len(ranks.weight))
+    return np.repeat(by_step, ranks.sizes)
+
+
+def is_sound(distances: Array, ranks: Ranks) -> Array:
+    """Whether the distances of a window, ascending, are above 0, finite, and not equal over a third of the window."""
+    starts, ends = distances[ranks.cuts[: -ranks.third]], distances[ranks.cuts[ranks.third :] - 1]
+    with np.errstate(invalid="ignore"):
+        differ = (ends - starts > _rounding(distances) * ends).all()
+    return (distances[0] > 0) & (distances[-1] < math.inf) & differ
+
+
+def _rounding(distances: Array) -> float:
+    """Relative difference below which two distances are equal but for rounding."""
+    return 8 * float(module_of(distances).finfo(distances.dtype).eps)
+
+
+def fault(distances: Array, ranks: Ranks, n: int) -> str:
+    """Return why the distances of a window have no fit; empty if `is_sound`."""
+    if bool(is_sound(distances, ranks)):
+        return ""
+    pairs = n * (n - 1) // 2
+    low, high = float(distances[0]), float(distances[-1])
+    if not high < math.inf:
+        return f"fewer than {ranks.last} of {pairs} pairs are connected, the end of the window"
+    if high == 0:
+        return f"more than {ranks.last} of {pairs} pairs coincide, the whole window"
+    if low == 0:
+        return f"more than {ranks.first} of {pairs} pairs coincide, the start of the window; leave out duplicates"
+    if high - low <= _rounding(distances) * high:
+        return f"all {ranks.last - ranks.first} distances in the window are equal (to rounding)"
+    return f"one distance takes more than a third of the window of {ranks.last - ranks.first} pairs (on its log axis)"
+
+
+@functools.lru_cache(maxsize=64)
+def noise_deviation(n: int, window: Window) -> float:
+    """Return the deviation of distances whose logarithms are normal.
+
+    Distances concentrate when many independent coordinates add up, so this is the limit of noise in many dimensions.
+    """
+    ranks = ranks_of(n, window)
+    shares = (np.arange(ranks.first, ranks.last) + 0.5) / (n * (n - 1) // 2)
+    return float(fit(np.exp(special.ndtri(shares)), ranks).deviation)
+
+
+def line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the deviation of points from their line, in standard deviations of `y`, and its slope."""
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(np.std(y - intercept - slope * x) / np.std(y)), float(slope)

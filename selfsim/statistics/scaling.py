@@ -1,0 +1,489 @@
+"""Whether a layer is self-similar: how nearly its distances follow a power law, over which range, and its dimension.
+
+Read `correlation_law` for the fit. Here are its gradient, its intervals, and the other things that can be asked the
+same question: distances, networks by hops, and box counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..boxes.counts import BoxCounts
+from ..boxes.dimension import fractal_dimension
+from ..boxes.inputs import Coverable, Distances, as_distances
+from ..checks import check_choice, check_flag, check_integer, check_number, check_seed
+from ..rate.area import module_of
+from ..rate.distances import raw_distances, scaled_neurons
+from ..rate.loops import sorted_with_order, unsorted
+from ..rate.rate import gradient_by_weight, untraced
+from ..uncertainty import Estimate, Interval, samples_interval
+from ..validation import by_layer, check_activations, check_finite, over_batch
+from .correlation_law import (
+    FEWEST_BEFORE,
+    FEWEST_PAIRS,
+    Window,
+    checked_window,
+    fault,
+    fewest_nodes,
+    fit,
+    is_sound,
+    line,
+    noise_deviation,
+    ranks_of,
+    ranks_on,
+    window_for,
+)
+
+# Distances between nodes of a network are whole numbers: fewer different ones fit any law.
+_FEWEST_POINTS = 4
+
+
+@overload
+def scaling_deviation(
+    activations: Tensor, *, window: tuple[float, float] | None = None, check: bool = True
+) -> Tensor: ...
+@overload
+def scaling_deviation(
+    activations: Mapping[str, Tensor], *, window: tuple[float, float] | None = None, check: bool = True
+) -> dict[str, Tensor]: ...
+def scaling_deviation(
+    activations: Tensor | Mapping[str, Tensor], *, window: tuple[float, float] | None = None, check: bool = True
+) -> Tensor | dict[str, Tensor]:
+    """Return how far a layer's distances are from a power law, from 0 (a perfect one) to 1; differentiable.
+
+    It is `Scaling.deviation`. A small value alone is no sign of self-similarity: the distances of noise in many
+    dimensions span a fraction of an octave, over which every law is nearly a power law. Read it beside
+    `Scaling.octaves`.
+
+    Parameters
+    ----------
+    activations : Tensor, shape (..., samples, neurons), or mapping of names to such
+        At least 32 neurons and one sample; leading axes are a batch. Half precision is computed in float32.
+    window : (float, float), optional
+        See `scaling`.
+    check : bool
+        Whether to raise where there is no deviation, at the cost of one synchronisation on a GPU. Without the check,
+        such activations give NaN.
+
+    Returns
+    -------
+    Tensor, shape (...), or dict of such
+        0-dim without a batch. In the dtype of the activations (float32 for half precision), on their device.
+
+    Raises
+    ------
+    TypeError
+        Not a tensor, or not of a floating-point type.
+    ValueError
+        Too few neurons for the window, no samples, NaN or Inf, coincident neurons or equal distances that fill the
+        start or a third of the window. For a mapping, names the layer.
+
+    Notes
+    -----
+    It does not change when the neurons, as points, are rotated, moved, permuted or scaled. Its gradient passes through
+    all pairs in the window, which have about the same weight in every octave of the rank, so no few neurons carry it.
+    Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Where distances are tied, the
+    derivative is one of the one-sided ones.
+
+    References
+    ----------
+    .. [1] P. Grassberger, I. Procaccia, Characterization of strange attractors, Phys. Rev. Lett. 50 (1983).
+
+    Examples
+    --------
+    >>> x = torch.rand(2, 128, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    >>> deviation = scaling_deviation(x)
+    >>> deviation.backward()
+    >>> bool(deviation < 0.1), x.grad.shape
+    (True, torch.Size([2, 128]))
+    """
+    given, check = checked_window(window), check_flag(check, name="check")
+    if isinstance(activations, Mapping):
+        return by_layer(activations, lambda layer: _deviations(layer, given, check))
+    return _deviations(activations, given, check)
+
+
+def _deviations(activations: Tensor, given: Window | None, check: bool) -> Tensor:
+    x = check_activations(activations, min_neurons=fewest_nodes(given), finite=False, batched=True)
+    if not x.shape[:-2].numel():  # a batch without layers
+        return x.sum((-2, -1))
+    if x.device.type not in ("cpu", "cuda"):  # Apple's mps lacks float64
+        return _deviations(x.cpu(), given, check).to(x.device)
+    return _evaluated(x, window_for(x.shape[-1], given), check)
+
+
+@untraced
+def _evaluated(activations: Tensor, window: Window, check: bool) -> Tensor:
+    need_weight = activations.requires_grad and torch.is_grad_enabled()
+    return PowerLawDeviation.apply(activations, window, check, need_weight)[0]
+
+
+class PowerLawDeviation(torch.autograd.Function):
+    """The deviations of ``(…, samples, neurons)``, with their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
+        """Return the deviations ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
+        found, weight = over_batch(lambda x: _deviation_and_weight(x, window, check, need_weight), activations)
+        ctx.save_for_backward(activations, weight)
+        ctx.mark_non_differentiable(weight)
+        return found, weight
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        return over_batch(gradient_by_weight, *ctx.saved_tensors, upstream), None, None, None
+
+
+def _deviation_and_weight(activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
+    """Return the deviation of one layer, and its derivative with respect to each distance, divided by the distance."""
+    raw, n = raw_distances(scaled_neurons(activations).neurons), activations.shape[1]
+    on_cpu = raw.device.type == "cpu"
+    ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
+    ranks = ranks_of(n, window) if on_cpu else ranks_on(raw.device, n, window)
+    within = ascending[ranks.first : ranks.last]
+    # NaN and Inf in the activations make the longest distance NaN or Inf.
+    sound = is_sound(within, ranks) & (ascending[-1] < math.inf)
+    if check and not bool(sound):
+        check_finite(activations)
+        raise ValueError(f"activations: {fault(within, ranks, n)}")
+    found = fit(within, ranks, need_weight=need_weight)
+    xp = module_of(ascending)
+    valid = xp.where(sound, 1.0, math.nan)
+    deviation = torch.as_tensor(found.deviation * valid).to(raw)
+    if found.weight is None:
+        return deviation, raw.new_empty(0)
+    weight = xp.zeros_like(ascending)
+    weight[ranks.first : ranks.last] = found.weight * valid
+    return deviation, torch.as_tensor(unsorted(weight, order))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """Whether distances follow a power law, or the reason why this cannot be told.
+
+    Attributes
+    ----------
+    deviation : Estimate
+        Root mean square distance of the curve from its line, on log axes, in standard deviations of the curve: from 0
+        (a perfect power law) to 1.
+    dimension : Estimate
+        Exponent of the power law; not estimable with less than an octave.
+    octaves : Estimate
+        log2 of the longest over the shortest distance in the window.
+    threshold : float
+        The deviation below which a set counts as scaling; see `scaling`.
+    window : (float, float)
+        Shares of all pairs between which the line is fitted; for box counts, the smallest and the largest size.
+    chosen : str
+        How the window was chosen.
+    n : int
+        Number of nodes.
+    intervals : mapping of str to Interval
+        By the name of the estimate; each has its `quantity`. Empty if no draws were asked for, or half of the nodes
+        do not suffice.
+    """
+
+    deviation: Estimate
+    dimension: Estimate
+    octaves: Estimate
+    threshold: float
+    window: tuple[float, float]
+    chosen: str
+    n: int
+    intervals: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
+
+    @property
+    def scales(self) -> bool:
+        """Whether the set scales: at least one octave, and a deviation below the threshold."""
+        return self.dimension.estimable and self.deviation.value < self.threshold
+
+    @property
+    def reason(self) -> str:
+        """Why there is no dimension; empty if there is one."""
+        return self.dimension.reason
+
+    def __format__(self, spec: str) -> str:
+        if not self.deviation.estimable:
+            return f"{self.deviation:{spec}}"
+        found = f"deviation {self.deviation:{spec}} over {self.octaves:{spec}} octaves"
+        return f"{found}, dimension {self.dimension:{spec}}"
+
+
+def scaling(
+    activations: Tensor | Coverable | BoxCounts,
+    *,
+    window: tuple[float, float] | None = None,
+    threshold: float | None = None,
+    weight: str | None = None,
+    over: str = "neurons",
+    draws: int = 40,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Scaling:
+    """Tell whether the neurons of a layer, as points, are self-similar: deviation from a power law, octaves, dimension.
+
+    In a self-similar set of dimension D, the share of pairs at most r apart grows like ``r ** D``. The pairs are sorted
+    by distance, and a line is fitted to ln r against the logarithm of the rank, over a window of ranks. The result is
+    the line's relative residual (`Scaling.deviation`), one over its slope (`Scaling.dimension`), and the range of
+    distances in the window (`Scaling.octaves`). A set scales if it does so over at least an octave.
+
+    `fractal_dimension` fits a line to box counts. For box counts, this function is that fit: its dimension, and the
+    square root of ``1 - r_squared`` as its deviation. For points and networks, it needs no boxes and counts pairs, so
+    the dimension is the correlation dimension. The two are equal for sets that are as dense everywhere; in general the
+    box dimension is larger. `correlation_dimension` is that of the *samples*; here the points are neurons.
+
+    Parameters
+    ----------
+    activations : Tensor, networkx graph, distances or BoxCounts
+        A tensor ``(samples, neurons)``: each neuron is a point. Anything else as `box_cover` takes it: a
+        `FeatureNetwork`, a NumPy array of distances (square, or condensed in scipy's order), a networkx graph or
+        sparse matrix (shortest paths by hops, or along `weight`). Or the counts of `box_counts`.
+    window : (float, float), optional
+        Shares of pairs, sorted by distance, between which the line is fitted. By default ``2 / n`` to
+        ``n ** -0.25``: from just above the spacing of the points to well below the size of the set. Networks by hops
+        begin with the first hop. For box counts, the smallest and the largest size: see `fractal_dimension`.
+    threshold : float, optional
+        The deviation below which a set with an octave scales, such as ``null_band(...).low``. By default that of noise
+        in many dimensions, whose log distances are normal: 0.073 for 128 neurons, 0.080 for 1,024. For networks by
+        hops and box counts, that of exponential growth on the same points, the law of a small world.
+    weight : str, optional
+        Edge attribute with lengths, for a networkx graph.
+    over : {"neurons", "samples"}
+        What the intervals are for: the mean over other sets of as many neurons of the same law (for distances: over
+        other points), or over other sets of as many samples. Networks by hops have none, box counts that of the
+        dimension from `fractal_dimension`.
+    draws : int
+        Number of random halves for the intervals; 0 for none.
+    seed : int
+        Seed of the halves.
+    level : float
+        Nominal coverage of the intervals.
+
+    Returns
+    -------
+    Scaling
+        Deviation, dimension and octaves are not estimable with fewer than 32 nodes (for the default window), with
+        coincident nodes at its start, with one distance over more than a third of it, or with fewer than four
+        different hops or box counts. With less than an octave, the dimension is not estimable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Activations, distances, graphs or counts that are none; NaN or Inf; a window that is not
+        ``0 < low <= high / 4 <= 0.25``; another option out of its range.
+
+    Notes
+    -----
+    ln r is averaged over octaves of the rank, which keeps the steps of discrete scaling (trees, Cantor's dust) from
+    counting as deviation. On hops k, the line is fitted to the mean number of nodes within k hops against ``k + 1/2``,
+    the radius at which lattices have no edge effect. Time O(n² samples + n² log n), and for intervals half as much as
+    the second term for each draw; memory O(n²).
+
+    References
+    ----------
+    .. [1] P. Grassberger, I. Procaccia, Characterization of strange attractors, Phys. Rev. Lett. 50 (1983).
+    .. [2] A. Clauset, C. R. Shalizi, M. E. J. Newman, Power-law distributions in empirical data, SIAM Review 51
+       (2009): why a straight line in a log-log plot is not enough.
+
+    Examples
+    --------
+    >>> import selfsim
+    >>> fit = scaling(selfsim.known_activations("sierpinski", n=729))
+    >>> f"{fit:.2f}", fit.scales
+    ('deviation 0.04 over 3.81 octaves, dimension 1.68', True)
+    >>> noise = scaling(torch.randn(64, 128, generator=torch.Generator().manual_seed(0)))
+    >>> noise.scales, noise.reason
+    (False, '0.26 octaves of distances in the window, need 1')
+    """
+    level = check_number(level, name="level", within="(0, 1)")
+    draws, seed = check_integer(draws, name="draws", least=0), check_seed(seed)
+    check_choice(over, ("neurons", "samples"), name="over")
+    if draws == 1:
+        raise ValueError("draws: got 1, need 0 (no intervals) or at least 2")
+    if threshold is not None:
+        threshold = check_number(threshold, name="threshold", within="[0, inf)")
+    if isinstance(activations, BoxCounts):
+        return _of_counts(activations, window, threshold, level)
+    given = checked_window(window)
+    if over == "samples" and not isinstance(activations, Tensor):
+        raise ValueError(f"over: got 'samples' for {type(activations).__name__}, which has none; need 'neurons'")
+    points = _as_points(activations, weight)
+    if points.hops:
+        return _of_hops(points, given, threshold)
+    found = _of_distances(points, given, threshold)
+    if not (draws and found.deviation.estimable):
+        return found
+    if isinstance(activations, Tensor) and over == "samples":
+        sets, method, distances_of = activations.detach().cpu(), "halves", _raw_distances
+        quantity = "mean over other samples, as many as these"
+    else:
+        sets, method = torch.arange(points.n, dtype=torch.float64)[:, None], "pairs"
+        distances_of = functools.partial(_among, points)
+        quantity = "mean over other neurons of the same law, as many as these"
+    intervals = _intervals(sets, distances_of, found, method, draws=draws, seed=seed, level=level)
+    named = {name: dataclasses.replace(interval, quantity=quantity) for name, interval in intervals.items()}
+    return dataclasses.replace(found, intervals=named)
+
+
+def _as_points(data: Tensor | Coverable, weight: str | None) -> Distances:
+    """Return the distances between the nodes; those of activations in any unit."""
+    if isinstance(data, Tensor):
+        if weight is not None:
+            raise ValueError(f"weight: got {weight!r} for activations, which have no edges; need None")
+        x = check_activations(data, min_neurons=2).detach().cpu()
+        return Distances(x.shape[1], None, hops=False, given=_raw_distances(x))
+    try:
+        return as_distances(data, weight=weight)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("graph: ", "activations: ", 1)) from error
+
+
+def _raw_distances(activations: Tensor) -> NDArray[np.floating]:
+    return raw_distances(scaled_neurons(activations).neurons).numpy()
+
+
+def _among(points: Distances, nodes: Tensor) -> NDArray[np.floating]:
+    """Return the distances between some of the nodes, whose numbers are ``(nodes, 1)``."""
+    from scipy.spatial.distance import squareform  # takes a fifth of a second to import
+
+    chosen = np.sort(nodes[:, 0].long().numpy())  # a gather in order is faster
+    return squareform(points.square[np.ix_(chosen, chosen)], checks=False)
+
+
+_NAMES = ("deviation", "dimension", "octaves")
+
+
+def _nearest(distances: NDArray[np.floating], last: int) -> NDArray[np.floating]:
+    """Return the `last` shortest distances, ascending."""
+    return np.sort(np.partition(distances, last - 1)[:last])
+
+
+def _numbers(distances: NDArray[np.floating], window: Window) -> tuple[float, float, float]:
+    """Return deviation, dimension and octaves; NaN where there are none."""
+    n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
+    ranks = ranks_of(n, window)
+    within = _nearest(distances, ranks.last)[ranks.first :]
+    if not is_sound(within, ranks):
+        return math.nan, math.nan, math.nan
+    found = fit(within, ranks)
+    return float(found.deviation), 1 / float(found.slope), float(found.octaves)
+
+
+def _of_distances(points: Distances, given: Window | None, threshold: float | None) -> Scaling:
+    window = window_for(points.n, given)
+    chosen = "given" if given else "2 / n to n ** -0.25 of all pairs"
+    result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
+    if not window.fits(points.n):
+        reason = f"got {points.n} nodes, need at least {fewest_nodes(given)}: {FEWEST_BEFORE} pairs up to the start "
+        return result(reason=f"{reason}of the window, and {FEWEST_PAIRS} up to its end")
+    ranks = ranks_of(points.n, window)
+    within = _nearest(points.condensed, ranks.last)[ranks.first :]
+    if reason := fault(within, ranks, points.n):
+        return result(reason=reason)
+    if threshold is None:
+        threshold = noise_deviation(points.n, window)
+    return result(_numbers(points.condensed, window), threshold=threshold)
+
+
+def _of_hops(points: Distances, given: Window | None, threshold: float | None) -> Scaling:
+    """Fit the mean number of nodes within k hops, the node itself included, to ``k + 1/2``."""
+    window = given or Window(0.0, window_for(max(points.n, 1), None).high)
+    chosen = "given" if given else "the first hop to n ** -0.25 of all pairs"
+    result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
+    pairs = points.n * (points.n - 1) // 2
+    if pairs * window.high < FEWEST_PAIRS:
+        return result(reason=f"got {points.n} nodes, need {FEWEST_PAIRS} pairs up to the end of the window")
+    hops = points.condensed
+    shares = np.cumsum(np.bincount(hops[np.isfinite(hops)].astype(np.int64))[1:]) / pairs
+    (kept,) = np.nonzero((shares >= window.low) & (shares <= window.high))
+    if len(kept) < _FEWEST_POINTS:
+        return result(reason=f"{len(kept)} different hops in the window, need {_FEWEST_POINTS}: a larger network")
+    radius, mass = np.log(kept + 1.5), np.log1p((points.n - 1) * shares[kept])
+    deviation, slope = line(mass, radius)
+    if threshold is None:
+        threshold = line(kept.astype(np.float64), mass)[0]
+    return result((deviation, 1 / slope, float(radius[-1] - radius[0]) / math.log(2)), threshold=threshold)
+
+
+def _of_counts(counts: BoxCounts, window: Any, threshold: float | None, level: float) -> Scaling:
+    try:
+        found = fractal_dimension(counts, window=window, level=level)
+    except ValueError as error:
+        if not str(error).startswith("counts: "):
+            raise
+        nowhere = Window(math.nan, math.nan)
+        return _result(reason=str(error).removeprefix("counts: "), window=nowhere, chosen="none", n=counts.n)
+    power, decay = (math.sqrt(max(1 - r, 0)) for r in (found.r_squared, found.r_squared_exponential))
+    interval = Interval(
+        found.d_B, found.low, found.high, level, len(found.sizes), "box dimension, for the scatter of these counts"
+    )
+    return _result(
+        (power, found.d_B, math.log2(found.window[1] / found.window[0])),
+        threshold=decay if threshold is None else threshold,
+        window=Window(*found.window),
+        chosen=found.chosen,
+        n=counts.n,
+        intervals={"dimension": interval},
+    )
+
+
+def _result(
+    numbers: tuple[float, float, float] = (math.nan, math.nan, math.nan),
+    *,
+    window: Window,
+    chosen: str,
+    n: int,
+    threshold: float = math.nan,
+    reason: str = "",
+    intervals: Mapping[str, Interval] | None = None,
+) -> Scaling:
+    deviation, dimension, octaves = numbers
+    short = reason
+    if not reason and octaves < 1:
+        short, dimension = f"{octaves:.2f} octaves of distances in the window, need 1", math.nan
+    return Scaling(
+        deviation=Estimate(value=deviation, reason=reason),
+        dimension=Estimate(value=dimension, reason=short),
+        octaves=Estimate(value=octaves, reason=reason),
+        threshold=threshold,
+        window=(window.low, window.high),
+        chosen=chosen,
+        n=n,
+        intervals=intervals or {},
+    )
+
+
+def _intervals(
+    sets: Tensor,
+    distances_of: Callable[[Tensor], NDArray[np.floating]],
+    found: Scaling,
+    method: Any,
+    **options: Any,
+) -> dict[str, Interval]:
+    """Return an interval for each estimate, from its spread over random halves of `sets`."""
+    window, known = Window(*found.window), {}
+
+    def statistic(chosen: Tensor, place: int) -> float:
+        key = hash(chosen.numpy().tobytes())  # the three estimates have the same halves
+        if key not in known:
+            known[key] = _numbers(distances_of(chosen), window)
+        return known[key][place]
+
+    intervals = {}
+    for place, name in enumerate(_NAMES):
+        if getattr(found, name).estimable:
+            with contextlib.suppress(ValueError):  # half does not suffice
+                compute = functools.partial(statistic, place=place)
+                intervals[name] = samples_interval(compute, sets, method=method, **options)
+    return intervals

@@ -1,0 +1,356 @@
+"""Deviation from a power law, dimension and octaves: closed forms, invariance, gradient, and where there is no number.
+
+What these tests cannot show: that a layer which scales is self-similar in any other sense than its correlation sum.
+"""
+
+from __future__ import annotations
+
+import math
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+
+import selfsim
+from selfsim import known_activations, scaling, scaling_deviation
+from selfsim.boxes.fractals import lattice, sierpinski
+from selfsim.rate.rate import gradient_by_weight
+from selfsim.statistics.correlation_law import Window, fit, noise_deviation, ranks_of, ranks_on, window_for
+from selfsim.statistics.synthetic import KNOWN_DIMENSIONS
+
+
+def points(n: int, dimension: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Random points of a cube, one for each neuron."""
+    return torch.rand(dimension, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def noise(n: int, seed: int = 0, samples: int = 64) -> torch.Tensor:
+    return torch.randn(samples, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def reference(x: torch.Tensor, low: float, high: float) -> tuple[float, float, float]:
+    """Deviation, dimension and octaves, in plain steps: every mean of an octave is a sum over its pairs."""
+    d = np.sort(pdist(x.T.numpy()))
+    first, last = round(len(d) * low), round(len(d) * high)
+    steps = round(8 * math.log2(last / first))
+    edges = [round(first * (last / first) ** (k / steps)) for k in range(steps + 1)]
+    middles, means = [], []
+    for start, stop in zip(edges, edges[8:], strict=False):
+        extents = [math.log((j + 1) / j) for j in range(start, stop)]
+        means.append(np.average(np.log(d[start:stop]), weights=extents))
+        middles.append((math.log(start) + math.log(stop)) / 2)
+    (slope, _), r = np.polyfit(middles, means, 1), np.corrcoef(middles, means)[0, 1]
+    return math.sqrt(1 - r * r), 1 / slope, math.log2(d[last - 1] / d[first])
+
+
+@pytest.mark.parametrize(("x", "window"), [(points(60, 2), None), (noise(130), None), (points(90, 3), (0.05, 0.8))])
+def test_it_is_what_plain_steps_give(x, window):
+    found = scaling(x, window=window, draws=0)
+    expected = reference(x, *(window or (2 / x.shape[1], x.shape[1] ** -0.25)))
+    values = (found.deviation.value, found.dimension.value, found.octaves.value)
+    np.testing.assert_allclose(values[::2], expected[::2], rtol=1e-9)
+    assert values[1] == pytest.approx(expected[1]) or expected[2] < 1
+    assert scaling_deviation(x, window=window).item() == pytest.approx(values[0], abs=1e-12)
+
+
+@pytest.mark.parametrize("dimension", [0.5, 1.0, 3.0, 20.0])
+@pytest.mark.parametrize("n", [32, 200])
+def test_a_perfect_power_law_has_its_dimension_and_no_deviation(dimension, n):
+    """Pairs of ln C = D ln r; the mean of ln rank over an octave of it is not the middle, to about 1 / rank."""
+    pairs = n * (n - 1) // 2
+    window = window_for(n, None)
+    found = scaling((np.arange(1, pairs + 1) - 0.5) ** (1 / dimension), draws=0)
+    assert found.deviation.value < 1e-3
+    ranks = ranks_of(n, window)
+    exact = fit((np.arange(ranks.first, ranks.last) + 0.5) ** (1 / dimension), ranks)
+    assert 1 / exact.slope == pytest.approx(dimension, rel=1e-3)
+    expected = math.log2((ranks.last - 0.5) / (ranks.first + 0.5)) / dimension
+    assert exact.octaves == pytest.approx(expected, rel=1e-9)
+    assert found.dimension.estimable == (found.octaves.value >= 1)
+
+
+@pytest.mark.parametrize("name", ["line", "square", "cantor", "sierpinski", "ultrametric tree"])
+def test_dimension_of_known_sets_within_a_tenth(name):
+    found = scaling(known_activations(name, n=1024), draws=0)
+    assert float(found.dimension) == pytest.approx(KNOWN_DIMENSIONS[name], rel=0.1)
+    assert found.scales
+
+
+def no_fractal(kind: str, seed: int) -> selfsim.statistics.scaling.Scaling:
+    return scaling(known_activations(kind, n=128, seed=seed), draws=0)
+
+
+def test_known_fractals_are_told_from_noise_and_clusters():
+    """The rank of a set is its deviation, or last with less than an octave; the area under the curve is 1."""
+    connected = [scaling(points(128, dimension, seed), draws=0) for dimension in (1, 2, 3) for seed in range(10)]
+    known = [scaling(known_activations(name, n=128), draws=0) for name in ("line", "cantor", "sierpinski")]
+    known += [scaling(known_activations("ultrametric tree", n=128), draws=0)]
+    others = [no_fractal(kind, seed) for kind in ("gauss", "clusters") for seed in range(20)]
+    rank = lambda found: found.deviation.value if found.octaves.value >= 1 else math.inf  # noqa: E731
+    assert max(map(rank, connected + known)) < min(map(rank, others))
+    assert all(found.scales for found in connected + known)
+    assert not any(found.scales for found in others)
+
+
+def test_steps_of_discrete_scaling_hardly_count():
+    """A binary tree and Cantor's dust repeat at every octave of the rank; a mean over one removes their steps."""
+    for name in ("ultrametric tree", "cantor"):
+        assert scaling(known_activations(name, n=512), draws=0).deviation.value < 0.05
+
+
+@pytest.mark.parametrize("x", [points(64, 2), noise(64)])
+def test_invariant_to_rotation_translation_permutation_and_scale(x):
+    expected = scaling_deviation(x).item()
+    random = torch.Generator().manual_seed(5)
+    rotation = torch.linalg.qr(torch.randn(len(x), len(x), generator=random, dtype=x.dtype)).Q
+    shift = torch.randn(len(x), 1, generator=random, dtype=x.dtype)
+    changed = [rotation @ x, x + shift, x[:, torch.randperm(64, generator=random)], x[torch.randperm(len(x))]]
+    changed += [x * 10.0**k for k in (-6, -3, 3, 6)]
+    for y in changed:
+        assert scaling_deviation(y).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("x", [points(128, 2), noise(128)])
+def test_one_outlier_hardly_counts(x):
+    y = x.clone()
+    y[:, 7] = 1e6
+    assert abs(scaling_deviation(y) - scaling_deviation(x)) < 0.02
+
+
+@pytest.mark.parametrize(("x", "window"), [(points(33, 3), None), (noise(34, samples=4), (0.06, 0.9))])
+def test_gradcheck(x, window):
+    assert torch.autograd.gradcheck(lambda y: scaling_deviation(y, window=window), x.requires_grad_())
+
+
+def test_a_batch_has_the_values_and_gradients_of_its_layers():
+    x = torch.stack([points(40, 3, seed) for seed in range(6)]).reshape(2, 3, 3, 40).requires_grad_()
+    found = scaling_deviation(x)
+    assert found.shape == (2, 3)
+    (found * torch.arange(6.0).reshape(2, 3)).sum().backward()
+    layers = [layer.detach().requires_grad_() for layer in x.flatten(0, 1)]
+    for k, layer in enumerate(layers):
+        (k * scaling_deviation(layer)).backward()
+    torch.testing.assert_close(x.grad.flatten(0, 1), torch.stack([layer.grad for layer in layers]))
+    assert scaling_deviation(torch.zeros(0, 3, 40)).shape == (0,)
+
+
+@pytest.mark.parametrize("x", [points(128, 2), noise(128)])
+def test_gradient_is_spread_over_the_layer(x):
+    """No handful of neurons carries it: 90 % of its square sits on a third of them or more."""
+    x = x.clone().requires_grad_()
+    scaling_deviation(x).backward()
+    squares = x.grad.square().sum(0).sort(descending=True).values.cumsum(0)
+    assert int((squares < 0.9 * squares[-1]).sum()) > 128 // 3
+
+
+def test_descent_along_the_gradient_makes_noise_scale_better():
+    x = noise(64).requires_grad_()
+    before = scaling_deviation(x).item()
+    optimiser = torch.optim.Adam([x], lr=0.05)
+    for _ in range(50):
+        optimiser.zero_grad()
+        scaling_deviation(x).backward()
+        optimiser.step()
+    assert scaling_deviation(x).item() < before / 3
+
+
+def test_names_layers_and_types():
+    x = points(64, 2)
+    layers = scaling_deviation({"a": x, "b": x.float(), "c": x.bfloat16()})
+    assert [layer.dtype for layer in layers.values()] == [torch.float64, torch.float32, torch.float32]
+    assert layers["b"].item() == pytest.approx(layers["a"].item(), abs=1e-5)
+    with pytest.raises(ValueError, match=r"^layer 'b': activations: got 4 neurons .*need at least 32"):
+        scaling_deviation({"a": x, "b": x[:, :4]})
+
+
+def unusual(kind: str) -> torch.Tensor:
+    x = points(64, 2)
+    return {
+        "coincident": torch.where(torch.arange(64) < 16, 0.5, x),
+        "all coincident": torch.ones(2, 64),
+        "equilateral": torch.eye(64),
+        "equilateral to rounding": torch.eye(64, dtype=torch.float64) + 1 / 3,
+        "two distances": torch.cat([torch.eye(62), torch.zeros(62, 2)], 1),
+        "NaN": torch.where(torch.arange(64) < 63, x, math.nan),
+        "Inf": torch.where(torch.arange(64) < 63, x, math.inf),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    {
+        "coincident": "more than 63 of 2016 pairs coincide, the start of the window; leave out duplicates",
+        "all coincident": "more than 713 of 2016 pairs coincide, the whole window",
+        "equilateral": r"all 650 distances in the window are equal \(to rounding\)",
+        "equilateral to rounding": r"all 650 distances in the window are equal \(to rounding\)",
+        "two distances": "one distance takes more than a third of the window of 650 pairs",
+        "NaN": "got 2 values that are NaN or Inf",
+        "Inf": "got 2 values that are NaN or Inf",
+    }.items(),
+)
+@pytest.mark.filterwarnings("error")
+def test_no_deviation_has_a_reason(kind, message):
+    x = unusual(kind).requires_grad_()
+    with pytest.raises(ValueError, match=f"^activations: {message}"):
+        scaling_deviation(x)
+    unchecked = scaling_deviation(x, check=False)
+    assert torch.isnan(unchecked)
+    unchecked.backward()
+    assert not (x.grad.nan_to_num() != 0).any()
+    if kind not in ("NaN", "Inf"):
+        found = scaling(x)
+        assert not found.scales
+        assert not found.intervals
+        for estimate in (found.deviation, found.dimension, found.octaves):
+            assert math.isnan(estimate.value)
+            assert estimate.reason
+
+
+@pytest.mark.parametrize("n", range(3, 32))
+def test_few_neurons_have_a_reason(n):
+    with pytest.raises(ValueError, match=f"^activations: got {n} neurons .*need at least 32"):
+        scaling_deviation(points(n, 2))
+    assert scaling(points(n, 2)).reason.startswith(f"got {n} nodes, need at least 32")
+    assert scaling(points(32, 2), draws=0).deviation.estimable
+
+
+def test_noise_has_no_dimension_but_a_deviation_and_octaves():
+    found = scaling(noise(128))
+    assert found.deviation.estimable
+    assert found.octaves.value < 1
+    assert found.dimension.reason == f"{found.octaves.value:.2f} octaves of distances in the window, need 1"
+    assert set(found.intervals) == {"deviation", "octaves"}
+
+
+def test_the_threshold_is_the_limit_of_noise_in_many_dimensions():
+    many = [scaling_deviation(noise(256, seed, samples=2000)).item() for seed in range(5)]
+    assert np.mean(many) == pytest.approx(noise_deviation(256, window_for(256, None)), rel=0.15)
+    x = points(128, 2)
+    assert not scaling(x, threshold=1e-6, draws=0).scales
+    assert scaling(x, threshold=0.9, draws=0).threshold == 0.9
+
+
+def test_distances_and_networks_give_what_their_points_give():
+    x = points(70, 2)
+    expected, d = scaling(x, seed=3), pdist(x.T.numpy())
+    square = np.asarray(selfsim.FeatureNetwork(x).matrix())
+    graph = selfsim.FeatureNetwork(x).to_networkx()
+    same = [scaling(y, seed=3) for y in (selfsim.FeatureNetwork(x), d, square)] + [scaling(graph, weight="length")]
+    for found in same:
+        assert found.deviation.value == pytest.approx(expected.deviation.value, abs=1e-9)
+        assert found.dimension.value == pytest.approx(expected.dimension.value)
+    for name, interval in same[1].intervals.items():
+        assert interval.low == pytest.approx(expected.intervals[name].low)
+
+
+@pytest.mark.parametrize(
+    ("graph", "dimension"), [(lattice(200), 1), (lattice(40, 40), 2), (sierpinski(6), math.log(3, 2))]
+)
+def test_networks_by_hops(graph, dimension):
+    found = scaling(graph)
+    assert float(found.dimension) == pytest.approx(dimension, rel=0.1)
+    assert found.scales
+
+
+def test_a_lattice_by_hops_in_closed_form():
+    """On a ring, 2k nodes are within k hops of each, so the mass 1 + 2k is twice the radius k + 1/2."""
+    found = scaling(nx.cycle_graph(100))
+    assert float(found.dimension) == pytest.approx(1)
+    assert found.deviation.value < 1e-9
+    assert found.octaves.value == pytest.approx(
+        math.log2((found_hops := int(0.5 * 99 * 100**-0.25)) + 0.5) - math.log2(1.5)
+    )
+    assert found_hops > 4
+
+
+@pytest.mark.parametrize("graph", [nx.balanced_tree(2, 9), nx.balanced_tree(3, 7)])
+def test_exponential_growth_by_hops_does_not_scale(graph):
+    assert not scaling(graph).scales
+
+
+@pytest.mark.parametrize("graph", [nx.empty_graph(0), nx.empty_graph(50), nx.complete_graph(50), nx.path_graph(9)])
+def test_networks_without_hops_enough(graph):
+    assert scaling(graph).reason
+
+
+def test_box_counts_give_the_fit_of_fractal_dimension():
+    counts = selfsim.box_counts(lattice(24, 24), method="greedy-coloring")
+    found, fitted = scaling(counts), selfsim.fractal_dimension(counts)
+    assert float(found.dimension) == fitted.d_B
+    assert found.deviation.value == pytest.approx(math.sqrt(1 - fitted.r_squared))
+    assert found.octaves.value == pytest.approx(math.log2(fitted.window[1] / fitted.window[0]))
+    assert (found.intervals["dimension"].low, found.window) == (fitted.low, fitted.window)
+    assert found.scales == (fitted.r_squared > fitted.r_squared_exponential)
+    few = scaling(selfsim.box_counts(nx.complete_graph(40), method="greedy-coloring"))
+    assert few.reason.startswith("got ")
+    assert "sizes in the fit window" in few.reason
+    with pytest.raises(ValueError, match="^window: "):
+        scaling(counts, window=(-1, 3))
+
+
+def test_intervals_over_samples():
+    x = noise(2, samples=200) @ noise(64, 1, samples=2)
+    found = scaling(x, over="samples")
+    assert found.intervals["deviation"].n == 200
+    assert found.intervals["dimension"].quantity == "mean over other samples, as many as these"
+    with pytest.raises(ValueError, match="^over: got 'samples' for FeatureNetwork"):
+        scaling(selfsim.FeatureNetwork(x), over="samples")
+
+
+def test_tensors_give_what_arrays_give():
+    """What runs on a card is written for tensors; it runs on a CPU as well, and is compared there."""
+    window = Window(0.05, 0.5)
+    d = np.sort(pdist(points(50, 3).T.numpy()))
+    ranks = ranks_of(50, window)
+    arrays = fit(d[ranks.first : ranks.last], ranks, need_weight=True)
+    tensors = fit(
+        torch.from_numpy(d[ranks.first : ranks.last]), ranks_on(torch.device("cpu"), 50, window), need_weight=True
+    )
+    for got, expected in zip(tensors, arrays, strict=True):
+        torch.testing.assert_close(got, torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_card_is_not_waited_for_without_the_check(check):
+    """A tensor without numbers refuses every question about its values, and so every synchronisation."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+    ranks_on.cache_clear()
+    try:
+        with FakeTensorMode():
+            x = torch.empty(8, 48, device="cuda", requires_grad=True)
+            if check:
+                with pytest.raises(DataDependentOutputException):
+                    scaling_deviation(x)
+            else:
+                found = scaling_deviation(x, check=False)
+                assert found.device.type == "cuda"
+                pairs = torch.empty(48 * 47 // 2, device="cuda")
+                assert (
+                    gradient_by_weight(x.detach(), pairs, torch.ones((), device="cuda")).shape == x.shape
+                )  # the backward pass
+    finally:
+        ranks_on.cache_clear()
+
+
+@pytest.mark.parametrize("window", [(0.1, 0.3), (0.0, 0.5), (0.5,), "ab", 3, (0.1, 1.5), (0.3, 0.1)])
+def test_bad_windows(window):
+    for function in (scaling, scaling_deviation):
+        with pytest.raises(ValueError, match="^window: "):
+            function(points(64, 2), window=window)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"draws": 1}, "draws"),
+        ({"over": "layers"}, "over"),
+        ({"level": 1.0}, "level"),
+        ({"threshold": -1}, "threshold"),
+    ],
+)
+def test_bad_options(options, name):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        scaling(points(64, 2), **options)
