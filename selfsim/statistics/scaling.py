@@ -1,7 +1,7 @@
 """Whether a layer is self-similar: how nearly its distances follow a power law, over which range, and its dimension.
 
-Read `correlation_law` for the fit. Here are its gradient, its intervals, and the other things that can be asked the
-same question: distances, networks by hops, and box counts.
+Read `correlation_law` for the fit and `scaling_gradient` for its gradient. Here are its intervals, and what else can be
+asked the same question: distances, networks by hops, and box counts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ from ..boxes.counts import BoxCounts
 from ..boxes.dimension import fractal_dimension
 from ..boxes.inputs import Coverable, Distances, as_distances
 from ..checks import check_choice, check_flag, check_integer, check_number, check_seed
-from ..rate.area import module_of
 from ..rate.distances import raw_distances, scaled_neurons
-from ..rate.loops import sorted_with_order, unsorted
-from ..rate.rate import gradient_by_weight, untraced
 from ..uncertainty import Estimate, Interval, samples_interval
-from ..validation import by_layer, check_activations, check_finite, over_batch
+from ..validation import by_layer, check_activations
 from .correlation_law import (
     FEWEST_BEFORE,
     FEWEST_PAIRS,
@@ -40,9 +37,9 @@ from .correlation_law import (
     line,
     noise_deviation,
     ranks_of,
-    ranks_on,
     window_for,
 )
+from .scaling_gradient import deviations
 
 # Distances between nodes of a network are whole numbers: fewer different ones fit any law.
 _FEWEST_POINTS = 4
@@ -109,63 +106,8 @@ def scaling_deviation(
     """
     given, check = checked_window(window), check_flag(check, name="check")
     if isinstance(activations, Mapping):
-        return by_layer(activations, lambda layer: _deviations(layer, given, check))
-    return _deviations(activations, given, check)
-
-
-def _deviations(activations: Tensor, given: Window | None, check: bool) -> Tensor:
-    x = check_activations(activations, min_neurons=fewest_nodes(given), finite=False, batched=True)
-    if not x.shape[:-2].numel():  # a batch without layers
-        return x.sum((-2, -1))
-    if x.device.type not in ("cpu", "cuda"):  # Apple's mps lacks float64
-        return _deviations(x.cpu(), given, check).to(x.device)
-    return _evaluated(x, window_for(x.shape[-1], given), check)
-
-
-@untraced
-def _evaluated(activations: Tensor, window: Window, check: bool) -> Tensor:
-    need_weight = activations.requires_grad and torch.is_grad_enabled()
-    return PowerLawDeviation.apply(activations, window, check, need_weight)[0]
-
-
-class PowerLawDeviation(torch.autograd.Function):
-    """The deviations of ``(…, samples, neurons)``, with their gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
-        """Return the deviations ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
-        found, weight = over_batch(lambda x: _deviation_and_weight(x, window, check, need_weight), activations)
-        ctx.save_for_backward(activations, weight)
-        ctx.mark_non_differentiable(weight)
-        return found, weight
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-        return over_batch(gradient_by_weight, *ctx.saved_tensors, upstream), None, None, None
-
-
-def _deviation_and_weight(activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
-    """Return the deviation of one layer, and its derivative with respect to each distance, divided by the distance."""
-    raw, n = raw_distances(scaled_neurons(activations).neurons), activations.shape[1]
-    on_cpu = raw.device.type == "cpu"
-    ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
-    ranks = ranks_of(n, window) if on_cpu else ranks_on(raw.device, n, window)
-    within = ascending[ranks.first : ranks.last]
-    # NaN and Inf in the activations make the longest distance NaN or Inf.
-    sound = is_sound(within, ranks) & (ascending[-1] < math.inf)
-    if check and not bool(sound):
-        check_finite(activations)
-        raise ValueError(f"activations: {fault(within, ranks, n)}")
-    found = fit(within, ranks, need_weight=need_weight)
-    xp = module_of(ascending)
-    valid = xp.where(sound, 1.0, math.nan)
-    deviation = torch.as_tensor(found.deviation * valid).to(raw)
-    if found.weight is None:
-        return deviation, raw.new_empty(0)
-    weight = xp.zeros_like(ascending)
-    weight[ranks.first : ranks.last] = found.weight * valid
-    return deviation, torch.as_tensor(unsorted(weight, order))
+        return by_layer(activations, lambda layer: deviations(layer, given, check))
+    return deviations(activations, given, check)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

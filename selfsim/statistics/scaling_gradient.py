@@ -1,0 +1,75 @@
+"""The deviation from a power law as a differentiable function of activations.
+
+Read it after `correlation_law`, which has the fit and its derivative with respect to each distance.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..rate.area import module_of
+from ..rate.distances import raw_distances, scaled_neurons
+from ..rate.loops import sorted_with_order, unsorted
+from ..rate.rate import gradient_by_weight, untraced
+from ..validation import check_activations, check_finite, over_batch
+from .correlation_law import Window, fault, fewest_nodes, fit, is_sound, ranks_of, ranks_on, window_for
+
+
+def deviations(activations: Tensor, given: Window | None, check: bool) -> Tensor:
+    """Return the deviations ``(…)`` of activations ``(…, samples, neurons)``; see `scaling.scaling_deviation`."""
+    x = check_activations(activations, min_neurons=fewest_nodes(given), finite=False, batched=True)
+    if not x.shape[:-2].numel():  # a batch without layers
+        return x.sum((-2, -1))
+    if x.device.type not in ("cpu", "cuda"):  # Apple's mps lacks float64
+        return deviations(x.cpu(), given, check).to(x.device)
+    return _evaluated(x, window_for(x.shape[-1], given), check)
+
+
+@untraced
+def _evaluated(activations: Tensor, window: Window, check: bool) -> Tensor:
+    need_weight = activations.requires_grad and torch.is_grad_enabled()
+    return PowerLawDeviation.apply(activations, window, check, need_weight)[0]
+
+
+class PowerLawDeviation(torch.autograd.Function):
+    """The deviations of ``(…, samples, neurons)``, with their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
+        """Return the deviations ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
+        found, weight = over_batch(lambda x: _deviation_and_weight(x, window, check, need_weight), activations)
+        ctx.save_for_backward(activations, weight)
+        ctx.mark_non_differentiable(weight)
+        return found, weight
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        return over_batch(gradient_by_weight, *ctx.saved_tensors, upstream), None, None, None
+
+
+def _deviation_and_weight(activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
+    """Return the deviation of one layer, and its derivative with respect to each distance, divided by the distance."""
+    raw, n = raw_distances(scaled_neurons(activations).neurons), activations.shape[1]
+    on_cpu = raw.device.type == "cpu"
+    ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
+    ranks = ranks_of(n, window) if on_cpu else ranks_on(raw.device, n, window)
+    within = ascending[ranks.first : ranks.last]
+    # NaN and Inf in the activations make the longest distance NaN or Inf.
+    sound = is_sound(within, ranks) & (ascending[-1] < math.inf)
+    if check and not bool(sound):
+        check_finite(activations)
+        raise ValueError(f"activations: {fault(within, ranks, n)}")
+    found = fit(within, ranks, need_weight=need_weight)
+    xp = module_of(ascending)
+    valid = xp.where(sound, 1.0, math.nan)
+    deviation = torch.as_tensor(found.deviation * valid).to(raw)
+    if found.weight is None:
+        return deviation, raw.new_empty(0)
+    weight = xp.zeros_like(ascending)
+    weight[ranks.first : ranks.last] = found.weight * valid
+    return deviation, torch.as_tensor(unsorted(weight, order))
