@@ -105,7 +105,7 @@ def _interval(estimate: float, reach: float, level: float, n: int, quantity: str
     return Interval(estimate, low, high, level, n, quantity)
 
 
-def _power_of_two(values: NDArray[np.float64]) -> float:
+def power_of_two(values: NDArray[np.float64]) -> float:
     """Return a power of two near the largest value; the squares of values divided by it do not overflow."""
     return float(2.0 ** (math.frexp(np.abs(values).max())[1] - 1))
 
@@ -138,7 +138,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, of: str = "me
     """
     level = check_number(level, name="level", within="(0, 1)")
     array = check_numbers(values, name="values")
-    unit = _power_of_two(array)
+    unit = power_of_two(array)
     with np.errstate(all="ignore"):
         scaled = array / unit
         mean = float(scaled.mean()) * unit
@@ -351,7 +351,7 @@ def samples_interval(
         raise ValueError(f"statistic: got {estimate}, on halves {values.min()} to {values.max()}, need finite numbers")
     if (values == values.flat[0]).all():
         raise ValueError(f"statistic: got {estimate:g} on all {draws} halves, need one that varies over the samples")
-    unit = _power_of_two(values)
+    unit = power_of_two(values)
     with np.errstate(all="ignore"):
         spread = math.sqrt(_variance(values / unit, method) * half / (samples - half)) * unit
     reach = float(special.stdtrit(min(draws, samples) - 1, (1 + level) / 2)) * spread

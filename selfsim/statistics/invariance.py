@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..checks import check_choice
-from ..uncertainty import Estimate
+from ..uncertainty import Estimate, power_of_two
 
 LIMITS = {"statistical": 0.2, "geometric": 0.1}
 
@@ -77,15 +77,18 @@ def invariance_across_layers(
     check_choice(kind, LIMITS, name="kind")
     if not isinstance(estimates, Mapping) or not all(isinstance(e, Estimate) for e in estimates.values()):
         raise TypeError(f"estimates: got {type(estimates).__name__}, need a mapping of layers to Estimate")
-    values = [float(estimate) for estimate in estimates.values() if estimate.estimable]
+    values = np.array([float(estimate) for estimate in estimates.values() if estimate.estimable])
     left_out = tuple(layer for layer, estimate in estimates.items() if not estimate.estimable)
     if len(values) < 2:
         reason = f"{len(values)} of {len(estimates)} layers have an estimate, need at least 2"
     elif not np.isfinite(values).all():
         reason = "an estimate is infinite, need finite ones"
-    elif kind == "geometric" and np.mean(values) <= 0:
-        reason = f"the mean dimension is {np.mean(values):g}, need one above 0 to relate the range to"
     else:
-        spread = np.std(values) if kind == "statistical" else np.ptp(values) / np.mean(values)
-        return Invariance(value=float(spread), limit=LIMITS[kind], left_out=left_out)
+        unit = power_of_two(values)
+        scaled = values / unit
+        if kind == "statistical":
+            return Invariance(value=float(scaled.std()) * unit, limit=LIMITS[kind], left_out=left_out)
+        if scaled.mean() > 0:
+            return Invariance(value=float(np.ptp(scaled) / scaled.mean()), limit=LIMITS[kind], left_out=left_out)
+        reason = f"the mean dimension is {scaled.mean() * unit:g}, need one above 0 to relate the range to"
     return Invariance(value=float("nan"), reason=reason, limit=LIMITS[kind], left_out=left_out)

@@ -159,9 +159,8 @@ class TestFolder:
             assert torch.equal((split.images.float().mean((1, 2, 3)) / 80).long(), split.labels)
 
     def test_not_in_the_order_of_the_folders(self, tmp_path):
-        labels = load_images(
-            "folder", data_dir=make_folder(tmp_path, ("train", "val", "test")), pixels=8
-        ).validation.labels
+        root = make_folder(tmp_path, ("train", "val", "test"))
+        labels = load_images("folder", data_dir=root, pixels=8).validation.labels
         assert len(set(labels[:9].tolist())) > 1
 
     def test_cifar_as_folders(self, tmp_path):

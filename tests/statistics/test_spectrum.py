@@ -204,6 +204,9 @@ def test_invariance_across_layers():
     assert (statistical.value, statistical.holds, statistical.left_out) == (0.5, False, ("c",))
     assert invariance_across_layers(layers, kind="geometric").value == pytest.approx(0.4)
     assert invariance_across_layers({"a": layers["a"]}, kind="geometric").reason.startswith("1 of 1 layers")
+    huge = {"a": Estimate(value=1e308), "b": Estimate(value=1.5e308)}
+    assert invariance_across_layers(huge, kind="statistical").value == pytest.approx(2.5e307)
+    assert invariance_across_layers(huge, kind="geometric").value == pytest.approx(0.4)
     with pytest.raises(TypeError, match="estimates: got list"):
         invariance_across_layers(list(layers.values()), kind="statistical")
     with pytest.raises(TypeError, match="estimates: got .* need a mapping of layers to Estimate"):
