@@ -120,10 +120,8 @@ def _named(cover: Any, n: int) -> Iterator[tuple[Hashable, Iterable[Hashable]]]:
 def _distances_between(distances: Distances, members: NDArray) -> NDArray:
     if distances.given is not None:
         return distances.square[np.ix_(members, members)]
-    rows = shortest_path(
-        distances.adjacency, method="D", directed=False, unweighted=distances.hops, indices=members
-    )  # fmt: skip
-    between = rows[:, members]
+    options = {"method": "D", "directed": False, "unweighted": distances.hops}
+    between = shortest_path(distances.adjacency, indices=members, **options)[:, members]
     # The two directions of a path add up its lengths in two orders, which can differ in the last bit.
     return np.minimum(between, between.T)
 
@@ -137,10 +135,8 @@ def _check_box(
             f"cover: box {box!r} holds nodes {nodes[members[a]]!r} and {nodes[members[b]]!r} of different components"
         )
     if name == "l_B":
-        apart = between.copy()
-        np.fill_diagonal(apart, -1.0)
-        if (apart >= size).any():
-            a, b = np.argwhere(apart >= size)[0]
+        if (between >= size).any():
+            a, b = np.argwhere(between >= size)[0]
             raise ValueError(
                 f"cover: box {box!r} holds nodes {nodes[members[a]]!r} and {nodes[members[b]]!r} at distance "
                 f"{between[a, b]:.10g}, need less than l_B={size:g}"

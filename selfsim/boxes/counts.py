@@ -127,8 +127,7 @@ def box_counts(
     """
     if l_B is not None and r_B is not None:
         raise ValueError("l_B, r_B: got both, need one of them, or neither for sizes of all scales")
-    if not isinstance(method, str) or method not in {**BY_L_B, **BY_R_B, "surrogate": None}:
-        check_choice(method, {**BY_L_B, **BY_R_B, "surrogate": None}, name="method")
+    check_choice(method, {**BY_L_B, **BY_R_B, "surrogate": None}, name="method")
     name = "r_B" if r_B is not None or (l_B is None and method in BY_R_B and method not in BY_L_B) else "l_B"
     if method != "surrogate":
         check_method(method, name)

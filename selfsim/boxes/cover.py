@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Literal, TypeAlias, overload
+from typing import Literal, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,46 +33,26 @@ BY_R_B: dict[str, Method] = {
 SEEDED = {"greedy-coloring", "cbb", "random-sequential"}
 
 
+class _Options(TypedDict, total=False):
+    l_B: float | None
+    r_B: float | None
+    weight: str | None
+    seed: int | None
+
+
+# "overlapping" is a str too, and its covers differ.
 @overload
-def box_cover(  # type: ignore[overload-overlap]  # "overlapping" is a str, and its covers differ
-    graph: Networkx,
-    *,
-    l_B: float | None = None,
-    r_B: float | None = None,
-    method: Literal["overlapping"],
-    weight: str | None = None,
-    seed: int | None = None,
+def box_cover(  # type: ignore[overload-overlap]
+    graph: Networkx, *, method: Literal["overlapping"], **options: Unpack[_Options]
 ) -> dict[Hashable, tuple[int, ...]]: ...
 @overload
-def box_cover(
-    graph: Networkx,
-    *,
-    l_B: float | None = None,
-    r_B: float | None = None,
-    method: str,
-    weight: str | None = None,
-    seed: int | None = None,
-) -> dict[Hashable, int]: ...
+def box_cover(graph: Networkx, *, method: str, **options: Unpack[_Options]) -> dict[Hashable, int]: ...
 @overload
-def box_cover(  # type: ignore[overload-overlap]  # "overlapping" is a str, and its covers differ
-    graph: Points,
-    *,
-    l_B: float | None = None,
-    r_B: float | None = None,
-    method: Literal["overlapping"],
-    weight: str | None = None,
-    seed: int | None = None,
+def box_cover(  # type: ignore[overload-overlap]
+    graph: Points, *, method: Literal["overlapping"], **options: Unpack[_Options]
 ) -> NDArray[np.bool_]: ...
 @overload
-def box_cover(
-    graph: Points,
-    *,
-    l_B: float | None = None,
-    r_B: float | None = None,
-    method: str,
-    weight: str | None = None,
-    seed: int | None = None,
-) -> NDArray[np.int64]: ...
+def box_cover(graph: Points, *, method: str, **options: Unpack[_Options]) -> NDArray[np.int64]: ...
 def box_cover(
     graph: Coverable,
     *,
@@ -162,14 +142,10 @@ def labels_at(
 
 def check_method(method: str, name: str) -> None:
     """Raise unless `method` covers by `name`, l_B or r_B."""
-    here, there = (BY_L_B, BY_R_B) if name == "l_B" else (BY_R_B, BY_L_B)
-    if isinstance(method, str) and method in here:
-        return
-    if isinstance(method, str) and method in there:
-        other = "r_B" if name == "l_B" else "l_B"
+    here, other = (BY_L_B, "r_B") if name == "l_B" else (BY_R_B, "l_B")
+    if check_choice(method, {**BY_L_B, **BY_R_B}, name="method") not in here:
         listed = ", ".join(map(repr, here))
         raise ValueError(f"method: {method!r} covers by {other}, got {name}; need {other}, or one of {listed}")
-    check_choice(method, {**here, **there}, name="method")
 
 
 def check_suits(distances: Distances, method: str) -> None:
