@@ -6,7 +6,8 @@ import difflib
 import importlib
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Real
 from types import ModuleType
 
@@ -121,6 +122,26 @@ def check_numbers(values: object, *, name: str, least: int = 1) -> np.ndarray:
         many = {1: "one or more", 2: "two or more"}.get(least, f"at least {least}")
         raise ValueError(f"{name}: got {values!r}, need {many} finite numbers")
     return array.astype(np.float64)
+
+
+@contextmanager
+def errors_named(where: object) -> Iterator[None]:
+    """Put `where` and a colon before the message of a ValueError, TypeError or FileNotFoundError of the block.
+
+    Examples
+    --------
+    >>> with errors_named("grid.yml"):
+    ...     _ = check_integer(0, name="seeds")
+    Traceback (most recent call last):
+        ...
+    ValueError: grid.yml: seeds: got 0, need an integer of at least 1
+    """
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        # Subclasses, such as UnicodeDecodeError, need other arguments than a message.
+        kind = next(kind for kind in (FileNotFoundError, TypeError, ValueError) if isinstance(error, kind))
+        raise kind(f"{where}: {error}") from error
 
 
 def optional_package(name: str, *, extra: str) -> ModuleType:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checks import errors_named
 from .publish.run_list import PROJECT_LIST, RunList
 
 if TYPE_CHECKING:
@@ -144,10 +146,8 @@ def _checked_run_list(arguments: argparse.Namespace, root: Path, folder: Path, o
     chosen, defaults = arguments.parameters, {"runs": str(folder / "runs")}
     run_list = read_run_list(arguments.runs, arguments.preset, chosen, only=arguments.only, defaults=defaults)
     for chapter in run_list.chapters:
-        try:
+        with errors_named(f"{arguments.runs}: chapter {chapter.name!r}"):
             check_training_values(chapter)
-        except ValueError as error:
-            raise ValueError(f"{arguments.runs}: chapter {chapter.name!r}: {error}") from error
     if of_project:
         check_toc(root, run_list)
     for name in ("runs", "source", "html"):
@@ -196,7 +196,7 @@ def _announce(root: Path, run_list: RunList, jobs: int, result: Path) -> None:
 
 
 def _check_pages(arguments: argparse.Namespace) -> int:
-    _check_packages("yaml", extra="book")
+    _check_packages("yaml", "bs4", extra="book")
     from .publish.page_check import check_pages
 
     beside = arguments.html.parent / "source" / "_toc.yml"
@@ -240,7 +240,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _announce_sweep(plan: Plan, description: str, folder: Path) -> None:
-    counts = ", ".join(f"{list(plan.states.values()).count(state)} {state}" for state in ("done", "begun", "missing"))
+    numbers = {"done": 0, "begun": 0, "missing": 0} | Counter(plan.states.values())
+    counts = ", ".join(f"{number} {state}" for state, number in numbers.items())
     _say(f"{len(plan.states)} cell(s){f' ({description})' if description else ''}: {counts}")
     if plan.left:
         time = disk = "unknown"

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import errors_named
+
 T = TypeVar("T")
 
 
@@ -151,10 +153,8 @@ def by_layer(layers: Mapping[str, Tensor], function: Callable[[Tensor], T]) -> d
         raise TypeError(f"activations: got {type(layers).__name__}, need a mapping of layers to tensors")
     results = {}
     for name, layer in layers.items():
-        try:
+        with errors_named(f"layer {name!r}"):
             results[name] = function(layer)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"layer {name!r}: {error}") from error
     return results
 
 

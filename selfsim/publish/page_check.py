@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..files import read_yaml
@@ -16,7 +15,7 @@ from .contents import toc_pages
 _LINKS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "src", "iframe": "src"}
 _PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp")
 # Text in these does not count as content.
-_EMPTY = {"script", "style", *(f"h{level}" for level in range(1, 7))}
+_HEADINGS = [f"h{level}" for level in range(1, 7)]
 _FEWEST_WORDS = 3
 # Megabytes: of a page with its pictures, of the whole site.
 _HEAVIEST_PAGE, _HEAVIEST_SITE = 3, 60
@@ -66,55 +65,34 @@ def check_pages(html: str | Path, toc: str | Path) -> list[str]:
     return faults
 
 
-@dataclass
-class _Page:
+class _Page(NamedTuple):
     """The parts of one page that are checked; `images` are those of its article, without the theme's."""
 
-    ids: set[str] = field(default_factory=set)
-    links: list[str] = field(default_factory=list)
-    images: list[dict[str, str | None]] = field(default_factory=list)
-    has_content: bool = False
-    errors: int = 0
-
-
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.page = _Page()
-        self.in_article = self.in_empty = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        page, values = self.page, dict(attrs)
-        self.in_article += tag == "article"
-        self.in_empty += tag in _EMPTY
-        page.ids.update(value for key in ("id", "name") if (value := values.get(key)))
-        if link := values.get(_LINKS.get(tag, "")):
-            page.links.append(link)
-        if tag == "meta" and (values.get("http-equiv") or "").lower() == "refresh":
-            page.links.append((values.get("content") or "").partition("=")[2])
-        if tag == "img" and self.in_article:
-            page.images.append(values)
-            page.has_content = True
-        classes = set((values.get("class") or "").split())
-        page.errors += {"output", "traceback"} <= classes or values.get("id") == "papermill-error-cell"
-
-    def handle_endtag(self, tag: str) -> None:
-        self.in_article -= tag == "article"
-        self.in_empty -= tag in _EMPTY
-
-    def handle_data(self, data: str) -> None:
-        if self.in_article and not self.in_empty and data.strip():
-            self.page.has_content = True
+    ids: set[str]
+    links: list[str]
+    images: list[Any]
+    has_content: bool
+    errors: int
 
 
 def _read(path: Path) -> _Page:
-    reader = _Reader()
-    reader.feed(path.read_text(encoding="utf-8"))
-    reader.close()
-    return reader.page
+    from bs4 import BeautifulSoup
+
+    soup: Any = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    links = [tag.get(_LINKS[tag.name]) for tag in soup.find_all(list(_LINKS))]
+    links += [tag.get("content", "").partition("=")[2] for tag in soup.select('meta[http-equiv="refresh" i]')]
+    images = soup.select("article img")
+    texts = (text for article in soup.find_all("article") for text in article.strings if text.strip())
+    return _Page(
+        ids={tag[key] for key in ("id", "name") for tag in soup.find_all(attrs={key: True})},
+        links=[link for link in links if link],
+        images=images,
+        has_content=bool(images) or any(not text.find_parent(_HEADINGS) for text in texts),
+        errors=len(soup.select(".output.traceback, #papermill-error-cell")),
+    )
 
 
-def _alt_faults(image: dict[str, str | None]) -> Iterator[str]:
+def _alt_faults(image: Any) -> Iterator[str]:
     source, alt = image.get("src") or "", (image.get("alt") or "").strip()
     shown = source if len(source) < 100 else source[:60] + "..."
     if not alt:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_choice
+from ..checks import check_choice, errors_named
 from ..files import parse_yaml
 
 _SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -59,19 +59,17 @@ def notebook_parameters(path: str | Path) -> dict[str, str]:
     ]
     if len(cells) != 1:
         raise ValueError(f"{path}: got {len(cells)} code cells tagged 'parameters', need exactly one")
-    types: dict[str, str] = {}
-    line: int | None = 1
     try:
-        for statement in ast.parse(cells[0]).body:
-            line = statement.lineno
+        statements = ast.parse(cells[0]).body
+    except SyntaxError as error:
+        raise ValueError(f"{path}: parameters cell, line {error.lineno}: not Python ({error.msg})") from error
+    types: dict[str, str] = {}
+    for statement in statements:
+        with errors_named(f"{path}: parameters cell, line {statement.lineno}"):
             name, type_name = _name_and_type(statement)
             if name in types:
                 raise ValueError(f"{name} is assigned twice")
             types[name] = type_name
-    except SyntaxError as error:
-        raise ValueError(f"{path}: parameters cell, line {error.lineno}: not Python ({error.msg})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: parameters cell, line {line}: {error}") from error
     return types
 
 

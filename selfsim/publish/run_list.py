@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_choice
+from ..checks import check_choice, errors_named
 from ..files import read_yaml
 from .parameters import check_parameters, notebook_parameters, parse_value
 
@@ -106,42 +107,33 @@ def read_run_list(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such run list")
     content = read_yaml(path)
-    try:
+    with errors_named(path):
         _check_structure(content)
-        chapters = content["chapters"]
-        check_choice(preset, content["presets"], name="preset")
-        chosen = content["presets"][preset]
-        wanted = list(only or chosen.get("only") or chapters)
-        for name in wanted:
-            check_choice(name, chapters, name="chapter")
-        made = {name: chapter for name, chapter in chapters.items() if name in wanted}
-        types = _notebook_types(path.parent, chapters, made)
-        every_type = _merged(types[path.parent / chapter["notebook"]] for chapter in made.values())
-        given = {}
-        for name, text in overrides:
-            check_choice(name, every_type, name="-p")
-            given[name] = parse_value(name, text, every_type[name])
+        chapters, presets = content["chapters"], content["presets"]
+        chosen = presets[check_choice(preset, presets, name="preset")]
+        wanted = [check_choice(name, chapters, name="chapter") for name in only or chosen.get("only") or chapters]
+        made = [name for name in chapters if name in wanted]
+        types = _parameter_types(path.parent, chapters, made)
+        of_made = dict(ChainMap(*(types[name] for name in made)))
+        given = {
+            name: parse_value(name, text, of_made[check_choice(name, of_made, name="-p")]) for name, text in overrides
+        }
         # At least one chapter must have a parameter that is given to all; the others go without it.
-        for name in chosen.get("parameters", {}):
-            check_choice(name, sorted(_merged(types.values())), name="parameter for all chapters")
         shared = chosen.get("parameters", {})
+        for name in shared:
+            check_choice(name, sorted(ChainMap(*types.values())), name="parameter for all chapters")
         checked = []
-        for name, chapter in made.items():
-            known = types[path.parent / chapter["notebook"]]
+        for name in made:
             first, for_all, last = (
-                {key: value for key, value in values.items() if key in known}
+                {key: value for key, value in values.items() if key in types[name]}
                 for values in (defaults or {}, shared, given)
             )
             of_preset = chosen.get("chapters", {}).get(name, {})
-            values = first | chapter.get("parameters", {}) | for_all | of_preset | last
-            try:
-                checked.append(_chapter(path.parent, name, content["chapters"], made, values, known))
-            except (ValueError, FileNotFoundError) as error:
-                raise type(error)(f"chapter {name!r}: {error}") from error
+            values = first | chapters[name].get("parameters", {}) | for_all | of_preset | last
+            with errors_named(f"chapter {name!r}"):
+                checked.append(_chapter(path.parent, name, chapters, made, values, types[name]))
         about = {key: chosen[key] for key in ("description", "jobs", "minutes", "disk") if key in chosen}
         return RunList(path, preset, tuple(checked), **about)
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def _check_structure(content: Any) -> None:
@@ -177,18 +169,14 @@ def _check_structure(content: Any) -> None:
         check_table(table.get("chapters", {}), dict.fromkeys(chapters, "a table"), f"{where}: chapters")
 
 
-def _notebook_types(folder: Path, chapters: Mapping[str, dict], made: Iterable[str]) -> dict[Path, dict[str, str]]:
-    """Parse each notebook once; one that is missing is an error only for a chapter that is made."""
-    notebooks = {name: folder / chapter["notebook"] for name, chapter in chapters.items()}
+def _parameter_types(folder: Path, chapters: Mapping[str, dict], made: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the types of each chapter's parameters; a missing notebook is an error only for a chapter that is made."""
+    parsed = cache(notebook_parameters)
+    paths = {name: folder / chapter["notebook"] for name, chapter in chapters.items()}
     for name in made:
-        if not notebooks[name].is_file():
-            raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {notebooks[name]}")
-    return {path: notebook_parameters(path) for path in dict.fromkeys(notebooks.values()) if path.is_file()}
-
-
-def _merged(types: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """The types of all parameters; the first notebook's where they differ."""
-    return reduce(lambda merged, known: {**known, **merged}, types, dict[str, str]())
+        if not paths[name].is_file():
+            raise FileNotFoundError(f"chapter {name!r}: notebook: there is no {paths[name]}")
+    return {name: parsed(path) for name, path in paths.items() if path.is_file()}
 
 
 def _chapter(

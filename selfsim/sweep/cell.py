@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 import warnings
@@ -19,7 +18,7 @@ from .grid import Cell
 if TYPE_CHECKING:
     from ..models.images import Images
 
-Status = Literal["done", "begun", "missing"]
+Status = Literal["done", "begun", "missing", "damaged"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ def run_cell(cell: Cell, folder: Path, *, cell_timeout: int | None = None) -> Ou
 @lru_cache(maxsize=1)
 def _images(**wanted: Any) -> Images:
     """The images of the last cell, or new ones: decoding can take longer than a cell."""
-    from ..models.data import load_images
+    from ..training.data_record import load_and_remember
 
-    return load_images(**wanted)
+    return load_and_remember(wanted)
 
 
 def _execute(chapter: Chapter, cell: Cell, folder: Path, cell_timeout: int | None) -> None:
@@ -73,25 +72,26 @@ def _execute(chapter: Chapter, cell: Cell, folder: Path, cell_timeout: int | Non
     execute_chapter(chapter, page, fingerprint=cell.fingerprint, cell_timeout=cell_timeout)
 
 
-def cell_status(cell: Cell, folder: Path) -> Status:
-    """Return whether a cell is done, begun or missing."""
-    if isinstance(cell.work, Chapter):
-        done = page_facts(folder / f"{cell.name}.ipynb").get("fingerprint") == cell.fingerprint
-    else:
-        from ..training.runs import is_finished
+def cell_progress(cell: Cell, folder: Path) -> tuple[Status, tuple[float, int] | None]:
+    """Return the status of a cell and, of a done one, the seconds and bytes that it took, if its files say so.
 
-        done = is_finished(folder / cell.name)
-    return "done" if done else "begun" if (folder / cell.name).is_dir() else "missing"
-
-
-def cell_cost(cell: Cell, folder: Path) -> tuple[float, int] | None:
-    """Return the seconds and bytes that a done cell took; None if its files do not say."""
+    A damaged run is never trained again over its files: its owner decides.
+    """
     page, directory = folder / f"{cell.name}.ipynb", folder / cell.name
-    try:
-        if isinstance(cell.work, Chapter):
-            seconds = float(page_facts(page)["seconds"])
-        else:
-            seconds = float(json.loads((directory / "environment.json").read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return seconds, sum(file.stat().st_size for file in [page, *directory.rglob("*")] if file.is_file())
+    unfinished: Status = "begun" if directory.is_dir() else "missing"
+    if isinstance(cell.work, Chapter):
+        facts = page_facts(page)
+        if facts.get("fingerprint") != cell.fingerprint:
+            return unfinished, None
+    else:
+        from ..training.runs import DamagedRunError, load_run
+
+        try:
+            facts = load_run(directory).environment
+        except FileNotFoundError:
+            return unfinished, None
+        except DamagedRunError:
+            return "damaged", None
+    if not isinstance(facts.get("seconds"), int | float):
+        return "done", None
+    return "done", (facts["seconds"], sum(f.stat().st_size for f in [page, *directory.rglob("*")] if f.is_file()))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checks import check_choice, check_number
+from ..checks import check_choice, check_number, errors_named
 from ..files import read_yaml
 from ..publish.digests import chapter_fingerprint
 from ..publish.parameters import check_value, notebook_parameters, parse_value
@@ -96,7 +96,7 @@ def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Gr
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such grid")
     content = read_yaml(path)
-    try:
+    with errors_named(path):
         check_table(content, _KEYS, "grid file")
         minutes, megabytes = (
             check_number(content[name], name=name, within="[0, inf)") if name in content else None
@@ -118,8 +118,6 @@ def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Gr
             if cell.name in cells:
                 raise ValueError(f"cell {number} {varied}: the same as {cells[cell.name].varied}, need each cell once")
             cells[cell.name] = cell
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"{path}: {error}") from error
     return Grid(path, content.get("description", ""), tuple(cells.values()), minutes, megabytes)
 
 
@@ -158,8 +156,7 @@ def _type_of(name: str, types: Mapping[str, str], where: str) -> str:
     table, dot, _ = str(name).partition(".")
     if dot and types.get(table, "").startswith("table"):
         return "any"  # an option of the constraint, which it checks itself
-    check_choice(name, types, name=where)
-    return types[name]
+    return types[check_choice(name, types, name=where)]
 
 
 def _cell(values: dict[str, Any], varied: dict[str, Any], notebook: Path | None) -> Cell:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..checks import check_integer
 from ..files import locked_directory, write_atomic
 from ..publish.runner import report
-from .cell import Outcome, Status, cell_cost, cell_status, run_cell
+from .cell import Outcome, Status, cell_progress, run_cell
 from .grid import Cell, Grid
 from .table import RESULTS, cell_table, check_results, write_results
 from .workers import connected, default_workers
@@ -42,9 +42,9 @@ class Plan:
     Attributes
     ----------
     states : dict of str to str
-        "done", "begun" or "missing", by cell.
+        "done", "begun", "missing" or "damaged", by cell.
     left : int
-        Cells that are not done.
+        Cells that are begun or missing.
     workers : int or None
         How many would be started here; None if a scheduler has its own.
     seconds, megabytes : float or None
@@ -80,10 +80,10 @@ def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, 
     if workers is not None and scheduler is not None:
         raise ValueError(f"workers: got {workers} beside a scheduler, need one of these: a scheduler has its own")
     folder = Path(output).absolute()
-    states = {cell.name: cell_status(cell, folder) for cell in grid.cells}
-    done = [cell for cell in grid.cells if states[cell.name] == "done"]
-    costs = [cost for cell in done if (cost := cell_cost(cell, folder))]
-    left = len(states) - len(done)
+    progress = {cell.name: cell_progress(cell, folder) for cell in grid.cells}
+    states = {name: state for name, (state, _) in progress.items()}
+    costs = [cost for _, cost in progress.values() if cost]
+    left = sum(state in ("begun", "missing") for state in states.values())
     if scheduler is None:
         workers = max(1, min(workers or default_workers(), left))
     if costs:
@@ -164,7 +164,7 @@ def sweep(
     with locked_directory(folder):
         check_results(folder)
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
-        waiting = [cell for cell in grid.cells if plan.states[cell.name] != "done"]
+        waiting = [cell for cell in grid.cells if plan.states[cell.name] in ("begun", "missing")]
         results = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
         _write(results, folder)
         failures: dict[str, str] = {}

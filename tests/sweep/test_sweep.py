@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from selfsim.command_line import main
-from selfsim.sweep.cell import cell_status, run_cell
+from selfsim.sweep.cell import cell_progress, run_cell
 from selfsim.sweep.grid import read_grid
 from selfsim.sweep.sweep import SweepError, plan_sweep, sweep
 from selfsim.sweep.table import RESULTS, cell_table, write_results
@@ -259,7 +259,7 @@ def test_a_plan_tells_only_of_sizes_that_the_grid_gives(written, tmp_path, given
 def test_the_table_is_whole_and_tidy_though_cells_differ(written, tmp_path):
     grid = written(f"parameters: {TINY}\ngrid: {{constraint: [null, {{target: 0.1}}], layers: [null, [input]]}}")
     finish(grid.cells[0], tmp_path, value=float("nan"))
-    tables = [cell_table(cell, tmp_path, cell_status(cell, tmp_path))[0] for cell in grid.cells]
+    tables = [cell_table(cell, tmp_path, cell_progress(cell, tmp_path)[0])[0] for cell in grid.cells]
     write_results(tables, tmp_path)
     table = pd.read_parquet(tmp_path / RESULTS)
     assert list(table.columns)[:3] == ["cell", "run", "status"]
@@ -288,6 +288,9 @@ def test_a_damaged_run_is_named_and_kept_out_of_the_table(written, tmp_path, nam
     file.unlink()
     if damage in changes:
         file.write_bytes(changes[damage])
+    plan = plan_sweep(grid, tmp_path / "out")
+    assert (list(plan.states.values()), plan.left) == (["done", "done", "damaged"], 0)
+    assert plan.source == "the mean of 2 done"
     with pytest.raises(SweepError, match=f"1 training runs are damaged(?s:.*){grid.cells[2].name}.*{name}"):
         sweep(grid, tmp_path / "out", progress=False)
     table = pd.read_csv(tmp_path / "out" / "results.csv")
@@ -332,6 +335,16 @@ def test_a_worker_tells_what_went_wrong(written, tmp_path):
     assert outcome.death == ""
     outcome = run_cell(cell, tmp_path / "elsewhere")
     assert "this worker does not see the sweep's folder" in outcome.traceback
+
+
+def test_cells_that_share_their_images_load_them_once(written, tmp_path, monkeypatch):
+    import sklearn.datasets
+
+    loaded, load_digits = [], sklearn.datasets.load_digits
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: loaded.append(1) or load_digits())
+    grid = written(f"parameters: {TINY}\ngrid: {{seed: [0, 1]}}".replace("100", "90"))
+    assert [run_cell(cell, tmp_path).traceback for cell in grid.cells] == ["", ""]
+    assert len(loaded) == 1
 
 
 @pytest.mark.long
