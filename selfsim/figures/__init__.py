@@ -1,6 +1,6 @@
 """The figures and tables of the book, and of yours: ``from selfsim import figures``."""
 
-from .layers import plot_gains, plot_layers, plot_lines
+from .layers import plot_layers, plot_lines
 from .network import Animation, animate_boxes, plot_counts, plot_dimensions, plot_feature_network, plot_flow
 from .rates import SET_TITLES, plot_against_bands, plot_agreement, plot_curves, plot_known_sets
 from .runs import plot_images, plot_pairs, plot_rates, plot_settings, plot_targets
@@ -10,6 +10,6 @@ from .tables import images_in_words, network_table, pair_table, rate_table, reac
 __all__ = [
     "SET_TITLES", "Animation", "animate_boxes", "images_in_words", "network_table", "pair_table",
     "plot_against_bands", "plot_agreement", "plot_counts", "plot_curves", "plot_dimensions", "plot_feature_network",
-    "plot_flow", "plot_gains", "plot_images", "plot_known_sets", "plot_layers", "plot_lines", "plot_pairs",
+    "plot_flow", "plot_images", "plot_known_sets", "plot_layers", "plot_lines", "plot_pairs",
     "plot_rates", "plot_settings", "plot_targets", "rate_table", "reach_table", "summary", "use_style",
 ]  # fmt: skip

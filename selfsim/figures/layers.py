@@ -1,4 +1,4 @@
-"""Figures of statistics: one estimate a layer, lines over a threshold or the epochs, gains against invariance."""
+"""Figures of statistics: one estimate a layer, lines over a threshold or the epochs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..uncertainty import Interval
-from .style import (
-    BANDS,
-    BOXES,
-    CONSTRAINED,
-    DASHES,
-    GREY,
-    UNCONSTRAINED,
-    Style,
-    closed,
-    labelled,
-    panels,
-    plain_ticks,
-)
+from .style import BANDS, BOXES, CONSTRAINED, DASHES, UNCONSTRAINED, Style, labelled, panels, plain_ticks
 
 _UNTRAINED = {"color": "#0072b2", "marker": "D", "markerfacecolor": "white", "linestyle": "-."}
 # Lines that look the same in every chapter; noise is grey, like every null.
@@ -134,33 +122,3 @@ def _scale_x(axes: Axes, index: NDArray) -> None:
             axes.minorticks_off()
     elif index.dtype.kind == "i":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def plot_gains(table: pd.DataFrame, *, gain: str) -> Figure:
-    """Plot the gain of each architecture against each of its invariances, by name.
-
-    Parameters
-    ----------
-    table : DataFrame (architectures, gain and invariances)
-    gain : str
-        The column on the y-axis; the others get a panel each.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    invariances = [column for column in table if column != gain]
-    figure, grid = panels(len(invariances), columns=2, height=3.6)
-    for axes, column in zip(grid, invariances, strict=True):
-        points = table.dropna(subset=[column]).sort_values(column)
-        axes.axhline(0, color=GREY, linewidth=2, zorder=0)
-        axes.scatter(points[column], points[gain], color=BOXES[0])
-        # The names stand in a row above, in the order of the points, so that none covers another.
-        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "relpos": (0, 0), "shrinkA": 0}
-        name_at: Style = {"textcoords": "axes fraction", "rotation": 50, "fontsize": 9, "arrowprops": line}
-        for place, (name, row) in zip(np.linspace(0.02, 0.98, len(points)), points.iterrows(), strict=True):
-            axes.annotate(name, (row[column], row[gain]), xytext=(place, 1.02), **name_at)
-        axes.set_xlabel(column)
-        axes.margins(x=0.1, y=0.1)
-    grid[0].set_ylabel(gain)
-    return closed(figure)

@@ -178,15 +178,13 @@ def continued_colours(boxes: NDArray[np.integer], before: Sequence[str]) -> list
     return [colours.get(int(box), GREY) for box in boxes]
 
 
-def plot_counts(counts: Mapping[str, BoxCounts], *, log_size: bool = True) -> Figure:
+def plot_counts(counts: Mapping[str, BoxCounts]) -> Figure:
     """Plot box counts over sizes on logarithmic axes, one line per entry, with a band of one spread over seeds.
 
     Parameters
     ----------
     counts : mapping of labels to BoxCounts
         All over the same kind of size.
-    log_size : bool
-        Whether the sizes too are on a logarithmic axis: a power law is a line on two, an exponential decay on one.
 
     Returns
     -------
@@ -199,10 +197,8 @@ def plot_counts(counts: Mapping[str, BoxCounts], *, log_size: bool = True) -> Fi
         if each.spread.any():
             low, high = np.maximum(each.counts - each.spread, 0.5), each.counts + each.spread
             axes.fill_between(each.sizes, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.set(xlabel=f"box size ${each.size_name}$", ylabel="number of boxes $N_B$", yscale="log")
-    if log_size:
-        axes.set_xscale("log")
-        plain_ticks(axes.xaxis)
+    axes.set(xlabel=f"box size ${each.size_name}$", ylabel="number of boxes $N_B$", xscale="log", yscale="log")
+    plain_ticks(axes.xaxis)
     axes.legend()
     return closed(figure)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_choice, check_integer, check_number, check_seed
+from ..checks import check_choice, check_flag, check_integer, check_number, check_seed
 from ..models.architectures import architecture
 from ..models.data import DATASETS
 from ..models.images import Images
@@ -160,8 +160,7 @@ class TrainConfig:
             if not (name in _SUBSETS and getattr(self, name) is None):
                 self._set(**{name: check_integer(getattr(self, name), name=name)})
         for name in ("augment", "download"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, need True or False")
+            self._set(**{name: check_flag(getattr(self, name), name=name)})
         magnitude = check_integer(self.rand_augment, name="rand_augment", least=0)
         check_number(magnitude, name="rand_augment", within="[0, 10]")
         self._set(rand_augment=magnitude)
@@ -255,11 +254,7 @@ class TrainConfig:
             return None
         options = dict(self.constraint)
         kinds: dict[str, Callable[..., Any]] = {"paper": SelfSimilarityConstraint.paper, "scale": ScaleControl}
-        flags = {kind: options.pop(kind) for kind in kinds if kind in options}
-        for kind, flag in flags.items():
-            if not isinstance(flag, bool):
-                raise ValueError(f"constraint: {kind}: got {flag!r}, need True or False")
-        chosen = [kind for kind, flag in flags.items() if flag]
+        chosen = [kind for kind in kinds if check_flag(options.pop(kind, False), name=f"constraint: {kind}")]
         if len(chosen) > 1:
             raise ValueError(f"constraint: got {' and '.join(chosen)}, need only one of these")
         build: Callable[..., Any] = kinds[chosen[0]] if chosen else SelfSimilarityConstraint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from selfsim import figures
 from selfsim.uncertainty import Interval
@@ -46,12 +45,3 @@ def test_paths():
     assert [a.get_title(loc="left") for a in axes] == ["rate", "sigma"]
     assert axes[0].lines[1].get_ydata().tolist() == [1.0, 3.0]
     assert axes[0].get_xlabel() == "epoch"
-
-
-@pytest.mark.parametrize("missing", [0, 1])
-def test_gains_name_every_point(missing):
-    table = pd.DataFrame({"gain": [0.1, -0.1, 0.0], "spread": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
-    table.iloc[0, 1] = np.nan if missing else 1.0
-    (axes,) = figures.plot_gains(table, gain="gain").axes
-    assert sorted(text.get_text() for text in axes.texts) == ["a", "b", "c"][missing:]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("spread", "gain")
