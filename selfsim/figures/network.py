@@ -1,4 +1,4 @@
-"""Figures of networks and their boxes: boxes in colour, boxes that grow, counts with their fits, renormalisation."""
+"""Figures of networks and their boxes: boxes in colour, boxes that grow, and their counts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 
 from ..boxes.counts import BoxCounts
 from ..boxes.cover import box_cover
-from ..boxes.dimension import FractalDimension
-from ..boxes.renormalization import degree_tail
 from ..rate.network import FeatureNetwork
-from .style import BOXES, DASHES, FIT, GREY, THEORY, UNCONSTRAINED, WIDTH, closed, labelled, panels, plain_ticks
+from .style import BOXES, DASHES, GREY, closed, plain_ticks
 
 Boxes = Sequence[int] | NDArray[np.integer]
 Positions = Mapping[Hashable, NDArray[np.float64]]
@@ -200,71 +198,4 @@ def plot_counts(counts: Mapping[str, BoxCounts]) -> Figure:
     axes.set(xlabel=f"box size ${each.size_name}$", ylabel="number of boxes $N_B$", xscale="log", yscale="log")
     plain_ticks(axes.xaxis)
     axes.legend()
-    return closed(figure)
-
-
-def plot_dimensions(
-    counts: Mapping[str, BoxCounts], fits: Mapping[str, FractalDimension], *, exact: Mapping[str, float]
-) -> Figure:
-    """Plot the counts of several networks, each with its fit inside the window and the slope that theory gives.
-
-    Parameters
-    ----------
-    counts, fits : mapping of labels to BoxCounts and to their FractalDimension
-    exact : mapping of labels to float
-        Exact dimensions of those networks that have one.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    figure, grid = panels(len(counts), height=2.8)
-    for axes, (label, all_counts) in zip(grid, counts.items(), strict=True):
-        fit = fits[label]
-        line = np.exp(fit.intercept - fit.d_B * np.log(fit.sizes))
-        axes.loglog(all_counts.sizes, all_counts.counts, ".", color=GREY, label="all counts")
-        axes.loglog(fit.sizes, fit.counts, "o", color=UNCONSTRAINED["color"], label="counts in the window")
-        axes.loglog(fit.sizes, line, **FIT, label="fit")
-        title = f"{label}\ndimension {fit.d_B:.2f}"
-        if label in exact:
-            title += f", exact {exact[label]:.2f}"
-            middle = len(fit.sizes) // 2
-            theory = line[middle] * (fit.sizes / fit.sizes[middle]) ** -exact[label]
-            axes.loglog(fit.sizes, theory, **THEORY, label="exact slope")
-        axes.set_title(title, loc="left")
-        axes.set_xlabel(f"box size ${fit.size_name}$")
-    return labelled(figure, grid, y="number of boxes $N_B$")
-
-
-def plot_flow(flow: Sequence[nx.Graph], *, steps: int = 3, seed: int = 0) -> Figure:
-    """Draw the first networks of a renormalisation flow, and the tails of their degree distributions.
-
-    Parameters
-    ----------
-    flow : sequence of networkx.Graph
-        From `selfsim.renormalization_flow`.
-    steps : int
-        Number of networks drawn.
-    seed : int
-        Of the layouts.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    graphs = list(flow)[:steps]
-    figure, (*drawings, tails) = plt.subplots(1, len(graphs) + 1, figsize=(WIDTH, 2.7))
-    for k, (axes, graph) in enumerate(zip(drawings, graphs, strict=True)):
-        color = BOXES[k % len(BOXES)]
-        small = len(graph) <= 200
-        positions = nx.kamada_kawai_layout(graph) if small else nx.spring_layout(graph, seed=seed, iterations=200)
-        degrees = np.array([degree for _, degree in graph.degree()])
-        nx.draw_networkx_edges(graph, positions, ax=axes, edge_color=GREY, width=0.7)
-        nx.draw_networkx_nodes(graph, positions, ax=axes, node_size=4 + 60 * degrees / degrees.max(), node_color=color)
-        axes.set_title(f"step {k}: {len(graph)} nodes" if k else f"{len(graph)} nodes", loc="left")
-        axes.set_axis_off()
-        tails.loglog(*degree_tail(graph), marker="o", linestyle=DASHES[k % len(DASHES)], color=color, label=f"step {k}")
-    tails.set(xlabel="degree", ylabel="share of nodes with\nat least this degree")
-    tails.legend()
-    plain_ticks(tails.xaxis)
     return closed(figure)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-import networkx as nx
 import numpy as np
 import torch
 
-from selfsim import FeatureNetwork, box_counts, figures, fractal_dimension, renormalization_flow
+from selfsim import FeatureNetwork, box_counts, figures
 from selfsim.boxes.fractals import flower
 from selfsim.figures.network import continued_colours
 from selfsim.figures.style import GREY
@@ -37,18 +36,7 @@ def test_boxes_keep_the_colour_of_most_of_their_nodes():
     assert merged == [first[0]] * 5 + [GREY]
 
 
-def test_counts_and_fits_are_drawn():
+def test_counts_are_drawn():
     counts = {"flower": box_counts(flower(2, 2, 5), method="memb")}
     line = figures.plot_counts(counts).axes[0].lines[0]
     assert np.array_equal(line.get_ydata(), counts["flower"].counts)
-    fits = {"flower": fractal_dimension(counts["flower"], fewest_boxes=10)}
-    axes = figures.plot_dimensions(counts, fits, exact={"flower": 2.0}).axes[0]
-    assert np.array_equal(axes.lines[1].get_xdata(), fits["flower"].sizes)
-    assert "exact 2.00" in axes.get_title(loc="left")
-
-
-def test_flow_is_drawn():
-    flow = renormalization_flow(flower(2, 2, 3), r_B=1, method="memb")
-    figure = figures.plot_flow(flow, steps=2)
-    assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["44 nodes", "step 1: 12 nodes"]
-    assert nx.is_isomorphic(flow[1], flower(2, 2, 2))
