@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = {path.relative_to(ROOT).as_posix() for path in (ROOT / "selfsim").rglob("*.py")}
-PACKAGE |= {"selfsim/py.typed", "selfsim/figures/animation.html"}
+PACKAGE |= {"selfsim/__init__.pyi", "selfsim/py.typed", "selfsim/figures/animation.html"}
 
 
 def build(hook: str, folder: Path) -> Path:
