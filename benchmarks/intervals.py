@@ -1,7 +1,7 @@
 """Simulated coverage of intervals and null bands, and rejection rates of tests under a true null model.
 
     .venv/bin/python -m benchmarks.intervals                  # 45 minutes more, into results/benchmarks/coverage.json
-    .venv/bin/python -m benchmarks.intervals --part tests     # or rows (the SS rate), statistics, formulas
+    .venv/bin/python -m benchmarks.intervals --part tests     # or rows (the SS rate), statistics, scaling, formulas
     .venv/bin/python -m benchmarks.intervals --pages          # only write the tables of the two pages from the file
 
 A run resumes from the file. Each row has its number of simulated sets, and each turn gives the same time to every row
@@ -135,6 +135,49 @@ def statistics_rows():
             yield {"statistic": key, "method": method, "law": name}, prepared
 
 
+def sets_of_points(name: str, n: int, seed: int) -> torch.Tensor:
+    """`n` points of a known set: of its law, for those that are not random by themselves."""
+    if name != "sierpinski":
+        return selfsim.known_activations(name, n=n, seed=seed)
+    chosen = torch.randperm(3**9, generator=torch.Generator().manual_seed(seed))[:n]
+    return _triangle()[:, chosen]
+
+
+@functools.cache
+def _triangle() -> torch.Tensor:
+    return selfsim.known_activations("sierpinski", n=3**9)
+
+
+def scaling_rows():
+    """Coverage of the intervals of `scaling`, over other neurons and over other samples."""
+    laws = {
+        "points of a square": (lambda seed: sets_of_points("square", 128, seed), "neurons"),
+        "points of a Sierpinski triangle": (lambda seed: sets_of_points("sierpinski", 128, seed), "neurons"),
+        "noise": (lambda seed: sets_of_points("gauss", 128, seed), "neurons"),
+        "five causes": (lambda seed: law("five causes", SAMPLES, seed), "samples"),
+    }
+    names = ("deviation", "dimension", "octaves")
+
+    def prepared(row, draw, over):
+        if "truth" not in row:
+            found = [selfsim.scaling(draw(10**6 + k), draws=0) for k in range(600)]
+            means = {name: float(np.mean([getattr(fit, name).value for fit in found])) for name in names}
+            row["truth"] = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+
+        def simulate(seed):
+            intervals = selfsim.scaling(draw(seed), over=over, seed=seed).intervals
+            return {
+                f"coverage of {name}": interval.low <= row["truth"][name] <= interval.high
+                for name, interval in intervals.items()
+                if name in row["truth"]  # estimable in all sets
+            }
+
+        return simulate
+
+    for name, (draw, over) in laws.items():
+        yield {"law": name, "over": over}, functools.partial(prepared, draw=draw, over=over)
+
+
 def formulas_rows():
     """Coverage of the intervals by formula, and of null bands for a fresh draw."""
 
@@ -228,7 +271,13 @@ def tests_rows():
         yield {"statistic": key, "null": null}, prepared
 
 
-PARTS = {"rows": rate_rows, "statistics": statistics_rows, "formulas": formulas_rows, "tests": tests_rows}
+PARTS = {
+    "rows": rate_rows,
+    "statistics": statistics_rows,
+    "scaling": scaling_rows,
+    "formulas": formulas_rows,
+    "tests": tests_rows,
+}
 
 
 def advance(row: dict, simulate: Simulation, sets: int, seconds: float) -> None:
@@ -278,6 +327,11 @@ def tables(result: dict) -> list[str]:
             name += f", {row['statistic']}, by {row['method']}"
         goal = (round(LEVEL - 0.02, 6), round(LEVEL + 0.02, 6))
         coverage.append(f"| {name} | {row['law']} | {_judged(row['coverage'], row, goal)} |")
+    for row in result.get("scaling", []):
+        for name in ("deviation", "dimension", "octaves"):
+            if f"coverage of {name}" in row:
+                judged = _judged(row[f"coverage of {name}"], row, goal)
+                coverage.append(f"| `scaling`, {name}, over {row['over']} | {row['law']} | {judged} |")
     rejected = ["| statistic | null model | rejected | sets | goal |", "|---|---|---|---|---|"]
     for row in result["tests"]:
         rejected.append(f"| {row['statistic']} | {row['null']} | {_judged(row['rejected'], row, (0.035, 0.065))} |")

@@ -23,7 +23,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import torch
 
-from selfsim import ss_rate
+from selfsim import scaling_deviation, ss_rate
 from selfsim.boxes.complete_linkage import merge_pairs, merge_tree
 from selfsim.training.provenance import environment_facts
 
@@ -93,6 +93,12 @@ def linkage(n: int) -> dict:
     return {"linkage": tree, "merge pairs": both - tree, "ratio": (both - tree) / tree}
 
 
+def scaling_cost(n: int) -> dict:
+    """Seconds of the scaling deviation and of the rate, forward and backward."""
+    times = measured(n, {"rate": ss_rate, "scaling": scaling_deviation}, repeats=30)
+    return {"rate": times["rate"], "scaling": times["scaling"], "ratio": times["scaling"] / times["rate"]}
+
+
 def peak_memory(way: str, n: int) -> float:
     """Peak memory of one forward and backward beyond what is there before, in bytes, in its own process (Linux)."""
     code = (
@@ -132,6 +138,8 @@ def main() -> None:
     print("n= 8192, times the floor:", {k: round(v, 1) for k, v in result["floor at 8192"].items()}, "(goal 3)")
     result["linkage at 768"] = linkage(768)
     print("merge pairs, times the linkage:", round(result["linkage at 768"]["ratio"], 2), "(goal 0.5)")
+    result["scaling deviation at 768"] = scaling_cost(768)
+    print("scaling deviation, times the rate:", round(result["scaling deviation at 768"]["ratio"], 2), "(goal 1.5)")
     memory = {f"{way}, 2,048 neurons": peak_memory(way, 2048) for way in ("plain", "exact", "scales", "blocks")}
     memory["blocks, 16,384 neurons"] = peak_memory("blocks", 16384)
     result["bytes"] = memory

@@ -15,6 +15,7 @@ from selfsim.boxes.dimension import FractalDimension
 from selfsim.boxes.inputs import Networkx
 from selfsim.models.images import Images
 from selfsim.statistics.null_models import NullBand
+from selfsim.statistics.scaling import Scaling
 from selfsim.uncertainty import Interval
 
 
@@ -23,6 +24,9 @@ def rates(x: Tensor, layers: dict[str, Tensor], read_only: Mapping[str, Tensor])
     assert_type(selfsim.ss_rate(x, scales=256, gradient="straight-through"), Tensor)
     assert_type(selfsim.ss_rate(layers, ends="detached"), dict[str, Tensor])
     assert_type(selfsim.ss_rate(read_only), dict[str, Tensor])
+    assert_type(selfsim.scaling_deviation(x), Tensor)
+    assert_type(selfsim.scaling_deviation(layers, check=False), dict[str, Tensor])
+    assert_type(selfsim.scaling(x), Scaling)
     assert_type(selfsim.pair_distances(x), Tensor)
     assert_type(selfsim.FeatureNetwork(x).n, int)
     assert_type(selfsim.feature_networks(layers), dict[str, selfsim.FeatureNetwork])

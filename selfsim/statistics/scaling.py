@@ -28,6 +28,7 @@ from ..validation import by_layer, check_activations
 from .correlation_law import (
     FEWEST_BEFORE,
     FEWEST_PAIRS,
+    Ranks,
     Window,
     checked_window,
     fault,
@@ -229,8 +230,8 @@ def scaling(
     -----
     ln r is averaged over octaves of the rank, which keeps the steps of discrete scaling (trees, Cantor's dust) from
     counting as deviation. On hops k, the line is fitted to the mean number of nodes within k hops against ``k + 1/2``,
-    the radius at which lattices have no edge effect. Time O(n² samples + n² log n), and for intervals half as much as
-    the second term for each draw; memory O(n²).
+    the radius that makes lattices exact. Time O(n² samples + n² log n), and about as long again for each draw of the
+    intervals; memory O(n²).
 
     References
     ----------
@@ -273,9 +274,8 @@ def scaling(
         sets, method = torch.arange(points.n, dtype=torch.float64)[:, None], "pairs"
         distances_of = functools.partial(_among, points)
         quantity = "mean over other neurons of the same law, as many as these"
-    intervals = _intervals(sets, distances_of, found, method, draws=draws, seed=seed, level=level)
-    named = {name: dataclasses.replace(interval, quantity=quantity) for name, interval in intervals.items()}
-    return dataclasses.replace(found, intervals=named)
+    intervals = _intervals(sets, distances_of, found, method, quantity, draws=draws, seed=seed, level=level)
+    return dataclasses.replace(found, intervals=intervals)
 
 
 def _as_points(data: Tensor | Coverable, weight: str | None) -> Distances:
@@ -306,18 +306,13 @@ def _among(points: Distances, nodes: Tensor) -> NDArray[np.floating]:
 _NAMES = ("deviation", "dimension", "octaves")
 
 
-def _nearest(distances: NDArray[np.floating], last: int) -> NDArray[np.floating]:
-    """Return the `last` shortest distances, ascending."""
-    return np.sort(np.partition(distances, last - 1)[:last])
+def _within(distances: NDArray[np.floating], ranks: Ranks) -> NDArray[np.floating]:
+    """Return the distances in the window, ascending."""
+    return np.sort(np.partition(distances, ranks.last - 1)[: ranks.last])[ranks.first :]
 
 
-def _numbers(distances: NDArray[np.floating], window: Window) -> tuple[float, float, float]:
-    """Return deviation, dimension and octaves; NaN where there are none."""
-    n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
-    ranks = ranks_of(n, window)
-    within = _nearest(distances, ranks.last)[ranks.first :]
-    if not is_sound(within, ranks):
-        return math.nan, math.nan, math.nan
+def _numbers(within: NDArray[np.floating], ranks: Ranks) -> tuple[float, float, float]:
+    """Return deviation, dimension and octaves."""
     found = fit(within, ranks)
     return float(found.deviation), 1 / float(found.slope), float(found.octaves)
 
@@ -330,12 +325,12 @@ def _of_distances(points: Distances, given: Window | None, threshold: float | No
         reason = f"got {points.n} nodes, need at least {fewest_nodes(given)}: {FEWEST_BEFORE} pairs up to the start "
         return result(reason=f"{reason}of the window, and {FEWEST_PAIRS} up to its end")
     ranks = ranks_of(points.n, window)
-    within = _nearest(points.condensed, ranks.last)[ranks.first :]
+    within = _within(points.condensed, ranks)
     if reason := fault(within, ranks, points.n):
         return result(reason=reason)
     if threshold is None:
         threshold = noise_deviation(points.n, window)
-    return result(_numbers(points.condensed, window), threshold=threshold)
+    return result(_numbers(within, ranks), threshold=threshold)
 
 
 def _of_hops(points: Distances, given: Window | None, threshold: float | None) -> Scaling:
@@ -411,6 +406,7 @@ def _intervals(
     distances_of: Callable[[Tensor], NDArray[np.floating]],
     found: Scaling,
     method: Any,
+    quantity: str,
     **options: Any,
 ) -> dict[str, Interval]:
     """Return an interval for each estimate, from its spread over random halves of `sets`."""
@@ -419,7 +415,10 @@ def _intervals(
     def statistic(chosen: Tensor, place: int) -> float:
         key = hash(chosen.numpy().tobytes())  # the three estimates have the same halves
         if key not in known:
-            known[key] = _numbers(distances_of(chosen), window)
+            distances = distances_of(chosen)
+            ranks = ranks_of((1 + math.isqrt(1 + 8 * len(distances))) // 2, window)
+            within = _within(distances, ranks)
+            known[key] = _numbers(within, ranks) if is_sound(within, ranks) else (math.nan,) * 3
         return known[key][place]
 
     intervals = {}
@@ -427,5 +426,6 @@ def _intervals(
         if getattr(found, name).estimable:
             with contextlib.suppress(ValueError):  # half does not suffice
                 compute = functools.partial(statistic, place=place)
-                intervals[name] = samples_interval(compute, sets, method=method, **options)
+                interval = samples_interval(compute, sets, method=method, **options)
+                intervals[name] = dataclasses.replace(interval, low=max(interval.low, 0.0), quantity=quantity)
     return intervals

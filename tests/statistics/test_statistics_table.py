@@ -34,6 +34,7 @@ STATISTICS = {
     "spectrum exponent": selfsim.spectrum_exponent,
     "correlation dimension": selfsim.correlation_dimension,
     "TwoNN": selfsim.two_nn,
+    "scaling deviation": selfsim.scaling_deviation,
     "weight exponent": lambda x: selfsim.weight_exponents({"weight": x})["weight"],
     "density": of_topology("density"),
     "components": lambda x: selfsim.topology(selfsim.FeatureNetwork(x), neighbours=1).components,
