@@ -1,6 +1,8 @@
 # The public names, each from the module that defines it. Type checkers and completion read this file, and
 # `__init__.py` reads it to load a name on first use.
 
+from .analysis.analyze import Analysis as Analysis
+from .analysis.analyze import analyze as analyze
 from .boxes.check import check_cover as check_cover
 from .boxes.counts import BoxCounts as BoxCounts
 from .boxes.counts import box_counts as box_counts

@@ -1,0 +1,89 @@
+"""The table of an analysis in a notebook: HTML with a small plot of each rate in its null bands."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..statistics.null_models import NullBand
+
+Rows = Mapping[str, Mapping[str, Any]]
+Bands = Mapping[str, Mapping[str, "Mapping[str, NullBand]"]]
+
+
+def shown_columns(columns: Sequence[str]) -> list[str]:
+    """Return the columns without those of the null bands and the notes."""
+    return [name for name in columns if not name.endswith(("_low", "_high", "_z")) and name not in ("z", "note")]
+
+
+def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
+    """Return one row a layer, with the bands of the rate drawn; the notes stand below, folded."""
+    shown = shown_columns(columns)
+    heads = [
+        head
+        for column in ["layer", *shown]
+        for head in ([column, "rate in its null bands"] if column == "rate" else [column])
+    ]
+    header = "".join(f"<th scope='col'>{html.escape(head)}</th>" for head in heads)
+    axis = _axis(rows, bands)
+    body = []
+    for layer, row in rows.items():
+        cells = [f"<th scope='row'>{html.escape(layer)}</th>"]
+        for column in shown:
+            cells.append(f"<td>{html.escape(_text(row.get(column)))}</td>")
+            if column == "rate":
+                cells.append(f"<td>{_drawn(row.get(column), bands.get(layer, {}), axis)}</td>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    nulls = list(dict.fromkeys(null for of_layer in bands.values() for null in of_layer))
+    drawn = [f"{shade}: {null}" for shade, null in zip(("light", "dark"), nulls, strict=False)]
+    caption = f"{len(rows)} layers." + (
+        f" Bars: null bands of the rate ({', '.join(drawn)}). Dot: the layer." if nulls else ""
+    )
+    notes = [
+        f"<li><b>{html.escape(layer)}</b>: {html.escape(row['note'])}</li>"
+        for layer, row in rows.items()
+        if row["note"]
+    ]
+    folded = f"<details><summary>Missing numbers</summary><ul>{''.join(notes)}</ul></details>" if notes else ""
+    return (
+        f"<div style='overflow-x:auto'><table style='white-space:nowrap'><caption>{html.escape(caption)}</caption>"
+        f"<thead><tr>{header}</tr></thead><tbody>{''.join(body)}</tbody></table>{folded}</div>"
+    )
+
+
+def _axis(rows: Rows, bands: Bands) -> tuple[float, float]:
+    """Return the rates between which all small plots run."""
+    of_rates = [band["rate"] for of_layer in bands.values() for band in of_layer.values() if "rate" in band]
+    values = [row["rate"] for row in rows.values() if _text(row.get("rate")) != "–"]
+    values += [end for band in of_rates for end in (band.low, band.high)]
+    return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def _drawn(rate: float | None, bands: Mapping[str, Mapping[str, NullBand]], axis: tuple[float, float]) -> str:
+    """Return a small plot as SVG: a grey bar for each null model, a dot for the layer."""
+    if rate is None or math.isnan(rate):
+        return ""
+    length = max(axis[1] - axis[0], 1e-9)
+    at = 6 + 108 * (rate - axis[0]) / length
+    parts, words = [], [f"rate {rate:.3f}"]
+    of_rate = {null: of_null["rate"] for null, of_null in bands.items() if "rate" in of_null}
+    for k, (null, band) in enumerate(of_rate.items()):
+        height = 14 / len(of_rate)
+        left, width = 6 + 108 * (band.low - axis[0]) / length, max(108 * (band.high - band.low) / length, 1)
+        place = f"x='{left:.1f}' y='{3 + k * height:.1f}' width='{width:.1f}' height='{height - 1:.1f}'"
+        parts.append(f"<rect {place} fill='{'#87909a' if k % 2 else '#c9ced3'}'/>")
+        words.append(f"{null} null {band.low:.3f} to {band.high:.3f}")
+    label = html.escape("; ".join(words), quote=True)
+    return (
+        f"<svg width='120' height='20' role='img' aria-label='{label}'><title>{label}</title>"
+        f"{''.join(parts)}<circle cx='{at:.1f}' cy='10' r='4' fill='#d55e00'/></svg>"
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,210 @@
+"""The analysis of a model: its rows against the functions that they come from, on models and loaders of many kinds."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import selfsim
+from selfsim.analysis.analyze import Analysis, analyze
+from selfsim.analysis.statistics import STATISTICS
+
+
+def some(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def perceptron(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 60), nn.ReLU())
+
+
+LOADER = [(some(32, 20, seed=k), torch.zeros(32)) for k in range(3)]
+QUICK = {"samples": 64, "draws": 4, "progress": False, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyze(perceptron(), LOADER, **QUICK)
+
+
+def test_a_row_has_what_the_functions_return(analysis):
+    hidden = selfsim.activations(perceptron(), LOADER, samples=64, device="cpu")
+    table = analysis.to_pandas()
+    assert analysis.layers == list(hidden) == list(table.index)
+    for layer, x in hidden.items():
+        row = table.loc[layer]
+        assert (row.samples, row.neurons) == x.shape
+        assert row.rate == selfsim.ss_rate(x).item()
+        found = selfsim.scaling(x, draws=0)
+        assert (row.deviation, row.octaves) == (found.deviation.value, found.octaves.value)
+        assert row.scales == found.scales
+        assert row.note == (f"dimension: {found.reason}" if found.reason else "")
+        assert row.sample_dimension == float(selfsim.correlation_dimension(x))
+        assert row.exponent == selfsim.spectrum_exponent(x).value
+        assert row.spectrum == selfsim.spectrum_exponent(x).verdict
+        for null, low, high, z in (
+            ("shuffled", "null_low", "null_high", "z"),
+            ("gauss", "gauss_low", "gauss_high", "gauss_z"),
+        ):
+            band = selfsim.null_band(selfsim.ss_rate, x, null=null, draws=4)
+            assert (row[low], row[high]) == (band.low, band.high)
+            assert row[z] == band.z_score(row.rate)
+        band = selfsim.null_band(selfsim.scaling_deviation, x, null="shuffled", draws=4)
+        assert (row.deviation_null_low, row.deviation_null_high) == (band.low, band.high)
+        assert analysis.network(layer).distances == pytest.approx(selfsim.pair_distances(x).numpy())
+
+
+def test_a_layer_without_a_rate_is_a_row_with_its_reason():
+    model = perceptron()
+    nn.init.zeros_(model[2].weight)
+    nn.init.zeros_(model[2].bias)
+    table = analyze(model, LOADER, **QUICK).to_pandas()
+    assert math.isnan(table.rate["3"])
+    assert "rate: activations: all 1770 distances between neurons are equal" in table.note["3"]
+    assert "rate: " not in table.note["1"]
+    assert table.rate["1"] > 0
+
+
+def test_statistics_by_name_and_of_the_callers_own():
+    def largest(activations):
+        return activations.max()
+
+    table = analyze(
+        perceptron(), LOADER, statistics=["rate", "median_distance", largest], nulls=[], **QUICK
+    ).to_pandas()
+    assert list(table.columns) == ["neurons", "samples", "rate", "median_distance", "largest", "note"]
+    hidden = selfsim.activations(perceptron(), LOADER, samples=64, device="cpu")
+    assert table.largest["1"] == hidden["1"].max().item()
+    assert table.median_distance["1"] == pytest.approx(float(np.median(selfsim.pair_distances(hidden["1"]))))
+
+
+def test_every_statistic_has_a_number_or_a_reason():
+    found = analyze(perceptron(), LOADER, layers=["1"], statistics=list(STATISTICS), nulls=[], **QUICK)
+    row = found.rows["1"]
+    assert {"clustering", "two_nn", "rate_linkage", "rate_median_unit", "rate_left_out", "rate_quantiles"} <= set(row)
+    for column, value in row.items():
+        assert not (isinstance(value, float) and math.isnan(value)) or f"{column}: " in row["note"]
+
+
+def test_tokens_with_a_mask():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.block = nn.Embedding(30, 16), nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+
+        def forward(self, input_ids, attention_mask=None):
+            return self.block(self.embed(input_ids), src_key_padding_mask=~attention_mask.bool())
+
+    ids = torch.randint(30, (24, 7), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(7) < torch.arange(24)[:, None] % 6 + 2
+    batches = [{"input_ids": ids, "attention_mask": mask.long()}]
+    found = analyze(Tokens(), batches, layers=["block"], mask="attention_mask", **QUICK | {"samples": 24})
+    assert found.activations["block"].shape == (24, 16)
+    assert found.rows["block"]["rate"] > 0
+
+
+def test_a_model_of_timm():
+    timm = pytest.importorskip("timm", reason="needs timm, in the extra models")
+    model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    found = analyze(model, [some(40, 3, 16, 16)], **QUICK | {"samples": 40})
+    assert found.layers == ["blocks.0", "blocks.1"]
+    assert [values.shape for values in found.activations.values()] == [(40, 24)] * 2
+
+
+def test_it_leaves_the_model_and_the_random_state_alone():
+    model = perceptron().train()
+    before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    analyze(model, LOADER, **QUICK)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_saved_and_loaded(analysis, tmp_path):
+    analysis.save(tmp_path / "model.npz")
+    loaded = Analysis.load(tmp_path / "model.npz")
+    pd.testing.assert_frame_equal(loaded.to_pandas(), analysis.to_pandas())
+    assert repr(loaded) == repr(analysis)
+    assert loaded.outside() == analysis.outside()
+    for layer, values in analysis.activations.items():
+        assert torch.equal(loaded.activations[layer], values)
+        for null, bands in analysis.bands[layer].items():
+            for column, band in bands.items():
+                again = loaded.bands[layer][null][column]
+                assert (again.low, again.high, again.level) == (band.low, band.high, band.level)
+
+
+@pytest.mark.parametrize("kind", ["cut off", "another file", "missing part"])
+def test_a_file_that_save_did_not_write(analysis, tmp_path, kind):
+    path = tmp_path / "model.npz"
+    if kind == "missing part":
+        np.savez(path, analysis=np.array(json.dumps({"rows": {"0": {}}})))
+    else:
+        analysis.save(path)
+        path.write_bytes(path.read_bytes()[:500] if kind == "cut off" else b"PK text")
+    with pytest.raises(ValueError, match="is not an analysis that save"):
+        Analysis.load(path)
+
+
+def test_comparison(analysis):
+    other = analyze(perceptron(seed=1), LOADER, **QUICK)
+    table = analysis.compare(other)
+    assert table["rate", "difference"]["1"] == analysis.rows["1"]["rate"] - other.rows["1"]["rate"]
+    assert 0 <= table["neighbours", "kept"]["1"] < 0.6
+    same = analysis.compare(analysis)
+    difference = same.xs("difference", axis=1, level=1)
+    assert ((difference == 0) | (difference.isna() & same.xs("here", axis=1, level=1).isna())).all(axis=None)
+    assert (same["neighbours", "kept"] == 1).all()
+    first, second = (analyze(perceptron(), LOADER, layers=[layer], nulls=[], **QUICK) for layer in ("1", "3"))
+    with pytest.raises(ValueError, match=r"other: got the layers \['3'\], need some of \['1'\]"):
+        first.compare(second)
+
+
+def test_html_and_figure(analysis):
+    html = analysis._repr_html_()
+    assert html.count("<svg") == html.count("aria-label=") == len(analysis.layers)
+    assert f"rate {analysis.rows['1']['rate']:.3f}; shuffled null" in html
+    figure = analysis.plot(analysis)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "SS rate",
+        "deviation from a power law",
+        "octaves of the scaling range",
+    ]
+    drawn = figure.axes[0].lines[0].get_ydata()
+    assert drawn.tolist() == [row["rate"] for row in analysis.rows.values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"statistics": ["rat"]}, ValueError, "statistics: got 'rat', need one of .*did you mean 'rate'"),
+        ({"statistics": "rate"}, TypeError, "statistics: got the string 'rate', need a sequence"),
+        ({"nulls": ["gaus"]}, ValueError, "nulls: got 'gaus'"),
+        ({"nulls": "gauss"}, TypeError, "nulls: got the string 'gauss'"),
+        ({"draws": 1}, ValueError, "draws: got 1, need an integer of at least 2"),
+        ({"level": 1.0}, ValueError, "level: got 1.0"),
+        ({"seed": 1.5}, ValueError, "seed: got 1.5"),
+        ({"progress": "yes"}, ValueError, "progress: got 'yes', need True or False"),
+        ({"layers": ["9"]}, ValueError, "layers: "),
+        ({"samples": 500}, ValueError, "samples: got 500, but the loader has only 96"),
+    ],
+)
+def test_bad_arguments(change, error, message):
+    with pytest.raises(error, match=message):
+        analyze(perceptron(), LOADER, **QUICK | change)
+
+
+def test_few_and_equal_neurons_are_rows_with_reasons():
+    model = nn.Sequential(nn.Linear(20, 2), nn.Linear(2, 3))
+    table = analyze(model, LOADER, **QUICK).to_pandas()
+    assert "rate: activations: got 2 neurons" in table.note["0"]
+    assert math.isnan(table.deviation["0"])
