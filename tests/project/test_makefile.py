@@ -98,7 +98,10 @@ def test_a_changed_constraints_file_repeats_the_set_up(clone):
     os.utime(clone / ".venv" / ".selfsim-installed", (1, 1))
     result = make(clone, "setup", "PYTHON=" + str(clone / ".venv" / "bin" / "python"))
     assert result.returncode == 0, result.stderr
-    assert "uv called: pip install --python .venv/bin/python -c constraints.txt -e .[dev]" in result.stdout
+    assert (
+        "uv called: pip install --compile-bytecode --python .venv/bin/python -c constraints.txt -e .[dev]"
+        in result.stdout
+    )
 
 
 def test_clean_keeps_environment_data_and_runs(clone):
