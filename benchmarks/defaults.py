@@ -1,10 +1,12 @@
-"""Check the default target and weight of the constraint on every architecture.
+"""Choose the defaults of the constraint: every candidate on every architecture, from the same seeds.
 
-    .venv/bin/python -m benchmarks.defaults                    # prints a table, writes results/benchmarks/defaults.json
-    .venv/bin/python -m benchmarks.defaults --only mlp pvt   # runs these, keeps the results of the others
+    .venv/bin/python -m benchmarks.defaults                      # writes results/benchmarks/defaults.json
+    .venv/bin/python -m benchmarks.defaults --only mlp pvt --candidates default --seeds 3
+    .venv/bin/python -m benchmarks.defaults --size small --data-dir ~/data   # 10,000 images of CIFAR-10
 
-Every architecture at its tiny size is trained on the digits, without constraint and with several weights, from the
-same seeds. The file is written after each run, and finished runs in it are not repeated.
+Every architecture is trained at its tiny size on the digits, or at its small size on CIFAR-10, without constraint and
+with each candidate. Accuracy and rates are those of the validation images; the test images are never read. The file is
+written after each run, and finished runs in it are not repeated.
 """
 
 from __future__ import annotations
@@ -13,17 +15,44 @@ import argparse
 import itertools
 import json
 import statistics
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from selfsim import TrainConfig, activations, load_images, pair_distances, ss_rate, train
+from selfsim import SelfSimilarityConstraint, TrainConfig, activations, create, load_images, pair_distances, ss_rate
 from selfsim.files import write_atomic
+from selfsim.models.seeding import seeded
+from selfsim.training.distributed import Ranks
+from selfsim.training.evaluation import scores
+from selfsim.training.loop import training_step
 from selfsim.training.provenance import environment_facts
+from selfsim.training.state import TrainingState
+from selfsim.training.torch_settings import torch_settings
 from selfsim.uncertainty import paired_difference
 
 TARGET = 0.1
-WEIGHTS = (0.0, 10.0, 30.0, 3.0, 1.0)  # in the order of the runs; 0 is the unconstrained run
+LATE, EARLY = (0.3, 0.6), (0.1, 0.3)
+# Options of the constraint, and the rule by which the gradients meet where it is not the constraint's own.
+CANDIDATES: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "weight 10": {"weight": 10.0},
+    "ramp": {"weight": 10.0, "ramp": LATE},
+    "ramp, cap .1": {"weight": 10.0, "ramp": LATE, "cap": 0.1},
+    "ramp, cap .3": {"weight": 10.0, "ramp": LATE, "cap": 0.3},
+    "ramp, cap 1": {"weight": 10.0, "ramp": LATE, "cap": 1.0},
+    "ramp, trust .3": {"weight": 10.0, "ramp": LATE, "cap": 0.3, "rule": "trust"},
+    "ramp, trust 1": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust"},
+    "early ramp, trust 1": {"weight": 10.0, "ramp": EARLY, "cap": 1.0, "rule": "trust"},
+    "ramp, trust 1, projected": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "projected trust"},
+    "ramp, trust 1, median": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust", "unit": "median"},
+    "ramp, trust 1, shape": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust shape"},
+    "ramp, trust 1, median shape": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust shape", "unit": "median"},
+    "ramp, trust .3, median shape": {"weight": 10.0, "ramp": LATE, "cap": 0.3, "rule": "trust shape", "unit": "median"},
+    "cap .3, gain 2": {"weight": 10.0, "ramp": LATE, "cap": 0.3, "rule": "trust shape", "unit": "median", "gain": 2.0},
+    "cap .5, gain 2": {"weight": 10.0, "ramp": LATE, "cap": 0.5, "rule": "trust shape", "unit": "median", "gain": 2.0},
+}
 # Chosen without a constraint, so that each architecture learns the digits within seconds.
 SETTINGS = {
     "mlp": {"epochs": 12},
@@ -41,49 +70,97 @@ MEASURES = {
     "rate": ss_rate,
     "rate without 3": lambda x: ss_rate(x, leave_out=3),
     "rate of quantiles": lambda x: ss_rate(x, quantiles=(0.01, 0.99)),
+    "rate in medians": lambda x: ss_rate(x, unit="median"),
     "median distance": lambda x: pair_distances(x).median(),
 }
 
 
-def one_run(name: str, weight: float, seed: int, images) -> dict:
-    constraint = {"target": TARGET, "weight": weight} if weight else None
-    run = train(TrainConfig(name, constraint=constraint, seed=seed, **SETTINGS[name]), images=images, device="cpu")
-    layers = activations(run.model, images.batches("validation"), samples=128, device="cpu").values()
+class Candidate(SelfSimilarityConstraint):
+    """The constraint with another rule by which its gradient meets the task's at a layer.
+
+    "trust" scales the penalty's gradient to ``cap * |S - target| / target`` times the task's, at most `cap` times, as
+    trust ratios scale the steps of layers. "projected" first takes out of each sample's gradient what opposes the
+    task's, as gradient surgery does.
+    """
+
+    def __init__(self, *, rule: str = "", gain: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.gain = gain
+        self.rule = rule
+        self._distance: dict[str, torch.Tensor] = {}
+
+    def _squared_error(self, layer, activations):
+        if "shape" in self.rule and activations.requires_grad:
+            activations = activations.view_as(activations)
+            centred = (activations - activations.mean(1, keepdim=True)).detach()
+            activations.register_hook(lambda g: g - (g * centred).sum() / centred.square().sum() * centred)
+        error = super()._squared_error(layer, activations)
+        self._distance[layer] = (self.gain * error.detach().sqrt() / TARGET).clamp(max=1) * self._ramp_share()
+        return error
+
+    def _meeting(self, layer, task, penalty):
+        if "projected" in self.rule:
+            inner, square = ((a * task).flatten(1).sum(1) for a in (penalty, task))
+            along = (inner / square.clamp_min(1e-30)).clamp(max=0)
+            penalty = penalty - along.view(-1, *[1] * (task.ndim - 1)) * task
+        if "trust" not in self.rule:
+            return super()._meeting(layer, task, penalty)
+        return task + self.cap * self._distance[layer] * task.norm() / penalty.norm().clamp_min(1e-30) * penalty
+
+
+def one_run(name: str, candidate: str, seed: int, images, size: str) -> dict:
+    """Train as `train` does, but without its measurements after every epoch."""
+    began = time.process_time()
+    config = TrainConfig(name, seed=seed, **SETTINGS[name])
+    with torch_settings(), seeded(seed, "cpu"):
+        model = create(name, size=size, num_classes=len(images.classes), in_chans=images.channels)
+        state = TrainingState(config, images, model, torch.device("cpu"), Ranks())
+        options = CANDIDATES[candidate]
+        if options is not None:
+            state.constraint = Candidate(target=TARGET, seed=seed, **options)
+        for epoch in range(config.epochs):
+            state.model.train()
+            for step, batch in enumerate(state.batches()):
+                state.step = step
+                x, y = state.augmentation(state.data.images[batch], state.data.labels[batch], state.generator)
+                training_step(state, x, y)
+            if state.constraint:
+                state.constraint.step(epoch=epoch + 1, epochs=config.epochs)
+            state.epoch, state.step = epoch + 1, 0
+        rows = {row.metric: row.value for row in scores(model, images, "validation", epoch=1, device=state.device)}
+    layers = activations(model, images.batches("validation"), samples=128, device="cpu").values()
     means = {key: statistics.fmean(float(measure(x)) for x in layers) for key, measure in MEASURES.items()}
-    accuracy = run.series("accuracy", split="test")[-1]
-    return {"architecture": name, "weight": weight, "seed": seed, **means, "accuracy": accuracy}
+    seconds = round(time.process_time() - began, 1)
+    found = {"architecture": name, "candidate": candidate, "seed": seed, "size": size}
+    return found | means | {"accuracy": rows["accuracy"], "seconds": seconds}
 
 
 def table(rows: list[dict]) -> list[dict]:
     """Means over seeds, with the factor of the median distance and the paired difference of the accuracy."""
+    runs: dict[tuple, dict[int, dict]] = {}
+    for row in rows:
+        runs.setdefault((row["size"], row["architecture"], row["candidate"]), {})[row["seed"]] = row
     lines = []
-    for name in dict.fromkeys(row["architecture"] for row in rows):
-        for weight in sorted({row["weight"] for row in rows if row["architecture"] == name}):
-            constrained, unconstrained = (
-                {row["seed"]: row for row in rows if (row["architecture"], row["weight"]) == (name, w)}
-                for w in (weight, 0.0)
-            )
-            seeds = sorted(constrained.keys() & unconstrained.keys())
-            if not seeds:
-                continue
-            line = {"architecture": name, "weight": weight, "seeds": len(seeds)}
-            line |= {
-                key: statistics.fmean(constrained[s][key] for s in seeds)
-                for key in ("rate", "rate without 3", "rate of quantiles", "accuracy")
-            }
-            line["distance factor"] = statistics.geometric_mean(
-                constrained[s]["median distance"] / unconstrained[s]["median distance"] for s in seeds
-            )
-            accuracies = ([runs[s]["accuracy"] for s in seeds] for runs in (constrained, unconstrained))
-            change = paired_difference(*accuracies)
-            line |= {"accuracy change": change.estimate}
-            line["interval"] = [change.low, change.high] if len(seeds) > 1 else None
-            lines.append(line)
+    for (size, name, candidate), constrained in runs.items():
+        unconstrained = runs.get((size, name, "none"), {})
+        seeds = sorted(constrained.keys() & unconstrained.keys())
+        if not seeds:
+            continue
+        line = {"size": size, "architecture": name, "candidate": candidate, "seeds": len(seeds)}
+        keys = [key for key in MEASURES if key != "median distance"]
+        line |= {key: statistics.fmean(constrained[s][key] for s in seeds) for key in (*keys, "accuracy")}
+        line["distance factor"] = statistics.geometric_mean(
+            constrained[s]["median distance"] / unconstrained[s]["median distance"] for s in seeds
+        )
+        change = paired_difference(*([arm[s]["accuracy"] for s in seeds] for arm in (constrained, unconstrained)))
+        line |= {"accuracy change": change.estimate}
+        line["interval"] = [change.low, change.high] if len(seeds) > 1 else None
+        lines.append(line)
     return lines
 
 
 def write(rows: list[dict], path: Path) -> None:
-    result = {"target": TARGET, "settings": SETTINGS, "table": table(rows), "runs": rows}
+    result = {"target": TARGET, "settings": SETTINGS, "candidates": CANDIDATES, "table": table(rows), "runs": rows}
     result["environment"] = environment_facts("cpu")
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
@@ -91,26 +168,33 @@ def write(rows: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", choices=("tiny", "small"), default="tiny")
+    parser.add_argument("--data-dir")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/defaults.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     rows = json.loads(arguments.output.read_text(encoding="utf-8"))["runs"] if arguments.output.exists() else []
     write(rows, arguments.output)
-    done = {(row["architecture"], row["weight"], row["seed"]) for row in rows}
+    done = {(row["size"], row["architecture"], row["candidate"], row["seed"]) for row in rows}
     images = load_images("digits")
-    order = list(SETTINGS)
-    for seed, weight, name in itertools.product(range(arguments.seeds), WEIGHTS, arguments.only):
-        if (name, weight, seed) not in done:
-            rows.append(one_run(name, weight, seed, images))
-            rows.sort(key=lambda row: (order.index(row["architecture"]), row["weight"], row["seed"]))
+    names, candidates = list(SETTINGS), list(CANDIDATES)
+
+    def place(row: dict) -> tuple:
+        return row["size"] == "small", names.index(row["architecture"]), candidates.index(row["candidate"]), row["seed"]
+
+    for seed, candidate, name in itertools.product(range(arguments.seeds), arguments.candidates, arguments.only):
+        if (arguments.size, name, candidate, seed) not in done:
+            rows.append(one_run(name, candidate, seed, images, arguments.size))
+            rows.sort(key=place)
             write(rows, arguments.output)
     for line in table(rows):
         interval = "one seed" if line["interval"] is None else "[{:+.3f}, {:+.3f}]".format(*line["interval"])
-        rates = "  ".join(f"{key} {line[key]:.3f}" for key in ("rate", "rate without 3", "rate of quantiles"))
+        rates = "  ".join(f"{key} {line[key]:.3f}" for key in ("rate", "rate without 3", "rate in medians"))
         accuracy = f"accuracy {line['accuracy']:.3f}, {line['accuracy change']:+.3f} ({interval})"
-        name = f"{line['architecture']:12s} weight {line['weight']:4g}"
+        name = f"{line['size']:5s} {line['architecture']:10s} {line['candidate']:28s}"
         print(f"{name}  {rates}  distance x {line['distance factor']:.2f}  {accuracy}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -179,3 +181,19 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"device: got {device!r}, but torch {torch.__version__} sees no CUDA card; need 'auto' or 'cpu'"
         )
     return found
+
+
+def untraced(function: Callable[..., T]) -> Callable[..., T]:
+    """As `torch.compiler.disable`, which costs 8 s of imports, but only once something is being compiled."""
+    disabled: Callable[..., T] | None = None
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> T:
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*arguments)
+
+    return call

@@ -73,7 +73,8 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     selfsim.ScaleControl: dict(target=0.5, weight=1.0),
     selfsim.SelfSimilarityConstraint: dict(
         target=0.1, weight=1.0, ends="detached", layers_per_step=1, scales=None, gradient="exact", count="surrogate",
-        quantiles=None, unit="absolute", standardize=False, leave_out=0, gate=0.1, gate_every=2, gate_by="layer", seed=0
+        cap=0.3, ramp=(0.1, 0.2), quantiles=None, unit="absolute", standardize=False, leave_out=0, gate=0.1,
+        gate_every=2, gate_by="layer", seed=0
     ),
     selfsim.scaling: dict(
         activations=POINTS, window=(0.1, 0.9), threshold=0.1, weight=None, over="neurons", draws=2, seed=0, level=0.9

@@ -29,7 +29,7 @@ FUNCTIONS = {
     "ss_rate by medians": lambda x: selfsim.ss_rate(x, unit="median"),
     "ss_rate in blocks": lambda x: selfsim.ss_rate(x, scales=256, max_bytes=10**6),
     "rate_curve": selfsim.rate_curve,
-    "constraint": lambda x: selfsim.SelfSimilarityConstraint()(x),
+    "constraint": lambda x: selfsim.SelfSimilarityConstraint(weight=1.0, ramp=None, unit="absolute")(x),
     "samples_interval": lambda x: selfsim.samples_interval(lambda a: a.sum(), x, draws=3),
     "scaling": lambda x: selfsim.scaling(as_tensor(x), draws=2).deviation,
     "scaling_deviation": lambda x: selfsim.scaling_deviation(widened(x)),

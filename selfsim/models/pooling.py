@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from .branch import Branch
+
 POOLINGS = ("mean", "max", "class-token", "flatten")
 CHANNELS = ("auto", "first", "last")
 
@@ -45,6 +47,7 @@ def pooled(
     known: KnownChannels = KnownChannels(),
     mask: Tensor | None = None,
     part: int | str | None = None,
+    branch: Branch | None = None,
     layer: str = "output",
 ) -> Tensor:
     """Return a layer's output as activations ``(samples, neurons)``.
@@ -66,6 +69,8 @@ def pooled(
         True or 1 where a place counts, such as the attention mask of padded text.
     part : int or str, optional
         Index or key in a tuple or mapping, or attribute of another object. By default the first tensor.
+    branch : Branch, optional
+        Where the way to the activations leaves the tensor that is read.
     layer : str
         Name of the layer in error messages.
 
@@ -92,13 +97,13 @@ def pooled(
     if mask is not None and pooling not in ("mean", "max"):
         raise ValueError(f"mask: not for pooling={pooling!r}; need 'mean' or 'max'")
     if callable(pooling):
-        value = output if part is None and _is_object(output) else _selected(output, part, layer)
+        value = output if part is None and _is_object(output) else _selected(output, part, layer, branch)
         x = pooling(value.clone() if isinstance(value, Tensor) else value)
         if not isinstance(x, Tensor) or x.ndim != 2:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"pooling: for layer {layer!r} it gave {got}, need a tensor (samples, neurons)")
         return x.clone()
-    x = _selected(output, part, layer)
+    x = _selected(output, part, layer, branch)
     if isinstance(x, PackedSequence):
         if pooling == "flatten":
             raise ValueError(f"layer {layer!r}: its output is a packed sequence, whose samples differ in length")
@@ -216,7 +221,7 @@ def first_tensor(output: Any) -> Any:
     return output
 
 
-def _selected(output: Any, part: int | str | None, layer: str) -> Any:
+def _selected(output: Any, part: int | str | None, layer: str, branch: Branch | None) -> Any:
     """Return the tensor or PackedSequence that is read of an output."""
     if part is not None:
         try:
@@ -232,7 +237,9 @@ def _selected(output: Any, part: int | str | None, layer: str) -> Any:
         raise TypeError(f"layer {layer!r}: its output is a nested tensor; build it with enable_nested_tensor=False")
     if not data.is_floating_point():
         raise TypeError(f"layer {layer!r}: its output is of {data.dtype}, need a real floating-point type")
-    return x
+    if branch is None:
+        return x
+    return branch.of(x) if isinstance(x, Tensor) else x._replace(data=branch.of(data))
 
 
 def _is_nested(output: Any) -> bool:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..checks import check_choice, check_integer, check_seed
-from ..validation import resolve_device
+from ..validation import resolve_device, untraced
 from .batches import call_with_batch
+from .branch import Branch
 from .layers import chosen_layers, draw_layers, unwrapped
 from .pooling import CHANNELS, POOLINGS, KnownChannels, known_channels, pooled
 
@@ -187,6 +188,7 @@ class Probe:
         self._called, self._gradients_enabled = True, torch.is_grad_enabled()
 
     def _reader(self, layer: str) -> Callable[[nn.Module, object, Any], None]:
+        @untraced  # compiled code would lose the hooks of the branch
         def read(module: nn.Module, args: object, output: Any) -> None:
             if module is not self._modules[layer]:  # a copy of the model, made inside the block
                 return
@@ -196,11 +198,13 @@ class Probe:
                 # Checkpointing counts the tensors that autograd saves; with hooks of their own, these are not counted.
                 with suppress(RuntimeError):  # torch.func has no such hooks, and no checkpointing
                     plain.enter_context(saved_tensors_hooks(_unchanged, _unchanged))
-                value = self._pooled(output, known=self._known[layer], mask=self.mask, layer=layer)
+                branch = Branch()
+                value = self._pooled(output, known=self._known[layer], mask=self.mask, branch=branch, layer=layer)
             if self.gather and dist.is_available() and dist.is_initialized():
                 from torch.distributed.nn.functional import all_gather
 
                 value = torch.cat(all_gather(value))
+            value.selfsim_branch = branch  # type: ignore[attr-defined]  # stays with the tensor, in whatever mapping
             self._read[layer] = value
             self._causes[layer] = "" if value.requires_grad else self._cause(module)
 
@@ -218,7 +222,12 @@ class Probe:
     def _check_reached(self) -> None:
         missing = [layer for layer in self.drawn if layer not in self._read]
         if missing:
-            raise ValueError(f"layers: the forward pass does not reach {', '.join(map(repr, missing))}")
+            message = f"layers: the forward pass does not reach {', '.join(map(repr, missing))}"
+            if "torch._dynamo" in sys.modules:
+                message += (
+                    "; if it is compiled, compile it inside the first block, or call torch.compiler.reset() before"
+                )
+            raise ValueError(message)
 
 
 def _unchanged(tensor: Tensor) -> Tensor:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..validation import by_layer, check_activations, check_finite, over_batch
+from ..validation import by_layer, check_activations, check_finite, over_batch, untraced
 from .area import Array, Axis, area, end_places, surrogate_steps
 from .distances import (
     NoRange,
@@ -149,22 +148,6 @@ def _rate(activations: Tensor, options: RateOptions) -> Tensor:
         kept = over_batch(lambda layer: _without_most_distant(layer, options.leave_out), x.detach())
         x = torch.take_along_dim(x, kept.unsqueeze(-2), dim=-1)
     return _evaluated(x, options)
-
-
-def untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """As `torch.compiler.disable`, which costs 8 s of imports, but only once something is being compiled."""
-    disabled: Callable[..., Tensor] | None = None
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Tensor:
-        nonlocal disabled
-        if "torch._dynamo" not in sys.modules:
-            return function(*arguments)
-        if disabled is None:
-            disabled = torch.compiler.disable(function)
-        return disabled(*arguments)
-
-    return call
 
 
 # NumPy's sort and scipy's linkage cannot be traced; in a compiled graph they run as they are.

@@ -40,6 +40,8 @@ _NUMBERS = {
     "random_erasing": "[0, 1]",
     "ema": "[0, 1)",
 }
+# What a constraint has where its configuration says nothing, so that a stored run means what it meant when it ran.
+_UNNAMED: dict[str, Any] = {"weight": 10.0, "cap": None, "ramp": None, "unit": "absolute"}
 # The published learning rate for a batch of 512, weight of the constraint, and target.
 _PUBLISHED = {
     "vit_small": (5e-4, 5e-2, 0.3),
@@ -97,7 +99,9 @@ class TrainConfig:
         of equals), or the moving average. Only these weights are evaluated on the test images.
     constraint : mapping, optional
         Arguments of `selfsim.SelfSimilarityConstraint`; with ``{"paper": True, …}`` those of its ``.paper``, with
-        ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint.
+        ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint. A configuration that
+        does not name `weight`, `cap`, `ramp` or `unit` means a weight of 10, no cap, no ramp and absolute units, as in
+        earlier versions, and not the defaults of the class.
     layers : int or list of str, optional
         Layers to follow and to constrain, as for `selfsim.Probe`. By default the natural blocks.
     samples : int
@@ -258,6 +262,8 @@ class TrainConfig:
         if len(chosen) > 1:
             raise ValueError(f"constraint: got {' and '.join(chosen)}, need only one of these")
         build: Callable[..., Any] = kinds[chosen[0]] if chosen else SelfSimilarityConstraint
+        if not chosen:
+            options = _UNNAMED | options
         known = inspect.signature(build).parameters
         for option in options:
             check_choice(option, known, name="constraint")

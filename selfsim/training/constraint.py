@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, check_seed
+from ..models.branch import Branch
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
-from ..validation import check_activations
+from ..validation import check_activations, untraced
+from .hold import converged_rates
 from .penalty import LayerPenalty, naming
-from .schedules import Schedule, ScheduleInput, schedule_from
+from .schedules import Constant, Schedule, ScheduleInput, schedule_from
+
+if TYPE_CHECKING:
+    from .runs import Run
 
 
 @dataclass
@@ -102,15 +108,17 @@ class SelfSimilarityConstraint(LayerPenalty):
     def __init__(
         self,
         target: float | Schedule | Mapping = 0.1,
-        weight: float = 10.0,
+        weight: float | None = None,
         ends: str = "detached",
         *,
+        cap: float | None = 0.3,
+        ramp: tuple[float, float] | None = (0.3, 0.6),
         layers_per_step: int | None = None,
         scales: int | None = None,
         gradient: str = "exact",
         count: str = "surrogate",
         quantiles: tuple[float, float] | None = None,
-        unit: str = "absolute",
+        unit: str = "median",
         standardize: bool = False,
         leave_out: int = 0,
         check: bool = True,
@@ -119,7 +127,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         gate_by: str = "layer",
         seed: int = 0,
     ) -> None:
-        super().__init__(target, weight)
+        super().__init__(target, weight, cap=cap, ramp=ramp)
         if isinstance(count, str) and count == "greedy-coloring":
             raise ValueError(
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
@@ -146,31 +154,75 @@ class SelfSimilarityConstraint(LayerPenalty):
         gate: float = 0.05,
         gate_every: int = 5,
         gate_by: str = "all",
+        run: Run | None = None,
         seed: int = 0,
     ) -> SelfSimilarityConstraint:
         """Return the constraint as published: 256 scales, straight-through gradient, one drawn layer per batch, gate.
 
-        The gate compares the drawn layer's rate on one batch with the epoch's mean over the rates of all drawn layers,
-        as published. With ``gate_by="layer"`` it compares each layer with its own mean. Two things differ from the
-        published code. The draw of layers is seeded, and S_old is part of the state, so that a resumed training does
-        not begin with a closed gate.
+        The paper sets the target to "the value at which the unconstrained model converges". With `run`, a finished
+        run without constraint, each layer gets the target at which that run ended, as in `hold`. Otherwise `target` is
+        that of all layers; 0.3 is the paper's value for most models.
+
+        The gate is closed in the first epoch, which has no S_old, so that the penalty is 0. Then it compares the drawn
+        layer's rate on one batch with the epoch's mean over the rates of all drawn layers, as published. With
+        ``gate_by="layer"`` it compares each layer with its own mean. Two things differ from the published code. The
+        draw of layers is seeded, and S_old is part of the state, so that a resumed training does not begin with a
+        closed gate. There is no cap and no ramp.
         """
-        return cls(
-            target,
-            weight,
+        options: dict[str, Any] = dict(
             scales=256,
             gradient="straight-through",
+            unit="absolute",
             layers_per_step=1,
+            cap=None,
+            ramp=None,
             gate=gate,
             gate_every=gate_every,
             gate_by=gate_by,
             seed=seed,
         )
+        return cls(target, weight, **options) if run is None else cls.hold(run, weight=weight, **options)
+
+    @classmethod
+    def hold(cls, run: Run, **options: Any) -> SelfSimilarityConstraint:
+        """Return a constraint that holds each layer at the rate where a finished, unconstrained run converged.
+
+        Parameters
+        ----------
+        run : Run
+            From `train` or `load_run`. Its images are loaded. Its layers are read in training mode on 8 batches of its
+            batch size, because rates depend on the number of samples.
+        **options
+            As in the constructor, except `target`.
+
+        Raises
+        ------
+        ValueError
+            A run under a constraint, or an option out of its range.
+
+        Notes
+        -----
+        The targets are plain numbers in `targets`. In a configuration, write ``{"target": constraint.targets}``. To
+        hold each layer at its own rate of the same training, use the schedule "hold". For a model of another origin,
+        use the `targets` of `propose_constraint`.
+
+        Examples
+        --------
+        >>> from selfsim import TrainConfig, train
+        >>> run = train(TrainConfig("mlp", epochs=1), device="cpu")
+        >>> constraint = SelfSimilarityConstraint.hold(run)
+        >>> constraint.targets.keys() == set(run.layers)
+        True
+        """
+        measure = cls(**options).measure
+        return cls(converged_rates(run, measure), **options)
 
     @property
     def targets(self) -> dict[str, float]:
-        """The present target of every layer that was read."""
-        return dict(self._state.targets)
+        """The present target of every layer that was read, or for which a target by layer was given as a number."""
+        by_layer = self.target.items() if isinstance(self.target, dict) else ()
+        given = {layer: schedule.target for layer, schedule in by_layer if isinstance(schedule, Constant)}
+        return given | self._state.targets
 
     def _checked_target(self, target: Any, *, name: str) -> Schedule:
         return schedule_from(target, name=name)
@@ -182,19 +234,32 @@ class SelfSimilarityConstraint(LayerPenalty):
         state = self._state
         rate = ss_rate(check_activations(activations, finite=False), **vars(self.measure))
         state.shapes[layer] = list(activations.shape)
-        if layer not in state.targets:
-            state.targets[layer] = self._scheduled_target(layer)
+        if layer not in state.targets and (first := self._scheduled_target(layer)) is not None:
+            state.targets[layer] = first
         # Summed on the device: converting to a number at every step would make a GPU wait.
         total, calls = state.sums.get(layer, (0.0, 0))
         state.sums[layer] = [rate.detach() + total, calls + 1]
-        return self._gate_factor(layer, rate.detach()) * (rate - state.targets[layer]) ** 2
+        distance = rate - state.targets.get(layer, rate.detach())  # 0 without a target
+        return self._gate_factor(layer, rate.detach()) * distance**2
 
-    def _scheduled_target(self, layer: str) -> float:
+    def _branched(self, x: Tensor) -> tuple[Tensor, Branch]:
+        x, branch = super()._branched(x)
+        if self.weight is None and self.measure.unit == "median" and self.measure.ends == "detached":
+            x = _with_shape_gradient(x)
+        return x, branch
+
+    def _pull(self, layer: str, square: Tensor) -> Tensor:
+        target = max(self._state.targets.get(layer, 1.0), 1e-12)
+        return (square.sqrt() / target).clamp(max=1)
+
+    def _scheduled_target(self, layer: str) -> float | None:
         schedule, state = self._layer_target(layer), self._state
         samples, neurons = state.shapes[layer]
         rates, target = tuple(state.rates.get(layer, ())), state.targets.get(layer)
         past = ScheduleInput(state.progress, samples, neurons, self.measure, tuple(state.task_losses), rates, target)
-        return check_number(schedule(past), name=f"target by {schedule!r}", within="[0, 1]")
+        if (target := schedule(past)) is None:
+            return None
+        return check_number(target, name=f"target by {schedule!r}", within="[0, 1]")
 
     def _gate_factor(self, layer: str, rate: Tensor) -> Tensor | float:
         if self.gate is None:
@@ -218,6 +283,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         """
         if not 1 <= epoch <= epochs:
             raise ValueError(f"epoch: got {epoch!r}, need 1 to epochs={epochs!r}")
+        self._check_effect(epoch, epochs)
         state = self._state
         if task_loss is not None:
             task_loss = float(task_loss.detach() if isinstance(task_loss, Tensor) else task_loss)
@@ -233,15 +299,29 @@ class SelfSimilarityConstraint(LayerPenalty):
             if self.gate is not None and (key not in state.baseline or epoch % self.gate_every == 0):
                 state.baseline[key] = mean
         state.sums = {}
+        self._set_done(epoch / epochs)
         state.progress = min(epoch / max(epochs - 1, 1), 1.0)  # 1 while the last epoch trains
-        for layer in state.targets:
+        for layer in state.shapes:
             with naming(layer):
-                state.targets[layer] = self._scheduled_target(layer)
+                if (target := self._scheduled_target(layer)) is not None:
+                    state.targets[layer] = target
+
+    def _check_effect(self, epoch: int, epochs: int) -> None:
+        """Warn of a gate that stays as it was, and of layers that the task's gradient did not reach."""
+        if self.gate is not None and epoch == 1 and 1 < epochs <= self.gate_every:
+            warnings.warn(
+                f"gate_every: got {self.gate_every}, but training has {epochs} epochs, so that S_old is the mean of "
+                "epoch 1 throughout; need a smaller number for a renewal",
+                stacklevel=3,
+            )
+        self._check_task_gradients(stacklevel=4)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint: tensors, numbers, lists and dicts."""
         sums = self._state.sums_as_numbers()
-        return {"draw": self._generator.get_state()} | copy.deepcopy(vars(self._state) | {"sums": sums})
+        return {"draw": self._generator.get_state(), "done": self._done} | copy.deepcopy(
+            vars(self._state) | {"sums": sums}
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state that `state_dict` returned.
@@ -251,9 +331,32 @@ class SelfSimilarityConstraint(LayerPenalty):
         ValueError
             Not the state of a constraint.
         """
-        need = {"draw", *vars(self._state)}
+        need = {"draw", "done", *vars(self._state)}
+        state = {"done": 0.0} | dict(state)  # a state of an earlier version, which had no ramp
         if set(state) != need:
             raise ValueError(f"state: got the entries {sorted(state)}, need those of `state_dict`, {sorted(need)}")
         entries = copy.deepcopy(dict(state))
         self._generator.set_state(entries.pop("draw").cpu())
+        self._set_done(entries.pop("done"))
         self._state = _State(**entries)
+
+
+@untraced
+def _with_shape_gradient(x: Tensor) -> Tensor:
+    """Return the activations again, with a gradient that leaves out their scale.
+
+    The rate in units of the median does not depend on the scale. Its gradient at a constant median does, and would
+    shrink or stretch the layer about its mean neuron for nothing.
+    """
+    if not x.requires_grad:
+        return x
+    x = x.view_as(x)
+    centred = (x - x.mean(1, keepdim=True)).detach()
+
+    def without_scale(gradient: Tensor) -> Tensor:
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        g, c = gradient.to(wide), centred.to(wide)
+        return (g - (g * c).sum() / c.square().sum() * c).to(gradient.dtype)
+
+    x.register_hook(without_scale)
+    return x

@@ -255,14 +255,20 @@ def training_step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     record = state.steps[state.step]
     record[0], record[1], record[2] = len(x), loss.detach() * len(x), (logits.argmax(1) == labels).sum()
+    if state.constraint:
+        done = state.epoch * state.steps_per_epoch + state.step
+        state.constraint.advance(step=done, steps=config.epochs * state.steps_per_epoch)
     penalty = state.constraint(state.probe) if state.constraint else loss.new_zeros(())
     record[3] = penalty.detach() * len(x)
 
-    penalty_gradient = _penalty_gradient(state, penalty) if state.step == 0 else None
+    # A capped penalty has no gradient apart from the task's, so the task's is measured, and the rest is the penalty's.
+    capped = state.constraint is not None and state.constraint.cap is not None
+    part_gradient = _gradient_of(state, loss if capped else penalty) if state.step == 0 else None
     state.scaler.scale(loss + penalty).backward()
     state.scaler.unscale_(state.optimizer)
-    if penalty_gradient is not None:
-        state.gradients.copy_(norms_and_angle(_flat(p.grad for p in state.model.parameters()), penalty_gradient))
+    if part_gradient is not None:
+        total = _flat(p.grad for p in state.model.parameters())
+        state.gradients.copy_(norms_and_angle(total, total - part_gradient if capped else part_gradient))
     if config.clip_gradient is not None:
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_gradient)
     state.scaler.step(state.optimizer)
@@ -271,12 +277,12 @@ def training_step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
         state.ema.update(state.model)
 
 
-def _penalty_gradient(state: TrainingState, penalty: Tensor) -> Tensor:
-    """Return the gradient of the penalty alone, averaged over the ranks; zeros without a penalty."""
+def _gradient_of(state: TrainingState, part: Tensor) -> Tensor:
+    """Return the gradient of the penalty or of the loss alone, averaged over the ranks; zeros without a penalty."""
     parameters = list(state.model.parameters())
-    if not penalty.requires_grad:
+    if not part.requires_grad:
         return torch.zeros(sum(p.numel() for p in parameters), device=state.device)
-    scaled = state.scaler.scale(penalty)
+    scaled = state.scaler.scale(part)
     gradients = torch.autograd.grad(scaled, parameters, retain_graph=True, materialize_grads=True)
     return state.ranks.sum(_flat(gradients)) / (state.scaler.get_scale() * state.ranks.size)
 

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_number
+from ..checks import check_choice, check_integer, check_number
+from ..models.branch import Branch
 from ..models.probe import Probe
+from ..validation import untraced
 
+# A ramp starts at 0: so many calls without a word on the training's progress are a likely mistake.
+_CALLS_WITHOUT_STEP = 1000
 _SINGLE = "activations"  # the name of a single tensor's layer
 
 
 class LayerPenalty(ABC):
     """Base class: ``weight / 2`` times the mean over layers of a squared distance to a target."""
 
-    def __init__(self, target: Any, weight: float) -> None:
+    def __init__(
+        self, target: Any, weight: float | None, *, cap: float | None = None, ramp: Sequence[float] | None = None
+    ) -> None:
         # A dict has one target for each layer; anything else is the target of every layer.
         self.target: Any
         if isinstance(target, Mapping) and "schedule" not in target:
             self.target = {layer: self._checked_target(t, name=f"target of {layer!r}") for layer, t in target.items()}
         else:
             self.target = self._checked_target(target, name="target")
-        self.weight = check_number(weight, name="weight", within="[0, inf)")
+        self.weight = None if weight is None else check_number(weight, name="weight", within="[0, inf)")
+        self.cap = None if cap is None else check_number(cap, name="cap", within="(0, inf)")
+        if weight is None and cap is None:
+            raise ValueError("weight: got None with cap=None; need a number for one of the two")
+        self.ramp = None if ramp is None else _checked_ramp(ramp)
+        self._done = 0.0  # share of the training
+        self._calls: float = 0  # before anything was told of the training's progress
+        self._task_gradients: dict[str, Tensor] = {}  # by layer, the longest of this epoch
         self._warned = False
 
     def __call__(self, activations: Probe | Mapping[str, Tensor] | Tensor) -> Tensor:
@@ -68,11 +83,87 @@ class LayerPenalty(ABC):
         if torch.is_grad_enabled() and not self._warned:
             cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
             self._warn_without_gradient({x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)})
-        squares = []
+        squares, share = [], self._ramp_share()
+        self._calls += 1
+        if share == 0 and self._calls == _CALLS_WITHOUT_STEP:
+            warnings.warn(
+                f"ramp: the penalty was 0 in {_CALLS_WITHOUT_STEP} calls, and nothing has told how far training is; "
+                "need step(...) after every epoch or advance(...) after every batch, or ramp=None",
+                stacklevel=2,
+            )
         for layer in self._chosen_layers(list(values)):
+            x, branch = values[layer], None
             with naming(layer):
-                squares.append(self._squared_error(layer, values[layer]))
-        return 0.5 * self.weight * torch.stack(squares).mean()
+                if isinstance(x, Tensor):  # else an error that names the layer
+                    if share == 0:
+                        x = x.detach()
+                    elif self.cap is not None:
+                        x, branch = self._branched(x)
+                square = self._squared_error(layer, x)
+                if branch is not None:
+                    pull = self._pull(layer, square.detach()) * share if self.weight is None else None
+                    branch.meeting = partial(self._meeting, layer, pull)
+                squares.append(square)
+        return 0.5 * (1.0 if self.weight is None else self.weight) * share * torch.stack(squares).mean()
+
+    def _ramp_share(self) -> float:
+        """Return the share of the weight that the ramp has reached."""
+        if self.ramp is None:
+            return 1.0
+        start, end = self.ramp
+        return float(self._done >= end) if start == end else min(max((self._done - start) / (end - start), 0.0), 1.0)
+
+    @untraced  # compiled code would lose the hooks of the branch
+    def _branched(self, x: Tensor) -> tuple[Tensor, Branch]:
+        """Return the activations, and the branch on which their gradient comes to the layer's output."""
+        branch = getattr(x, "selfsim_branch", None)
+        if branch is None:  # not from a probe: the two meet at the activations themselves
+            branch = Branch()
+            x = branch.of(x)
+        elif x.requires_grad and not branch.reads:
+            raise ValueError(
+                "cap: the probe's pooling reads an output that is no tensor, at which no gradient can be compared; "
+                "need `part`, the name of its tensor, or cap=None"
+            )
+        return x, branch
+
+    def _pull(self, layer: str, square: Tensor) -> Tensor:
+        """Return the distance from the target that a squared error stands for, from 0 to 1, for a weight of None."""
+        raise NotImplementedError
+
+    def _meeting(self, layer: str, pull: Tensor | None, task: Tensor, penalty: Tensor) -> Tensor:
+        """Return the sum of both gradients, the penalty's at most `cap` times as long as the task's.
+
+        With a `pull` from 0 to 1, its length is `pull` times that.
+        """
+        cap = math.inf if self.cap is None else self.cap
+        wide = torch.promote_types(task.dtype, torch.float32)
+        length, own = (torch.linalg.vector_norm(gradient, dtype=wide) for gradient in (task, penalty))
+        before = self._task_gradients.get(layer)
+        self._task_gradients[layer] = length if before is None else torch.maximum(before, length)
+        own = own.clamp_min(torch.finfo(wide).tiny)
+        share = (cap * length / own).clamp(max=1) if pull is None else cap * pull.to(wide) * length / own
+        return task + share * penalty
+
+    def advance(self, *, step: int, steps: int) -> None:
+        """Tell that `step` of the `steps` of the whole training are done, so that the ramp rises within epochs.
+
+        Parameters
+        ----------
+        step, steps : int
+
+        Raises
+        ------
+        ValueError
+            Not ``0 <= step <= steps``, or no steps.
+        """
+        steps = check_integer(steps, name="steps")
+        if check_integer(step, name="step", least=0) > steps:
+            raise ValueError(f"step: got {step!r}, need 0 to steps={steps!r}")
+        self._set_done(step / steps)
+
+    def _set_done(self, share: float) -> None:
+        self._done, self._calls = share, -math.inf  # told once, the calls need not be counted
 
     def _chosen_layers(self, layers: list[str]) -> list[str]:
         return layers
@@ -84,6 +175,20 @@ class LayerPenalty(ABC):
     @abstractmethod
     def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
         """Return the squared distance of a layer from its target, 0-dim."""
+
+    def _check_task_gradients(self, stacklevel: int) -> None:
+        """Warn of layers whose penalty the cap has set to 0 in all backward passes since the last call."""
+        without = [layer for layer, length in self._task_gradients.items() if not float(length)]
+        self._task_gradients = {}
+        if without and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"cap: no gradient of the task reached {', '.join(map(repr, without))}, so the capped penalty was 0 "
+                "there. Likely causes: the penalty's backward pass was apart from the loss's, or the activations are "
+                "copies that the loss does not depend on. Need the sum of both in one backward pass, and a Probe or "
+                "the layers' own outputs; or cap=None",
+                stacklevel=stacklevel,
+            )
 
     def _warn_without_gradient(self, causes: dict[str, str]) -> None:
         parts = []
@@ -99,7 +204,16 @@ class LayerPenalty(ABC):
         return self.target[layer] if isinstance(self.target, dict) else self.target
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(target={self.target!r}, weight={self.weight:g})"
+        strength = f"cap={self.cap:g}" if self.weight is None else f"weight={self.weight:g}"
+        return f"{type(self).__name__}(target={self.target!r}, {strength})"
+
+
+def _checked_ramp(ramp: Sequence[float]) -> tuple[float, float]:
+    if isinstance(ramp, (tuple, list)) and len(ramp) == 2:
+        start, end = (check_number(value, name="ramp", within="[0, 1]") for value in ramp)
+        if start <= end:
+            return start, end
+    raise ValueError(f"ramp: got {ramp!r}, need None or (start, end) with 0 <= start <= end <= 1")
 
 
 def _unknown_cause(layer: str) -> str:

@@ -1,4 +1,4 @@
-"""Propose a target and a weight for a constraint, from a short unconstrained training."""
+"""Propose targets and a weight for a constraint, from a short unconstrained training."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ..rate.rate import ss_rate
 from ..statistics.null_models import NullBand, null_band
 from ..validation import resolve_device
 from .constraint import SelfSimilarityConstraint
+from .hold import mean_rates
 
 # The gradients are measured at this many steps of the short training, evenly spaced.
 _MEASURED = 8
@@ -37,6 +38,11 @@ class ConstraintProposal:
     Attributes
     ----------
     target, weight : float
+        A target below noise for all layers, and a weight for the penalty without cap and ramp.
+    targets : dict of str to float
+        The paper's rule instead: the rate of each layer at the end of the short training, mean over up to 8 batches.
+        ``SelfSimilarityConstraint(proposal.targets)`` holds the layers there. The more steps, the nearer to where the
+        unconstrained network converges.
     reasons : tuple of str
         Why this target, why this weight, and what to watch.
     rates : dict of str to float
@@ -55,6 +61,7 @@ class ConstraintProposal:
     bands: dict[str, NullBand]
     task_gradient: float
     penalty_gradient: float
+    targets: dict[str, float]
 
 
 def propose_constraint(
@@ -141,7 +148,9 @@ def propose_constraint(
     known = [name for name in inspect.signature(SelfSimilarityConstraint).parameters if name not in proposed]
     for option in options:
         check_choice(option, known, name="options")
-    rate_options = vars(SelfSimilarityConstraint(**options).measure)
+    measure = SelfSimilarityConstraint(**options).measure
+    rate_options = vars(measure)
+    options |= {"cap": None, "ramp": None}  # the gradient is measured as it is
 
     def rate(activations: Tensor) -> float:
         return float(ss_rate(activations.detach(), **rate_options))
@@ -162,11 +171,12 @@ def propose_constraint(
         lengths = _gradient_lengths(
             model, probe, constraint, list(itertools.islice(itertools.cycle(batches), steps)), learning_rate, task_loss
         )
+        rates = {layer: rate(x) for layer, x in probe.activations.items()}
+        targets = mean_rates(probe, model, batches[:_MEASURED], measure)
     task, penalty = (statistics.median(column) for column in zip(*lengths, strict=True))
     if penalty == 0:
         raise ValueError(f"model: the penalty has no gradient at target {target:g}; need layers that can be trained")
     weight = float(f"{share * task / penalty:.2g}")
-    rates = {layer: rate(x) for layer, x in probe.activations.items()}
     inside = sum(bands[layer].low <= rate <= bands[layer].high for layer, rate in rates.items())
     below = sum(rate < target for rate in rates.values())
     worst = max(weight * p / t if t else math.inf for t, p in lengths)
@@ -181,7 +191,7 @@ def propose_constraint(
         "Rates depend on the batch size: propose anew when it changes. Besides the rate, watch the accuracy, the rate "
         "without the most distant neurons, and the median distance.",
     )
-    return ConstraintProposal(target, weight, reasons, rates, bands, task, penalty)
+    return ConstraintProposal(target, weight, reasons, rates, bands, task, penalty, targets)
 
 
 def _gradient_lengths(

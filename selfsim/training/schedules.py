@@ -45,8 +45,8 @@ class ScheduleInput:
     target: float | None = None
 
 
-# A schedule keeps no state of its own, so that a resumed training has the same targets.
-Schedule = Callable[[ScheduleInput], float]
+# A schedule keeps no state of its own, so that a resumed training has the same targets. None: no target yet.
+Schedule = Callable[[ScheduleInput], float | None]
 
 
 def __getattr__(name: str) -> Any:
@@ -228,7 +228,38 @@ class Adaptive:
         return past.target + self.share * (toward - past.target)
 
 
-_BY_NAME = {s.schedule: s for s in (Constant, Linear, Cosine, Piecewise, FollowTheNull, Adaptive)}
+@dataclass(frozen=True)
+class Hold:
+    """The layer's own rate at one time in this training, kept from then on. Before, there is no target and no pull.
+
+    Parameters
+    ----------
+    start : float
+        Progress, from 0 to 1, at which the layer's mean rate of the epoch before becomes the target.
+
+    Examples
+    --------
+    >>> hold = Hold(0.5)
+    >>> hold(ScheduleInput(0.25, 128, 96, rates=(0.2,)))
+    >>> hold(ScheduleInput(0.5, 128, 96, rates=(0.2, 0.17)))
+    0.17
+    >>> hold(ScheduleInput(0.75, 128, 96, rates=(0.2, 0.17, 0.15), target=0.17))
+    0.17
+    """
+
+    start: float = 0.3
+    schedule: str = _schedule_name("hold")
+
+    def __post_init__(self) -> None:
+        check_number(self.start, name="start", within="[0, 1]")
+
+    def __call__(self, past: ScheduleInput) -> float | None:
+        if past.target is not None or past.progress < self.start or not past.rates:
+            return past.target
+        return min(max(past.rates[-1], 0.0), 1.0)
+
+
+_BY_NAME = {s.schedule: s for s in (Constant, Linear, Cosine, Piecewise, FollowTheNull, Adaptive, Hold)}
 
 
 def schedule_from(target: float | Schedule | Mapping, *, name: str = "target") -> Schedule:
@@ -239,14 +270,14 @@ def schedule_from(target: float | Schedule | Mapping, *, name: str = "target") -
     target : float, mapping or callable
         A number is a constant target. A mapping has the schedule's name and parameters, such as ``{"schedule":
         "linear", "start": 0.2, "end": 0.1}``; the names are "constant", "linear", "cosine", "piecewise",
-        "follow-the-null" and "adaptive". A callable is returned as it is.
+        "follow-the-null", "adaptive" and "hold". A callable is returned as it is.
     name : str
         Name of the argument in error messages.
 
     Returns
     -------
     callable
-        From a `ScheduleInput` to a target in [0, 1].
+        From a `ScheduleInput` to a target in [0, 1], or to None while there is none.
 
     Raises
     ------

@@ -90,5 +90,5 @@ def test_synchronisations_on_a_card(check, most):
 @no_card
 def test_constraint_on_a_card():
     x = some(torch.float32).cuda().requires_grad_()
-    SelfSimilarityConstraint()(x).backward()
+    SelfSimilarityConstraint(weight=1.0, cap=None, ramp=None)(x).backward()
     assert x.grad.abs().sum() > 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -12,10 +10,14 @@ import torch
 from torch import nn
 
 from selfsim import Probe, SelfSimilarityConstraint, TrainConfig, load_images, ss_rate, train
-from selfsim.models.architectures import architecture
 
 # Many tests look at values alone, of activations without gradient.
 pytestmark = pytest.mark.filterwarnings("ignore:activations. got no gradient")
+
+
+def classic(target=0.1, weight=10.0, ends="detached", **options) -> SelfSimilarityConstraint:
+    """The penalty by itself: no cap, no ramp, absolute units."""
+    return SelfSimilarityConstraint(target, weight, ends, **({"cap": None, "ramp": None, "unit": "absolute"} | options))
 
 
 def some(seed=0, samples=32, neurons=20) -> torch.Tensor:
@@ -26,11 +28,11 @@ class TestFormula:
     def test_half_weight_times_square_averaged_over_layers(self):
         layers = {"a": some(0), "b": some(1)}
         expected = sum(0.5 * 10 * (ss_rate(x) - 0.1) ** 2 for x in layers.values()) / 2
-        assert SelfSimilarityConstraint()(layers).item() == pytest.approx(expected.item(), rel=1e-12)
+        assert classic()(layers).item() == pytest.approx(expected.item(), rel=1e-12)
 
     def test_gradient_is_that_of_the_detached_rate(self):
         x = some().requires_grad_()
-        (got,) = torch.autograd.grad(SelfSimilarityConstraint(target=0.1, weight=4.0)(x), x)
+        (got,) = torch.autograd.grad(classic(target=0.1, weight=4.0)(x), x)
         rate = ss_rate(x, ends="detached")
         (expected,) = torch.autograd.grad(rate, x)
         torch.testing.assert_close(got, 4.0 * (rate.item() - 0.1) * expected)
@@ -39,14 +41,14 @@ class TestFormula:
         model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
         with (probe := Probe(model, ["1"])):
             model(torch.randn(9, 4))
-        values = [SelfSimilarityConstraint()(x).item() for x in (probe, probe.activations, probe.activations["1"])]
+        values = [classic()(x).item() for x in (probe, probe.activations, probe.activations["1"])]
         assert values[0] == values[1] == values[2]
 
     @pytest.mark.parametrize("count", ["surrogate", "complete-linkage"])
     @pytest.mark.parametrize("target", [0.05, 0.35])
     def test_descending_it_reaches_the_target(self, target, count):
         x = some(neurons=40).requires_grad_()
-        constraint = SelfSimilarityConstraint(target=target, weight=1.0, ends="attached", count=count)
+        constraint = classic(target=target, weight=1.0, ends="attached", count=count)
         optimizer = torch.optim.Adam([x], lr=0.02)
         before = abs(ss_rate(x, count=count).item() - target)
         for _ in range(60):
@@ -60,7 +62,7 @@ class TestFormula:
         x = some(samples=64, neurons=100).requires_grad_()
         share = {}
         for ends in ("attached", "detached"):
-            (gradient,) = torch.autograd.grad(SelfSimilarityConstraint(ends=ends)(x), x)
+            (gradient,) = torch.autograd.grad(classic(ends=ends)(x), x)
             by_neuron = gradient.square().sum(0).sort(descending=True).values
             share[ends] = int((by_neuron.cumsum(0) < 0.9 * by_neuron.sum()).sum()) + 1
         assert share["attached"] <= 6
@@ -75,7 +77,7 @@ class TestLayersPerStep:
         rates = {ss_rate(x).item(): name for name, x in self.layers().items()}
 
         def drawn(seed):
-            constraint = SelfSimilarityConstraint(target=0.0, weight=2.0, layers_per_step=1, seed=seed)
+            constraint = classic(target=0.0, weight=2.0, layers_per_step=1, seed=seed)
             values = [constraint(self.layers()).sqrt().item() for _ in range(40)]
             return [min(rates, key=lambda r, v=v: abs(r - v)) for v in values]
 
@@ -127,7 +129,7 @@ class TestPaper:
         openness = {layer: 1 - min(abs(rate - old) / old, 1.0) / 1.0 for layer, rate in rates.items()}
         assert min(openness.values()) < 0.98  # the two layers differ, or this would show nothing
         for layer, x in layers.items():
-            constraint = SelfSimilarityConstraint(0.3, 2.0, scales=256, gate=1.0, gate_by="all")
+            constraint = classic(0.3, 2.0, scales=256, gate=1.0, gate_by="all")
             constraint(layers)
             constraint.step(epoch=1, epochs=9)
             expected = openness[layer] * (rates[layer] - 0.3) ** 2
@@ -135,7 +137,7 @@ class TestPaper:
 
     def test_gate_by_layer_compares_each_layer_with_itself(self):
         layers = {"a": some(0), "b": some(1) * 3}
-        constraint = SelfSimilarityConstraint(0.3, 2.0, gate=0.05)
+        constraint = classic(0.3, 2.0, gate=0.05)
         assert constraint({"a": layers["a"]}).item() == 0
         constraint.step(epoch=1, epochs=9)
         # Each layer is where it was: open; the one that is read for the first time stays shut for its first epoch.
@@ -161,27 +163,27 @@ class TestVariants:
         x = 5 * some() + 1
         expected = 0.5 * 3 * (ss_rate(x, **options) - 0.2) ** 2
         assert expected.item() != pytest.approx(0.5 * 3 * (ss_rate(x).item() - 0.2) ** 2, rel=1e-3)
-        assert SelfSimilarityConstraint(0.2, 3.0, **options)(x).item() == pytest.approx(expected.item(), rel=1e-12)
+        assert classic(0.2, 3.0, **options)(x).item() == pytest.approx(expected.item(), rel=1e-12)
 
     def test_unchecked_activations_give_nan_instead_of_an_error(self):
         broken = some()
         broken[3, 5] = float("nan")
-        assert SelfSimilarityConstraint(check=False)(broken).isnan()
+        assert classic(check=False)(broken).isnan()
         with pytest.raises(ValueError, match="NaN"):
-            SelfSimilarityConstraint()(broken)
+            classic()(broken)
 
 
 class TestTargets:
     layers: ClassVar = {"a": some(0), "b": some(1)}
 
     def test_each_layer_has_its_own(self):
-        constraint = SelfSimilarityConstraint({"a": 0.1, "b": {"schedule": "constant", "target": 0.3}}, weight=2.0)
+        constraint = classic({"a": 0.1, "b": {"schedule": "constant", "target": 0.3}}, weight=2.0)
         expected = ((ss_rate(self.layers["a"]) - 0.1) ** 2 + (ss_rate(self.layers["b"]) - 0.3) ** 2) / 2
         assert constraint(self.layers).item() == pytest.approx(expected.item(), rel=1e-12)
         assert constraint.targets == {"a": 0.1, "b": 0.3}
 
     def test_moves_at_each_step_and_ends_in_the_last_epoch(self):
-        constraint, seen = SelfSimilarityConstraint({"schedule": "linear", "start": 0.4, "end": 0.1}, weight=2.0), []
+        constraint, seen = classic({"schedule": "linear", "start": 0.4, "end": 0.1}, weight=2.0), []
         for epoch in range(1, 5):
             rate = ss_rate(self.layers["a"])
             for _ in range(3):
@@ -198,7 +200,7 @@ class TestTargets:
             moments.append(moment)
             return 0.25
 
-        constraint = SelfSimilarityConstraint(mine, quantiles=(0.1, 0.9))
+        constraint = classic(mine, quantiles=(0.1, 0.9))
         for epoch, scale in ((1, 1.0), (2, 3.0)):
             for k in range(2):
                 constraint({"a": some(k) * scale})
@@ -218,20 +220,20 @@ class TestTargets:
         with (probe := Probe(model, ["1", "3"])):
             model(torch.randn(9, 4))
         with pytest.raises(ValueError, match="target: got none for '3', need one for every layer"):
-            SelfSimilarityConstraint({"1": 0.1})(probe)
+            classic({"1": 0.1})(probe)
         with pytest.raises(ValueError, match="target: got '33', need one of '1', '3'; did you mean '3'"):
-            SelfSimilarityConstraint({"1": 0.1, "33": 0.1})(probe)
+            classic({"1": 0.1, "33": 0.1})(probe)
 
     def test_a_schedule_must_give_a_rate(self):
         with pytest.raises(ValueError, match="layer 'a': target by .*: got 1.5, need a number in"):
-            SelfSimilarityConstraint(lambda moment: 1.5)({"a": some()})
+            classic(lambda moment: 1.5)({"a": some()})
 
 
 CHARACTERS = {
     "paper": lambda seed: SelfSimilarityConstraint.paper(seed=seed, gate=0.5),
-    "gate by layer": lambda seed: SelfSimilarityConstraint(gate=0.5, gate_every=2, layers_per_step=2, seed=seed),
-    "adaptive": lambda seed: SelfSimilarityConstraint({"schedule": "adaptive", "patience": 1}, seed=seed),
-    "by layer": lambda seed: SelfSimilarityConstraint(
+    "gate by layer": lambda seed: classic(gate=0.5, gate_every=2, layers_per_step=2, seed=seed),
+    "adaptive": lambda seed: classic({"schedule": "adaptive", "patience": 1}, seed=seed),
+    "by layer": lambda seed: classic(
         {f"block {i}": {"schedule": "cosine", "start": 0.2, "end": i / 10} for i in range(5)}, seed=seed
     ),
 }
@@ -267,7 +269,7 @@ def test_state_dict_goes_on_where_it_stopped(character, stop, tmp_path):
 
 def test_a_state_in_an_epoch_holds_no_tensor_of_a_device():
     """Read on the CPU, a sum would stay there for a layer that is not drawn again, beside those of the card."""
-    constraint = SelfSimilarityConstraint()
+    constraint = classic()
     rates = [ss_rate(some(i)).item() for i in (0, 1)]
     for i in (0, 1):
         constraint({"block 1": some(i)})
@@ -278,7 +280,7 @@ def test_a_state_in_an_epoch_holds_no_tensor_of_a_device():
 
 def test_sums_may_lie_on_several_devices(monkeypatch):
     """Layers of one model on two devices: nothing is put together before it is a number."""
-    constraint = SelfSimilarityConstraint(gate=0.1)
+    constraint = classic(gate=0.1, gate_every=2)
     constraint({"a": some(0), "b": some(1)})
     monkeypatch.setattr(torch, "stack", lambda tensors: pytest.fail("tensors of several devices are put together"))
     constraint.step(epoch=1, epochs=3)
@@ -286,12 +288,12 @@ def test_sums_may_lie_on_several_devices(monkeypatch):
 
 
 def test_a_state_is_a_copy():
-    constraint = SelfSimilarityConstraint()
+    constraint = classic()
     constraint(some())
     state = constraint.state_dict()
     constraint.step(epoch=1, epochs=3, task_loss=1.0)
     assert state["task_losses"] == []
-    other = SelfSimilarityConstraint()
+    other = classic()
     other.load_state_dict(state)
     other.step(epoch=1, epochs=3, task_loss=2.0)
     assert state["task_losses"] == []
@@ -331,6 +333,10 @@ def test_a_state_is_a_copy():
         ({"seed": 2**70}, "seed: got 1180591620717411303424, need an integer of at most 63 bits"),
         ({"target": {"schedule": "follow-the-null", "seed": None}}, "seed: got None"),
         ({"gate_every": 0}, "gate_every: got 0"),
+        ({"cap": None}, "weight: got None with cap=None; need a number for one of the two"),
+        ({"ramp": (0.6, 0.3)}, r"ramp: got \(0.6, 0.3\), need None or \(start, end\)"),
+        ({"ramp": 0.3}, "ramp: got 0.3"),
+        ({"ramp": (0.3, 1.1)}, "ramp: got 1.1"),
         ({"layers_per_step": 0}, "layers_per_step: got 0"),
         ({"scales": 1}, "scales: got 1"),
     ],
@@ -343,29 +349,29 @@ def test_messages(options, message):
 def test_a_layer_that_has_collapsed_is_named():
     layers = {"blocks.1": some(), "blocks.2": torch.ones(32, 20)}
     with pytest.raises(ValueError, match=r"layer 'blocks\.2': activations: .*equal"):
-        SelfSimilarityConstraint()(layers)
+        classic()(layers)
 
 
 def test_says_what_it_is():
-    assert repr(SelfSimilarityConstraint(0.2)) == "SelfSimilarityConstraint(target=Constant(target=0.2), weight=10)"
+    assert repr(classic(0.2)) == "SelfSimilarityConstraint(target=Constant(target=0.2), weight=10)"
 
 
 def test_the_task_loss_may_be_the_loss_itself(recwarn):
-    constraint = SelfSimilarityConstraint()
+    constraint = classic()
     constraint.step(epoch=1, epochs=3, task_loss=torch.tensor(0.5, requires_grad=True) * 2)
     assert constraint.state_dict()["task_losses"] == [1.0]
     assert not recwarn.list
 
 
 def test_wrong_calls():
-    constraint = SelfSimilarityConstraint()
+    constraint = classic()
     with pytest.raises(ValueError, match="got no layers; run the forward pass inside `with probe:`"):
         constraint(Probe(nn.Sequential(nn.ReLU())))
     with pytest.raises(ValueError, match="epoch: got 11, need 1 to epochs=10"):
         constraint.step(epoch=11, epochs=10)
     with pytest.raises(ValueError, match="task_loss: got nan, need a finite number"):
         constraint.step(epoch=1, epochs=10, task_loss=float("nan"))
-    adaptive = SelfSimilarityConstraint({"schedule": "adaptive"})
+    adaptive = classic({"schedule": "adaptive"})
     adaptive(some())
     with pytest.raises(ValueError, match="task_loss: got none, need the epoch's mean loss"):
         adaptive.step(epoch=1, epochs=10)
@@ -392,27 +398,3 @@ def test_the_default_does_what_it_is_meant_to_on_digits():
     assert abs(held["ss_rate_left_out"] - 0.1) < 0.05
     assert 1 / 3 < held["median_distance"] / free["median_distance"] < 3
     assert held["accuracy"] > free["accuracy"] - 0.01
-
-
-def test_the_page_says_what_the_check_of_the_default_found():
-    root = Path(__file__).parents[2]
-    check = json.loads((root / "results" / "benchmarks" / "defaults.json").read_text(encoding="utf-8"))
-    page = (root / "book" / "constraint.md").read_text(encoding="utf-8")
-    default = SelfSimilarityConstraint()
-    assert check["target"] == default.target.target
-    lines = {(line["architecture"], line["weight"]): line for line in check["table"]}
-    names = {name for name, _ in lines}
-    assert len(names) == 10
-    for name in names:
-        free, held = lines[name, 0.0], lines[name, default.weight]
-        cells = [architecture(name).title, str(held["seeds"])]
-        cells += [f"{free[key]:.3f} → {held[key]:.3f}" for key in ("rate", "rate without 3", "rate of quantiles")]
-        before = held["accuracy"] - held["accuracy change"]
-        cells += [f"× {held['distance factor']:.2f}", f"{100 * before:.1f} → {100 * held['accuracy']:.1f}"]
-        assert f"| {' | '.join(cells)} |" in page
-        broke = name in ("vgg11", "poolformer")
-        assert (held["accuracy change"] < -0.3) == broke
-        if not broke:
-            for key in ("rate", "rate without 3"):
-                assert abs(held[key] - check["target"]) < abs(free[key] - check["target"])
-            assert 1 / 3 < held["distance factor"] < 3

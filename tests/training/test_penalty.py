@@ -31,7 +31,10 @@ class Network(nn.Module):
         return self.second(x)
 
 
-@pytest.fixture(params=[SelfSimilarityConstraint, lambda: ScaleControl(0.5)], ids=["constraint", "control"])
+@pytest.fixture(
+    params=[lambda: SelfSimilarityConstraint(weight=1.0, ramp=None), lambda: ScaleControl(0.5)],
+    ids=["constraint", "control"],
+)
 def penalty(request):
     return request.param()
 

@@ -47,7 +47,7 @@ def test_weight_and_target_are_what_the_reasons_say(model, batches):
     twin = copy.deepcopy(model)
     probe, lengths = Probe(twin), []
     optimizer = torch.optim.AdamW(twin.parameters(), lr=2e-3)
-    penalty = SelfSimilarityConstraint(proposal.target, 1.0)
+    penalty = SelfSimilarityConstraint(proposal.target, 1.0, cap=None, ramp=None)
     for x, y in [*batches, *batches[:2]]:  # 6 steps: with at most 8, every one is measured
         norms = []
         for which in ("penalty", "task"):
@@ -192,3 +192,22 @@ def test_training_with_it_moves_the_rate_to_the_target_and_keeps_the_accuracy(mo
     assert gaps[1] < 0.7 * gaps[0]
     accuracy = [run.series("accuracy", split="test")[-1] for run in (free, held)]
     assert accuracy[1] > accuracy[0] - 0.02
+
+
+def test_the_targets_are_where_the_unconstrained_model_ends(model, batches):
+    """By an independent training of the same steps."""
+    proposal = propose_constraint(model, batches, steps=6, draws=2, device="cpu")
+    twin = copy.deepcopy(model).train()
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-3)
+    for x, y in (batches + batches)[:6]:
+        optimizer.zero_grad()
+        F.cross_entropy(twin(x), y).backward()
+        optimizer.step()
+    probe, rates = Probe(twin), []
+    for x, _ in batches:
+        with torch.no_grad(), probe:
+            twin(x)
+        rates.append({layer: float(ss_rate(values, unit="median")) for layer, values in probe.activations.items()})
+    for layer, target in proposal.targets.items():
+        assert target == pytest.approx(statistics.fmean(rate[layer] for rate in rates), rel=1e-4)
+    assert SelfSimilarityConstraint(proposal.targets).targets == proposal.targets

@@ -63,7 +63,9 @@ class TestFollowTheNull:
         assert torch.equal(state, torch.get_rng_state())
 
     def test_follows_the_shape_of_each_layer(self):
-        constraint = SelfSimilarityConstraint({"schedule": "follow-the-null", "offset": -0.05, "draws": 3})
+        constraint = SelfSimilarityConstraint(
+            {"schedule": "follow-the-null", "offset": -0.05, "draws": 3}, unit="absolute"
+        )
         layers = {"narrow": torch.randn(32, 10), "wide": torch.randn(32, 80)}
         constraint(layers)
         for layer, values in layers.items():

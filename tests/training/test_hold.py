@@ -1,0 +1,112 @@
+"""Targets where the unconstrained network is: of a finished run, and of the layer's own past."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+
+import pytest
+import torch
+
+from selfsim import Probe, SelfSimilarityConstraint, TrainConfig, load_images, ss_rate, train
+from selfsim.training.schedules import Hold, ScheduleInput
+
+SETTINGS = dict(epochs=1, train_images=200, validation_images=50, test_images=50, samples=50, batch_size=50)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return train(TrainConfig("mlp", **SETTINGS), device="cpu")
+
+
+def test_of_a_finished_run(run):
+    """The mean over batches of training images, by plain code: 200 images in any order are four batches of 50."""
+    images, model = run.config.load_images(), run.model
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    probe, rates = Probe(model), []
+    for part in order.split(50):
+        with torch.no_grad(), probe:
+            model(images.prepared(images.train.images[part]))
+        rates.append({layer: float(ss_rate(x, unit="median")) for layer, x in probe.activations.items()})
+    constraint = SelfSimilarityConstraint.hold(run)
+    assert list(constraint.targets) == run.layers
+    for layer, target in constraint.targets.items():
+        assert target == pytest.approx(statistics.fmean(r[layer] for r in rates), rel=1e-5)
+    assert not run.model.training
+
+
+def test_the_papers_rule(run):
+    ruled, fixed = SelfSimilarityConstraint.paper(run=run), SelfSimilarityConstraint.paper()
+    assert (ruled.weight, ruled.gate, ruled.cap, ruled.ramp) == (0.05, 0.05, None, None)
+    assert ruled.measure == fixed.measure
+    assert ruled.measure.scales == 256
+    again = SelfSimilarityConstraint.hold(run, scales=256, gradient="straight-through", unit="absolute")
+    assert ruled.targets == again.targets
+    assert fixed.targets == {}
+
+
+def test_a_configuration_takes_the_targets(run):
+    targets = SelfSimilarityConstraint.hold(run).targets
+    config = TrainConfig("mlp", **SETTINGS, constraint={"target": targets, "cap": 0.3, "unit": "median"})
+    found = train(config, device="cpu")
+    assert {layer: found.series("target", split="train", layer=layer) for layer in found.layers} == {
+        layer: [pytest.approx(target)] for layer, target in targets.items()
+    }
+
+
+def test_a_run_under_a_constraint_is_refused():
+    config = TrainConfig("mlp", **SETTINGS, constraint={"target": 0.1})
+    with pytest.raises(ValueError, match="run: got one trained with constraint=.*need one without a constraint"):
+        SelfSimilarityConstraint.hold(train(config, images=load_images("digits", **config_sizes()), device="cpu"))
+
+
+def config_sizes() -> dict:
+    return {name: SETTINGS[name] for name in ("train_images", "validation_images", "test_images")}
+
+
+def test_of_the_layers_own_past():
+    """No pull before its time; then the mean rate of the epoch before, for good."""
+    generator = torch.Generator().manual_seed(0)
+    constraint = SelfSimilarityConstraint({"schedule": "hold", "start": 0.5}, 1.0, cap=None, ramp=None)
+    rates, last = [], None
+    for epoch in range(1, 5):
+        read = [torch.rand(20, 12, generator=generator).requires_grad_() for _ in range(2)]
+        values = [constraint({"a": x}) for x in read]
+        now = [float(ss_rate(x.detach(), unit="median")) for x in read]
+        if epoch < 3:
+            assert [value.item() for value in values] == [0, 0]
+            assert constraint.targets == {}
+            rates = now
+        else:
+            last = last or statistics.fmean(rates)
+            assert constraint.targets["a"] == pytest.approx(last)
+            assert values[0].item() == pytest.approx((now[0] - last) ** 2 / 2, rel=1e-4)
+        constraint.step(epoch=epoch, epochs=5)
+
+
+def test_the_schedule_by_itself():
+    assert Hold(0.5)(ScheduleInput(0.4, 128, 96, rates=(0.2,))) is None
+    assert Hold(0.0)(ScheduleInput(0.0, 128, 96)) is None  # nothing was read yet
+    assert Hold(0.5)(ScheduleInput(0.5, 128, 96, rates=(0.3, 0.2))) == 0.2
+    assert Hold(0.5)(ScheduleInput(1.0, 128, 96, rates=(0.3, 0.2), target=0.25)) == 0.25
+    with pytest.raises(ValueError, match="start: got 1.5"):
+        SelfSimilarityConstraint({"schedule": "hold", "start": 1.5})
+
+
+def test_a_gate_that_is_never_renewed_is_a_warning():
+    x = torch.rand(9, 6, requires_grad=True)
+    for epochs, warned in ((3, True), (5, True), (6, False), (1, False)):
+        paper = SelfSimilarityConstraint.paper()
+        paper(x)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            paper.step(epoch=1, epochs=epochs)
+        expected = f"gate_every: got 5, but training has {epochs} epochs"
+        assert [str(w.message).startswith(expected) for w in caught] == [True] * warned
+
+
+def test_what_an_old_configuration_says_nothing_about_is_as_it_was():
+    old = TrainConfig("mlp", constraint={"target": 0.1}).make_constraint()
+    assert (old.weight, old.cap, old.ramp, old.measure.unit) == (10.0, None, None, "absolute")
+    new = SelfSimilarityConstraint()
+    assert (new.weight, new.cap, new.ramp, new.measure.unit) == (None, 0.3, (0.3, 0.6), "median")
