@@ -42,12 +42,14 @@ def model():
 
 
 def test_weight_and_target_are_what_the_reasons_say(model, batches):
-    proposal = propose_constraint(model, batches, steps=6, learning_rate=2e-3, share=0.5, draws=10, device="cpu")
+    proposal = propose_constraint(
+        model, batches, steps=6, learning_rate=2e-3, share=0.5, draws=10, device="cpu", unit="absolute"
+    )
 
     twin = copy.deepcopy(model)
     probe, lengths = Probe(twin), []
     optimizer = torch.optim.AdamW(twin.parameters(), lr=2e-3)
-    penalty = SelfSimilarityConstraint(proposal.target, 1.0, cap=None, ramp=None)
+    penalty = SelfSimilarityConstraint(proposal.target, 1.0, cap=None, ramp=None, unit="absolute")
     for x, y in [*batches, *batches[:2]]:  # 6 steps: with at most 8, every one is measured
         norms = []
         for which in ("penalty", "task"):
