@@ -14,8 +14,8 @@ from torch import Tensor
 from ..rate.area import module_of
 from ..rate.distances import raw_distances, scaled_neurons
 from ..rate.loops import sorted_with_order, unsorted
-from ..rate.rate import gradient_by_weight, untraced
-from ..validation import check_activations, check_finite, over_batch
+from ..rate.rate import gradient_by_weight
+from ..validation import check_activations, check_finite, over_batch, untraced
 from .correlation_law import Window, fault, fewest_nodes, fit, is_sound, ranks_of, ranks_on, window_for
 
 

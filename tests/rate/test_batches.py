@@ -82,7 +82,10 @@ def test_stacked_networks_train_under_the_rate():
 
     stacked = vmap(grad(loss))(*stack_module_state(networks))
     for k, network in enumerate(networks):
-        probe, constraint = Probe(network, ["1"]), SelfSimilarityConstraint(target=0.1, weight=1.0)
+        probe, constraint = (
+            Probe(network, ["1"]),
+            SelfSimilarityConstraint(0.1, 1.0, cap=None, ramp=None, unit="absolute"),
+        )
         with probe:
             network(x)
         constraint(probe).backward()
