@@ -252,11 +252,11 @@ def answers(table: pd.DataFrame) -> dict[str, str]:
         "C3, do architectures differ?": "Beyond the rate of noise of the same shape, the mean SS rate after training "
         f"lies between {per.min():+.3f} ({per.idxmin()}) and {per.max():+.3f} ({per.idxmax()}){rank_test}.",
         "C3, does self-similarity degrade in training?": f"The rate rose in {(change > 0).sum()} and fell in "
-        f"{(change < 0).sum()} of {len(change)} architectures; the mean change is {interval:+.3f}, and as a higher "
-        f"rate means less self-similar, degradation is {degradation} here.",
+        f"{(change < 0).sum()} of {len(change)} architectures; the mean change is {interval:+.3f}, and by the paper's "
+        f"reading of a higher rate, degradation is {degradation} here.",
     }
     for measure in ("surrogate", "complete linkage", "greedy colouring"):
-        sentences[f"C10, are convolutions less self-similar, by {measure}?"] = group_sentence(table, measure)
+        sentences[f"C10, do convolutions have higher rates, by {measure}?"] = group_sentence(table, measure)
     return sentences
 
 
@@ -266,8 +266,8 @@ def group_sentence(table: pd.DataFrame, measure: str) -> str:
         interval = group_difference(table, measure)
     except ValueError:
         return f"There are too few architectures to compare convolutions with the rest (measure: {measure})."
-    more = "convolutions are more self-similar"
-    groups = _by_sign(interval, "two groups are not shown", "convolutions are less self-similar", more)
+    above, below = (f"convolutions have {side} rates" for side in ("higher", "lower"))
+    groups = _by_sign(interval, "two groups are not shown", above, below)
     return (
         "What convolutional architectures have beyond the rate of noise, minus what the others have, is "
         f"{interval:+.3f} over {interval.n} architectures (measure: {measure}), so {groups}."

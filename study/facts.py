@@ -31,12 +31,19 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 def write_facts(results: Path, book: Path) -> dict[str, str]:
     """Write the facts from the tables in `results` and the chapters of `book`, and return them."""
-    written = facts(read_stages(results), invariance=read_invariance(results), chapters=book / "chapters")
+    written = facts(
+        read_stages(results),
+        invariance=read_invariance(results),
+        chapters=book / "chapters",
+        benchmarks=results.parent / "benchmarks",
+    )
     (book / "_ext" / FILE).write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return written
 
 
-def facts(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame, chapters: Path) -> dict[str, str]:
+def facts(
+    stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame, chapters: Path, benchmarks: Path
+) -> dict[str, str]:
     """Return every fact by its name.
 
     Parameters
@@ -46,7 +53,9 @@ def facts(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame, chap
     invariance : DataFrame
         As `layers.read_invariance` gives it.
     chapters : path
-        The folder of the published chapters, which count the layers inside null bands.
+        The folder of the published chapters, which count the layers outside null bands.
+    benchmarks : path
+        The folder of the benchmarks' results.
     """
     answers = findings(stages, invariance=invariance)
     return {
@@ -59,6 +68,7 @@ def facts(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame, chap
         **_confirmation(stages[design.CONFIRM], answers["confirm"]),
         **_scale(stages[design.CONTROL], answers["scale"]),
         **_chapters(chapters),
+        **_known_sets(benchmarks),
         "power.5": f"{minimal_effect(5):.1f}",
         "power.5.of_8": f"{minimal_effect(5, comparisons=8):.0f}",
         "power.10.of_2": f"{minimal_effect(10, comparisons=2):.1f}",
@@ -152,18 +162,37 @@ def _scale(runs: Sequence[Run], finding: Finding) -> dict[str, str]:
 
 
 def _chapters(chapters: Path) -> dict[str, str]:
-    """Read the layers inside a null band, and the known sets that are recognised, from the published chapters."""
-    counted = re.compile(r"lies inside a null band in (\d+) of (\d+) cases")
+    """Read the layers outside their null bands from the published chapters, and what known sets say of the rate."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(chapters.glob("*.ipynb"))]
-    counts = [match.groups() for text in texts if (match := counted.search(text))]
-    inside, cases = (sum(int(count[side]) for count in counts) for side in (0, 1))
-    said = {"bands.inside": f"{inside} of {cases}", "bands.chapters": _WORDS[len(counts)]}
-    text = (chapters / "what-the-rate-measures.ipynb").read_text(encoding="utf-8")
-    for key, sentence in (("surrogate", "published rate recognises"), ("real", "logarithmic axis")):
-        match = re.search(rf"{sentence} (\d+ of \d+)", text)
-        if match is None:
-            raise ValueError(f"chapters: got a chapter what-the-rate-measures without {sentence!r}")
-        said[f"known_sets.{key}"] = match[1]
+    # Pages of before the bands held their level count the layers inside a band; 40 draws held 90.7 % (statistics.md).
+    current = re.compile(r"lies outside every null band in (\d+) of (\d+) cases")
+    former = re.compile(r"lies inside a null band in (\d+) of (\d+) cases")
+    outside, cases, by_chance = [], [], []
+    for text in texts:
+        if match := current.search(text) or former.search(text):
+            number, of = map(int, match.groups())
+            inside = match.re is former
+            outside.append(of - number if inside else number)
+            cases.append(of)
+            by_chance.append(of * (1 - (0.907 if inside else 0.95)))
+    return {
+        "bands.outside": f"{sum(outside)} of {sum(cases)}",
+        "bands.by_chance": f"{sum(by_chance):.0f}",
+        "bands.chapters": _WORDS[len(cases)],
+    }
+
+
+def _known_sets(benchmarks: Path) -> dict[str, str]:
+    """State what the benchmark of known sets found at 128 neurons, for the rate and for `scaling`."""
+    rows = pd.DataFrame(json.loads((benchmarks / "known_sets.json").read_text(encoding="utf-8"))["auc"])
+    rows = rows[rows.n == 128].set_index(["measure", "against", "unit"])
+    said = {}
+    for key, measure in (("rate", "SS rate (surrogate)"), ("boxes", "rate by real boxes"), ("scaling", "scaling")):
+        for against in ("noise", "clusters", "uneven noise"):
+            for unit in ("one", "any"):
+                row = rows.loc[measure, against, unit]
+                name = f"known_sets.{key}.{against.replace(' ', '_')}.{unit}"
+                said[name] = f"{row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
     return said
 
 

@@ -165,7 +165,7 @@ def plot_families(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
             axes.plot(values.value.mean(), y, **mark)
     handles = [axes.plot([], [], **style | {"linestyle": "none", "markersize": 7})[0] for style in styles.values()]
     noise.set_label("noise of the same shape (Gauss, mean ± 2 sd)")
-    axes.set(xlabel="SS rate, mean over layers (lower: closer to a power law)", xlim=(0, None))
+    axes.set(xlabel="SS rate, mean over layers", xlim=(0, None))
     axes.set_ylim(len(names) - 0.5, -0.5)
     _name_rows(axes, means)
     axes.grid(axis="y", visible=False)
@@ -270,7 +270,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
     columns = [textwrap.fill(name, 12) for name in scores]
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=10, rotation=0)
     _name_rows(axes, chosen, shift=0.5)
-    axes.set_title("(rate − null) / sd of the null, mean over layers; below 0: closer to a power law", loc="left")
+    axes.set_title("(rate − null) / sd of the null, mean over layers; below 0: lower than noise", loc="left")
     return closed(figure)
 
 

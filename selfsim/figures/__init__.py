@@ -2,14 +2,14 @@
 
 from .layers import plot_layers, plot_lines
 from .network import Animation, animate_boxes, plot_counts, plot_feature_network
-from .rates import SET_TITLES, plot_against_bands, plot_agreement, plot_curves, plot_known_sets
+from .rates import SET_TITLES, plot_curves, plot_estimates
 from .runs import plot_images, plot_pairs, plot_rates, plot_settings, plot_targets
 from .style import use_style
 from .tables import images_in_words, network_table, pair_table, rate_table, reach_table, summary
 
 __all__ = [
     "SET_TITLES", "Animation", "animate_boxes", "images_in_words", "network_table", "pair_table",
-    "plot_against_bands", "plot_agreement", "plot_counts", "plot_curves", "plot_feature_network",
-    "plot_images", "plot_known_sets", "plot_layers", "plot_lines", "plot_pairs",
+    "plot_counts", "plot_curves", "plot_estimates", "plot_feature_network", "plot_images",
+    "plot_layers", "plot_lines", "plot_pairs",
     "plot_rates", "plot_settings", "plot_targets", "rate_table", "reach_table", "summary", "use_style",
 ]  # fmt: skip

@@ -140,18 +140,26 @@ def images_in_words(config: TrainConfig) -> str:
 def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
     """Summarise one chapter in three sentences of Markdown, made from its numbers."""
     check_paired(free, held, name="free, held")
-    inside = [
-        any(band.low <= _rate(run, layer) <= band.high for band in of_run[layer])
-        for run, of_run in zip(free, bands, strict=True)
-        for layer in run.layers
-    ]
+    outside = np.array(
+        [
+            [not band.low <= _rate(run, layer) <= band.high for band in of_run[layer]]
+            for run, of_run in zip(free, bands, strict=True)
+            for layer in run.layers
+        ]
+    )
+    first = bands[0][free[0].layers[0]]
+    apart = " and ".join(
+        f"outside the {band.null} band in {number}" for band, number in zip(first, outside.sum(0), strict=True)
+    )
+    by_chance = (1 - min(band.level for band in first)) * len(outside)
     before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
     robust_before, robust_after = (f"{np.mean(final_values(runs, 'ss_rate_left_out')):.3f}" for runs in (free, held))
     change = f"by {_difference(free, held, 'ss_rate'):+.3f}, " if len(free) > 1 else ""
     sentences = (
-        f"After training on {images_in_words(free[0].config)} without constraint, the SS rate lies inside a null band "
-        f"in {sum(inside)} of {len(inside)} cases (layers: {len(free[0].layers)}, seeds: {len(free)}): there it cannot "
-        "be told from noise by this number. "
+        f"After training on {images_in_words(free[0].config)} without constraint, the SS rate lies outside every "
+        f"null band in {outside.all(1).sum()} of {len(outside)} cases (layers: {len(free[0].layers)}, seeds: "
+        f"{len(free)}; {apart}), and noise does so in at most {by_chance:.2g}; a rate inside a band is not shown to "
+        "differ from noise. "
         f"The constraint (target {target:g}) took the mean rate from {before} to {after}, {change}and the rate without "
         f"the three most distant neurons from {robust_before} to {robust_after}. "
     )

@@ -6,6 +6,7 @@ the distances of the feature network are those between the points.
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import MappingProxyType
 
@@ -21,16 +22,24 @@ KNOWN_DIMENSIONS = MappingProxyType(
     {
         "line": 1.0,
         "square": 2.0,
+        "cube": 3.0,
+        "lattice": 2.0,
         "cantor": math.log(2) / math.log(3),
         "sierpinski": math.log(3) / math.log(2),
+        "menger": math.log(20) / math.log(3),
         "ultrametric tree": 1.0,
+        "gauss 3d": 3.0,
         "clusters": None,
+        "log-normal scales": None,
+        "power-law spectrum": None,
         "gauss": None,
     }
 )
 
 _CLUSTERS = 8
 _SAMPLES = 64  # of the sets without coordinates
+# The corners of the 20 pieces of a cube of 27 in which fewer than two coordinates are in the middle.
+_MENGER = np.array([place for place in itertools.product((0, 1 / 3, 2 / 3), repeat=3) if place.count(1 / 3) < 2])
 
 
 def known_activations(name: str, *, n: int = 256, seed: int = 0) -> Tensor:
@@ -38,26 +47,32 @@ def known_activations(name: str, *, n: int = 256, seed: int = 0) -> Tensor:
 
     Parameters
     ----------
-    name : {"line", "square", "cantor", "sierpinski", "ultrametric tree", "clusters", "gauss"}
+    name : str
         "line": evenly spaced points from 0 to 1.
-        "square": random points of the unit square.
+        "square", "cube": random points of the unit square or cube.
+        "lattice": points of a square grid, row by row; the last row may be incomplete.
         "cantor": left ends of the pieces of the middle-third dust on [0, 1].
         "sierpinski": lower left corners of the pieces of a triangle of side 1.
+        "menger": corners of the pieces of the Menger sponge of side 1.
         "ultrametric tree": leaves of a binary tree. Two leaves are ``2**-depth`` of their last common ancestor apart,
         so that the two longest of any three distances are equal.
+        "gauss 3d": normal numbers in 3 dimensions; a power law far below their standard deviation of 1.
         "clusters": eight clusters of nearly equal size. Distances are about 0.07 within a cluster and 1.4 between two.
+        "log-normal scales": as "gauss", each neuron times its own log-normal factor.
+        "power-law spectrum": normal numbers whose covariance has the eigenvalues 1, 1/2, 1/3, …, 1/64.
         "gauss": independent standard normal numbers.
     n : int
-        Number of neurons, at least 8. "cantor" and "sierpinski" are complete at powers of 2 and 3. At other numbers,
-        some pieces are divided once more than others.
+        Number of neurons, at least 8. "cantor", "sierpinski" and "menger" are complete at powers of 2, 3 and 20. At
+        other numbers, some pieces are divided once more than others.
     seed : int
-        Non-negative seed of "square", "clusters" and "gauss". The other sets are not random.
+        Non-negative seed of the random sets. "line", "lattice", "cantor", "sierpinski", "menger" and "ultrametric tree"
+        are not random.
 
     Returns
     -------
     Tensor, shape (samples, n)
-        float64. There are as many samples as coordinates: 1 (line, cantor), 2 (square, sierpinski), 2 n - 2
-        (ultrametric tree), 64 (clusters, gauss).
+        float64. There are as many samples as coordinates: 1 to 3 for the sets that have them, 2 n - 2 for the
+        ultrametric tree, else 64.
 
     Raises
     ------
@@ -86,20 +101,31 @@ def known_activations(name: str, *, n: int = 256, seed: int = 0) -> Tensor:
     match name:
         case "line":
             points = np.linspace(0, 1, n)[:, None]
-        case "square":
-            points = rng.random((n, 2))
+        case "square" | "cube":
+            points = rng.random((n, 2 if name == "square" else 3))
+        case "lattice":
+            side = math.isqrt(n - 1) + 1
+            points = np.stack(np.divmod(np.arange(n), side), 1) / (side - 1)
         case "cantor":
             points = _self_similar(np.array([[0.0], [2 / 3]]), 1 / 3, n)
         case "sierpinski":
             points = _self_similar(np.array([[0.0, 0.0], [0.5, 0.0], [0.25, math.sqrt(3) / 4]]), 1 / 2, n)
+        case "menger":
+            points = _self_similar(_MENGER, 1 / 3, n)
         case "ultrametric tree":
             points = _tree_leaves(n)
         case "clusters":
             centres = rng.standard_normal((_CLUSTERS, _SAMPLES))
             values = centres[np.arange(n) % _CLUSTERS] + 0.05 * rng.standard_normal((n, _SAMPLES))
             points = values / math.sqrt(_SAMPLES)
+        case "gauss 3d":
+            points = rng.standard_normal((n, 3))
         case _:
             points = rng.standard_normal((n, _SAMPLES)) / math.sqrt(_SAMPLES)
+            if name == "log-normal scales":
+                points *= np.exp(rng.standard_normal((n, 1)))
+            elif name == "power-law spectrum":
+                points /= np.sqrt(np.arange(1, _SAMPLES + 1))
     return torch.from_numpy(points.T * math.sqrt(points.shape[1])).contiguous()
 
 

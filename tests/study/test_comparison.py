@@ -104,8 +104,8 @@ def test_groups_are_compared_by_architecture_not_by_seed():
         ({}, ("degradation is not shown", "two groups are not shown")),
         ({"change": 0.1}, ("rose in 10 and fell in 0 of 10", "degradation is shown", "two groups are not shown")),
         ({"change": -0.1}, ("rose in 0 and fell in 10 of 10", "degradation is reversed")),
-        ({"shift": 0.2}, ("convolutions are less self-similar", "degradation is not shown")),
-        ({"shift": -0.2}, ("convolutions are more self-similar",)),
+        ({"shift": 0.2}, ("convolutions have higher rates", "degradation is not shown")),
+        ({"shift": -0.2}, ("convolutions have lower rates",)),
     ],
 )
 def test_verdicts_say_what_is_there_and_no_more(effect, said):

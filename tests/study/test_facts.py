@@ -23,7 +23,8 @@ STORED = json.loads((ROOT / "book" / "_ext" / facts.FILE).read_text(encoding="ut
 
 def test_the_stored_facts_are_those_of_the_tables():
     stages, invariance = tables.read_stages(RESULTS), layers.read_invariance(RESULTS)
-    made = facts.facts(stages, invariance=invariance, chapters=ROOT / "book" / "chapters")
+    folders = {"chapters": ROOT / "book" / "chapters", "benchmarks": ROOT / "results" / "benchmarks"}
+    made = facts.facts(stages, invariance=invariance, **folders)
     assert made == STORED, "python -m study --facts writes them anew"
 
 
@@ -77,5 +78,6 @@ def test_a_study_without_a_stage_has_no_facts():
             {},
             invariance=pd.DataFrame(columns=["run", "architecture", "seed", "layer", *layers.KINDS]),
             chapters=ROOT / "book" / "chapters",
+            benchmarks=ROOT / "results" / "benchmarks",
         )
     assert np.isfinite(float(STORED["power.5"]))
