@@ -314,6 +314,7 @@ def tables(result: dict) -> list[str]:
         "| null band of draws | stated level | held a fresh draw | goal | between plain quantiles | sets |",
         "|---|---|---|---|---|---|",
     ]
+    within = (round(LEVEL - 0.02, 6), round(LEVEL + 0.02, 6))
     for row in [*result["statistics"], *result["formulas"]]:
         if row.get("interval") == "null_band":
             goal = verdict(row["coverage"], row["uncertainty"], (row["level"] - 0.01, row["level"] + 0.01))
@@ -325,12 +326,11 @@ def tables(result: dict) -> list[str]:
         name = f"`{row.get('interval', 'samples_interval')}`".replace(", ", "`, `")
         if "statistic" in row:
             name += f", {row['statistic']}, by {row['method']}"
-        goal = (round(LEVEL - 0.02, 6), round(LEVEL + 0.02, 6))
-        coverage.append(f"| {name} | {row['law']} | {_judged(row['coverage'], row, goal)} |")
+        coverage.append(f"| {name} | {row['law']} | {_judged(row['coverage'], row, within)} |")
     for row in result.get("scaling", []):
         for name in ("deviation", "dimension", "octaves"):
             if f"coverage of {name}" in row:
-                judged = _judged(row[f"coverage of {name}"], row, goal)
+                judged = _judged(row[f"coverage of {name}"], row, within)
                 coverage.append(f"| `scaling`, {name}, over {row['over']} | {row['law']} | {judged} |")
     rejected = ["| statistic | null model | rejected | sets | goal |", "|---|---|---|---|---|"]
     for row in result["tests"]:
