@@ -23,6 +23,7 @@ import torch
 
 from selfsim import SelfSimilarityConstraint, TrainConfig, activations, create, load_images, pair_distances, ss_rate
 from selfsim.files import write_atomic
+from selfsim.models.architectures import architecture
 from selfsim.models.seeding import seeded
 from selfsim.training.distributed import Ranks
 from selfsim.training.evaluation import scores
@@ -159,6 +160,25 @@ def table(rows: list[dict]) -> list[dict]:
         line["interval"] = [change.low, change.high] if len(seeds) > 1 else None
         lines.append(line)
     return lines
+
+
+def page_table(result: dict) -> str:
+    """The page's table, in Markdown: without → with the default, and what a weight of 10 does."""
+    lines = {(line["architecture"], line["candidate"]): line for line in result["table"] if line["size"] == "tiny"}
+    rows = [
+        "| architecture | pairs | $S$ in medians | distance | accuracy, points | the same at a weight of 10 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in result["settings"]:
+        free, default, heavy = (lines.get((name, arm)) for arm in ("none", "default", "weight 10"))
+        if free is None or default is None:
+            continue
+        cells = [architecture(name).title, str(default["seeds"])]
+        cells += [f"{free['rate in medians']:.3f} → {default['rate in medians']:.3f}"]
+        cells += [f"× {default['distance factor']:.2f}", f"{100 * default['accuracy change']:+.1f}"]
+        cells += [f"{100 * heavy['accuracy change']:+.1f}" if heavy else "–"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def write(rows: list[dict], path: Path) -> None:

@@ -35,6 +35,7 @@ CONSTRAINTS = {
     "without": None,
     "one layer per step": {"layers_per_step": 1},
     "all layers": {},
+    "capped, all layers": {"weight": None, "cap": 0.3, "ramp": [0, 0], "unit": "median"},
     "as published": {"paper": True},
 }
 GOALS = {"cpu": 1.10, "cuda": 1.03}

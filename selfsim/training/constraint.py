@@ -43,7 +43,7 @@ class _State:
 
 
 class SelfSimilarityConstraint(LayerPenalty):
-    """A penalty ``weight / 2 * (S - target)²`` on the SS rate S of hidden layers, to add to any loss.
+    """A penalty ``(S - target)² / 2`` on the SS rate S of hidden layers, to add to any loss.
 
     Parameters
     ----------
@@ -52,17 +52,25 @@ class SelfSimilarityConstraint(LayerPenalty):
         to .25. A schedule is one of `selfsim.training.schedules`, its plain data such as ``{"schedule": "linear",
         "start": 0.2, "end": 0.1}``, or any function from a `ScheduleInput` to a target. It is called at the layer's
         first batch and in every `step`. A mapping needs an entry for every layer.
-    weight : float
-        At least 0.
+    weight : float, optional
+        Factor of the penalty, at least 0. None: at each layer, the length of the penalty's gradient is
+        ``cap * min(|S - target| / target, 1)`` times that of the task's gradient, whatever architecture and scale.
     ends : {"detached", "attached"}
         "detached": the shortest and the longest distance are constants to the gradient, which then spreads over all
         neurons. "attached": almost all of the gradient acts on the two pairs of neurons with these distances, and
         training moves single neurons instead of the layer.
+    cap : float, optional
+        At each layer's output, the penalty's gradient is at most `cap` times as long as the gradient that comes from
+        the task and from the penalties of later layers. None: no limit, which needs a `weight`.
+    ramp : (float, float), optional
+        Shares of the training: the penalty is 0 before the first and whole after the second. `step` and `advance` tell
+        how far the training is. None: whole from the start.
     layers_per_step : int, optional
         Number of layers, drawn anew for each call, that the penalty is averaged over. By default all that were read.
         With ``Probe(draw=...)`` the other layers are not even read.
     scales, gradient, count, quantiles, unit, standardize, leave_out, check
-        Options of the SS rate, as in `ss_rate`.
+        Options of the SS rate, as in `ss_rate`. In units of the median, with detached ends and without a weight, the
+        gradient leaves out the direction in which the layer only changes its scale.
     gate : float, optional
         The paper's gate A. It multiplies the penalty of a layer by ``1 - min(|S - S_old| / S_old, A) / A``, where
         S_old is the mean of S over an earlier epoch. Without an earlier epoch the factor is 0. None: no gate.
@@ -80,6 +88,10 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     Notes
     -----
+    The cap acts in the backward pass, where both gradients meet, without a synchronisation. So it holds under a loss
+    scale, accumulation, checkpointing and on every rank. It needs the sum of loss and penalty in one backward pass, and
+    a `Probe` or activations from which the loss is computed; `step` warns where no gradient of the task came.
+
     Each call costs one `ss_rate` and its gradient for each drawn layer. Each call counts in the epoch's mean rates,
     which gate and schedules use. In a data-parallel job all ranks draw the same layers, because they have the same
     seed.
@@ -90,12 +102,12 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     Examples
     --------
-    >>> constraint = SelfSimilarityConstraint(target=0.1)
+    >>> constraint = SelfSimilarityConstraint(target=0.1, ramp=None)
     >>> x = torch.randn(64, 32, requires_grad=True)
-    >>> loss = constraint({"block 1": x})
+    >>> loss = x.square().mean() + constraint({"block 1": x})
     >>> loss.backward()
-    >>> bool(x.grad.abs().sum() > 0)
-    True
+    >>> constraint.targets
+    {'block 1': 0.1}
     >>> line = {"schedule": "linear", "start": 0.2, "end": 0.1}
     >>> falling = SelfSimilarityConstraint(line)
     >>> for epoch in (1, 2):
