@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -24,6 +25,8 @@ class Branch:
         None: the gradients are added, as without this class.
     reads : bool
         Whether the branch has begun, at an output with gradient.
+    reader : object, optional
+        What reads the branch.
 
     Examples
     --------
@@ -39,8 +42,8 @@ class Branch:
     def __init__(self) -> None:
         self.meeting: Meeting | None = None
         self.reads = False
+        self.reader: object = None
         self._waiting: Tensor | None = None
-        self._leave: Callable[[], None] | None = None
 
     def of(self, output: Tensor) -> Tensor:
         """Return the output again, as the beginning of the branch."""
@@ -49,10 +52,11 @@ class Branch:
         self.reads = True
         branch = output.view_as(output)
         branch.register_hook(self._hold_back)
-        # Called when every gradient has arrived, that of the branch among them.
-        handle = output.register_hook(self._meet)
-        if output.is_leaf:  # it outlives the graph, and with it its hooks
-            self._leave = handle.remove
+        # Called when every gradient has arrived, that of the branch among them. A leaf outlives the graph, so its hook
+        # goes with this object, which the graph holds.
+        this = weakref.ref(self)
+        handle = output.register_hook(lambda gradient: found._meet(gradient) if (found := this()) else None)
+        weakref.finalize(self, handle.remove)
         return branch
 
     def _hold_back(self, gradient: Tensor) -> Tensor | None:
@@ -63,6 +67,4 @@ class Branch:
 
     def _meet(self, gradient: Tensor) -> Tensor | None:
         waiting, self._waiting = self._waiting, None
-        if self._leave is not None:
-            self._leave()
         return None if waiting is None or self.meeting is None else self.meeting(gradient, waiting)

@@ -54,7 +54,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         first batch and in every `step`. A mapping needs an entry for every layer.
     weight : float, optional
         Factor of the penalty, at least 0. None: at each layer, the length of the penalty's gradient is
-        ``cap * min(|S - target| / target, 1)`` times that of the task's gradient, whatever architecture and scale.
+        ``cap * min(|S - target| / target, 1)`` times that of the task's gradient, whatever architecture and scale. A
+        factor of your own in front of the penalty then changes nothing; use `cap`.
     ends : {"detached", "attached"}
         "detached": the shortest and the longest distance are constants to the gradient, which then spreads over all
         neurons. "attached": almost all of the gradient acts on the two pairs of neurons with these distances, and
@@ -156,6 +157,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         self.gate_by = check_choice(gate_by, ("layer", "all"), name="gate_by")
         self._generator = torch.Generator().manual_seed(check_seed(seed))
         self._state = _State()
+        self._pulls: dict[str, Tensor] = {}  # of the layers of the present call
 
     @classmethod
     def paper(
@@ -251,8 +253,12 @@ class SelfSimilarityConstraint(LayerPenalty):
         # Summed on the device: converting to a number at every step would make a GPU wait.
         total, calls = state.sums.get(layer, (0.0, 0))
         state.sums[layer] = [rate.detach() + total, calls + 1]
-        distance = rate - state.targets.get(layer, rate.detach())  # 0 without a target
-        return self._gate_factor(layer, rate.detach()) * distance**2
+        target = state.targets.get(layer)
+        distance = rate - (rate.detach() if target is None else target)  # 0 without a target
+        gate = self._gate_factor(layer, rate.detach())
+        if self.weight is None:
+            self._pulls[layer] = gate * (distance.detach().abs() / max(target or 0.0, 1e-12)).clamp(max=1)
+        return gate * distance**2
 
     def _branched(self, x: Tensor) -> tuple[Tensor, Branch]:
         x, branch = super()._branched(x)
@@ -260,9 +266,8 @@ class SelfSimilarityConstraint(LayerPenalty):
             x = _with_shape_gradient(x)
         return x, branch
 
-    def _pull(self, layer: str, square: Tensor) -> Tensor:
-        target = max(self._state.targets.get(layer, 1.0), 1e-12)
-        return (square.sqrt() / target).clamp(max=1)
+    def _pull(self, layer: str) -> Tensor:
+        return self._pulls.pop(layer)
 
     def _scheduled_target(self, layer: str) -> float | None:
         schedule, state = self._layer_target(layer), self._state
@@ -293,7 +298,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         ValueError
             An epoch out of range, a loss that is not finite, or a schedule that returns no number in [0, 1].
         """
-        if not 1 <= epoch <= epochs:
+        epochs = check_integer(epochs, name="epochs")
+        if check_integer(epoch, name="epoch") > epochs:
             raise ValueError(f"epoch: got {epoch!r}, need 1 to epochs={epochs!r}")
         self._check_effect(epoch, epochs)
         state = self._state
@@ -368,6 +374,7 @@ def _with_shape_gradient(x: Tensor) -> Tensor:
     def without_scale(gradient: Tensor) -> Tensor:
         wide = torch.promote_types(gradient.dtype, torch.float32)
         g, c = gradient.to(wide), centred.to(wide)
+        c = c / c.abs().amax().clamp_min(torch.finfo(wide).tiny)  # so that no square overflows or vanishes
         return (g - (g * c).sum() / c.square().sum() * c).to(gradient.dtype)
 
     x.register_hook(without_scale)

@@ -61,8 +61,8 @@ class LayerPenalty(ABC):
         Raises
         ------
         ValueError
-            A probe that has read nothing, targets of other layers, or activations without a rate or scale, such as
-            those of a collapsed layer; the message names the layer.
+            A probe that has read nothing or that another penalty reads, targets of other layers, or activations without
+            a rate or scale, such as those of a collapsed layer; the message names the layer.
 
         Warns
         -----
@@ -95,13 +95,14 @@ class LayerPenalty(ABC):
             x, branch = values[layer], None
             with naming(layer):
                 if isinstance(x, Tensor):  # else an error that names the layer
+                    self._check_alone(getattr(x, "selfsim_branch", None))
                     if share == 0:
                         x = x.detach()
                     elif self.cap is not None:
                         x, branch = self._branched(x)
                 square = self._squared_error(layer, x)
                 if branch is not None:
-                    pull = self._pull(layer, square.detach()) * share if self.weight is None else None
+                    pull = self._pull(layer) * share if self.weight is None else None
                     branch.meeting = partial(self._meeting, layer, pull)
                 squares.append(square)
         return 0.5 * (1.0 if self.weight is None else self.weight) * share * torch.stack(squares).mean()
@@ -127,8 +128,16 @@ class LayerPenalty(ABC):
             )
         return x, branch
 
-    def _pull(self, layer: str, square: Tensor) -> Tensor:
-        """Return the distance from the target that a squared error stands for, from 0 to 1, for a weight of None."""
+    def _check_alone(self, branch: Branch | None) -> None:
+        """Refuse a second penalty on one reading of a layer: the cap would take both for one."""
+        if branch is None or not torch.is_grad_enabled():
+            return
+        if branch.reader not in (None, self) and (self.cap is not None or branch.meeting is not None):
+            raise ValueError(f"cap: {branch.reader!r} already reads this layer of the probe; need one Probe each")
+        branch.reader = self
+
+    def _pull(self, layer: str) -> Tensor:
+        """Return how strongly the last squared error pulls, from 0 to 1, for a weight of None."""
         raise NotImplementedError
 
     def _meeting(self, layer: str, pull: Tensor | None, task: Tensor, penalty: Tensor) -> Tensor:
@@ -137,13 +146,14 @@ class LayerPenalty(ABC):
         With a `pull` from 0 to 1, its length is `pull` times that.
         """
         cap = math.inf if self.cap is None else self.cap
-        wide = torch.promote_types(task.dtype, torch.float32)
-        length, own = (torch.linalg.vector_norm(gradient, dtype=wide) for gradient in (task, penalty))
+        length, _ = _length_and_direction(task)
         before = self._task_gradients.get(layer)
         self._task_gradients[layer] = length if before is None else torch.maximum(before, length)
-        own = own.clamp_min(torch.finfo(wide).tiny)
-        share = (cap * length / own).clamp(max=1) if pull is None else cap * pull.to(wide) * length / own
-        return task + share * penalty
+        own, direction = _length_and_direction(penalty)
+        if pull is None:
+            return task + (cap * length / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp(max=1) * penalty
+        # By the direction: the penalty of a tiny factor has a tiny gradient, whose inverse is infinite.
+        return task + (cap * pull.to(own.dtype) * length * direction).to(task.dtype)
 
     def advance(self, *, step: int, steps: int) -> None:
         """Tell that `step` of the `steps` of the whole training are done, so that the ramp rises within epochs.
@@ -206,6 +216,16 @@ class LayerPenalty(ABC):
     def __repr__(self) -> str:
         strength = f"cap={self.cap:g}" if self.weight is None else f"weight={self.weight:g}"
         return f"{type(self).__name__}(target={self.target!r}, {strength})"
+
+
+def _length_and_direction(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the length, and the gradient divided by it (0 for a gradient of 0), at least in float32."""
+    gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
+    tiny = torch.finfo(gradient.dtype).tiny
+    largest = gradient.abs().amax().clamp_min(tiny)  # near 1, no square overflows or vanishes
+    direction = gradient / largest
+    length = torch.linalg.vector_norm(direction).clamp_min(tiny)
+    return largest * length, direction / length
 
 
 def _checked_ramp(ramp: Sequence[float]) -> tuple[float, float]:
