@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..checks import check_choice, check_flag, check_integer, check_number, check_seed
 from ..files import write_atomic
-from .html_table import html_table, shown_columns
+from .html_table import html_table
 from .statistics import STATISTICS
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..rate.network import FeatureNetwork
     from ..statistics.null_models import NullBand
 
+_BANDED = ("rate", "deviation")
+_OWN_COLUMNS = {"neurons", "samples", "note", *_BANDED, "dimension", "octaves", "scales"}
 DEFAULT_STATISTICS = ("rate", "scaling", "dimension", "spectrum")
 
 
@@ -122,12 +124,17 @@ def analyze(
 def _named(statistics: Sequence[str | Callable]) -> dict[str, Callable[[Tensor], Any]]:
     if isinstance(statistics, str):
         raise TypeError(f"statistics: got the string {statistics!r}, need a sequence, such as [{statistics!r}]")
-    named = {}
+    named: dict[str, Callable[[Tensor], Any]] = {}
     for statistic in statistics:
         if callable(statistic):
-            named[getattr(statistic, "__name__", type(statistic).__name__)] = statistic
+            name, function = getattr(statistic, "__name__", type(statistic).__name__), statistic
+            taken = {*named, *_OWN_COLUMNS, *STATISTICS}
         else:
-            named[statistic] = STATISTICS[check_choice(statistic, STATISTICS, name="statistics")]
+            name = check_choice(statistic, STATISTICS, name="statistics")
+            function, taken = STATISTICS[name], set(named)
+        if name in taken:
+            raise ValueError(f"statistics: got a second {name!r}, need functions with names (`__name__`) of their own")
+        named[name] = function
     return named
 
 
@@ -167,15 +174,20 @@ def _analyzed(
             notes[f"null {null}"] = str(error)
             continue
         for column, band in bands[null].items():
-            before = "" if column == "rate" else f"{column}_"
-            before += "null_" if k == 0 else f"{null}_"
-            row[f"{before}low"], row[f"{before}high"] = band.low, band.high
+            low, high, z = band_columns(column, null, first=k == 0)
+            row[low], row[high] = band.low, band.high
             try:
-                row[f"{before}z".replace("null_z", "z")] = band.z_score(row[column])
+                row[z] = band.z_score(row[column])
             except ValueError as error:
-                notes[f"{before}z"] = str(error)
+                notes[z] = str(error)
     row["note"] = "; ".join(f"{name}: {reason}" for name, reason in notes.items())
     return row, bands
+
+
+def band_columns(column: str, null: str, *, first: bool) -> tuple[str, str, str]:
+    """Return the names of the columns of one null band: its ends, and the z-score."""
+    before = ("" if column == "rate" else f"{column}_") + ("null_" if first else f"{null}_")
+    return f"{before}low", f"{before}high", f"{before}z".replace("null_z", "z")
 
 
 def _number(value: Any) -> tuple[Any, str]:
@@ -234,9 +246,17 @@ class Analysis:
         names = dict.fromkeys(column for row in self.rows.values() for column in row if column != "note")
         return [*names, "note"]
 
+    @property
+    def measures(self) -> list[str]:
+        """Names of the columns without those of the null bands and the notes."""
+        nulls = dict.fromkeys(null for of_layer in self.bands.values() for null in of_layer)
+        pairs = [(column, null, k == 0) for column in _BANDED for k, null in enumerate(nulls)]
+        of_bands = {name for column, null, first in pairs for name in band_columns(column, null, first=first)}
+        return [name for name in self.columns if name not in {*of_bands, "note"}]
+
     def __repr__(self) -> str:
         shape = f"{len(next(iter(self.activations.values())))} samples"
-        return f"Analysis({len(self.rows)} layers, {shape}: {', '.join(shown_columns(self.columns)[2:])})"
+        return f"Analysis({len(self.rows)} layers, {shape}: {', '.join(self.measures[2:])})"
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row a layer; the column ``note`` says why a number is missing.
@@ -380,4 +400,4 @@ class Analysis:
             raise ValueError(f"path: {os.fspath(path)!r} is not an analysis that save() wrote ({error})") from error
 
     def _repr_html_(self) -> str:
-        return html_table(self.columns, self.rows, self.bands)
+        return html_table(self.measures, self.rows, self.bands)

@@ -14,17 +14,11 @@ Rows = Mapping[str, Mapping[str, Any]]
 Bands = Mapping[str, Mapping[str, "Mapping[str, NullBand]"]]
 
 
-def shown_columns(columns: Sequence[str]) -> list[str]:
-    """Return the columns without those of the null bands and the notes."""
-    return [name for name in columns if not name.endswith(("_low", "_high", "_z")) and name not in ("z", "note")]
-
-
 def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     """Return one row a layer, with the bands of the rate drawn; the notes stand below, folded."""
-    shown = shown_columns(columns)
     heads = [
         head
-        for column in ["layer", *shown]
+        for column in ["layer", *columns]
         for head in ([column, "rate in its null bands"] if column == "rate" else [column])
     ]
     header = "".join(f"<th scope='col'>{html.escape(head)}</th>" for head in heads)
@@ -32,7 +26,7 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     body = []
     for layer, row in rows.items():
         cells = [f"<th scope='row'>{html.escape(layer)}</th>"]
-        for column in shown:
+        for column in columns:
             cells.append(f"<td>{html.escape(_text(row.get(column)))}</td>")
             if column == "rate":
                 cells.append(f"<td>{_drawn(row.get(column), bands.get(layer, {}), axis)}</td>")

@@ -86,6 +86,22 @@ def test_statistics_by_name_and_of_the_callers_own():
     assert table.median_distance["1"] == pytest.approx(float(np.median(selfsim.pair_distances(hidden["1"]))))
 
 
+def test_columns_never_collide_and_never_hide():
+    def rate(activations):
+        return 1.0
+
+    def mean_low(activations):
+        return activations.mean()
+
+    for statistics in ([rate], ["rate", "rate"], [mean_low, mean_low], [lambda x: 1.0, lambda x: 2.0]):
+        with pytest.raises(ValueError, match="statistics: got a second '.*', need functions with names"):
+            analyze(perceptron(), LOADER, statistics=statistics, **QUICK)
+    found = analyze(perceptron(), LOADER, statistics=["rate", mean_low], **QUICK)
+    assert found.measures == ["neurons", "samples", "rate", "mean_low"]
+    assert "<th scope='col'>mean_low</th>" in found._repr_html_()
+    assert "null_low" not in repr(found) and "mean_low" in repr(found)
+
+
 def test_every_statistic_has_a_number_or_a_reason():
     found = analyze(perceptron(), LOADER, layers=["1"], statistics=list(STATISTICS), nulls=[], **QUICK)
     row = found.rows["1"]
