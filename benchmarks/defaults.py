@@ -166,7 +166,7 @@ def page_table(result: dict) -> str:
     """The page's table, in Markdown: without → with the default, and what a weight of 10 does."""
     lines = {(line["architecture"], line["candidate"]): line for line in result["table"] if line["size"] == "tiny"}
     rows = [
-        "| architecture | pairs | $S$ in medians | distance | accuracy, points | the same at a weight of 10 |",
+        "| architecture | pairs | $S$ in medians | distance | accuracy, points | accuracy at weight 10 |",
         "|---|---|---|---|---|---|",
     ]
     for name in result["settings"]:
@@ -175,7 +175,10 @@ def page_table(result: dict) -> str:
             continue
         cells = [architecture(name).title, str(default["seeds"])]
         cells += [f"{free['rate in medians']:.3f} → {default['rate in medians']:.3f}"]
-        cells += [f"× {default['distance factor']:.2f}", f"{100 * default['accuracy change']:+.1f}"]
+        interval = (
+            " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in default["interval"])) if default["interval"] else ""
+        )
+        cells += [f"× {default['distance factor']:.2f}", f"{100 * default['accuracy change']:+.1f}{interval}"]
         cells += [f"{100 * heavy['accuracy change']:+.1f}" if heavy else "–"]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

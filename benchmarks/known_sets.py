@@ -35,6 +35,7 @@ AGAINST = {"noise": ("gauss",), "clusters": ("clusters",), "uneven noise": ("log
 UNITS = (1.0, 1e-4, 1e4)
 DRAWS = {64: 20, 128: 20, 256: 20, 512: 8, 1024: 2, 2048: 1}
 OUTPUT = Path("results/benchmarks/known_sets.json")
+ALONE = "scaling: deviation"  # ranked without the rule that less than an octave is the worst
 
 
 def rate(**options) -> Callable[[torch.Tensor], dict[str, float]]:
@@ -46,7 +47,8 @@ def of_scaling(x: torch.Tensor) -> dict[str, float]:
     found = selfsim.scaling(x, draws=0)
     beside = {key: getattr(found, key).value for key in ("deviation", "dimension", "octaves")}
     value = math.inf if beside["octaves"] < 1 else beside["deviation"]
-    return {"": value, **{f": {key}": number for key, number in beside.items()}, ": scales": float(found.scales)}
+    verdicts = {": scales": float(found.scales), ": below threshold": float(beside["deviation"] < found.threshold)}
+    return {"": value, **{f": {key}": number for key, number in beside.items()}, **verdicts}
 
 
 # Name in the book -> from activations to numbers by their addition to the name; the first one is what AUC is about.
@@ -119,12 +121,23 @@ def rows_of(measure: str, n: int, draws: int) -> dict[str, list[dict]]:
         for key, array in of_set.items()
     ]
     areas = []
-    for against, names in AGAINST.items():
-        fractals, others = (np.concatenate([values[name][measure] for name in side]) for side in (FRACTALS, names))
+    ranked = [measure] + [ALONE] * (measure == "scaling")
+    for key, (against, names) in itertools.product(ranked, AGAINST.items()):
+        fractals, others = (np.concatenate([values[name][key] for name in side]) for side in (FRACTALS, names))
         for unit, chosen in (("one", slice(1)), ("any", slice(None))):
             area = area_under_curve(fractals[:, chosen], others[:, chosen])
-            areas.append({"measure": measure, "n": n, "against": against, "unit": unit, **area})
-    return {"sets": rows, "auc": areas}
+            areas.append({"measure": key, "n": n, "against": against, "unit": unit, **area})
+    by_set = [
+        {
+            "measure": ALONE,
+            "n": n,
+            "set": name,
+            **area_under_curve(values[name][ALONE][:, :1], values["gauss"][ALONE][:, :1]),
+        }
+        for name in FRACTALS
+        if measure == "scaling"
+    ]
+    return {"sets": rows, "auc": areas, "auc of each set against noise": by_set}
 
 
 def _mean(values: np.ndarray) -> float | None:

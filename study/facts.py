@@ -6,6 +6,7 @@ no number of the study that could differ from its tables.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from selfsim.statistics.scaling import scaling
 from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval
 
@@ -26,6 +29,14 @@ from .statistics import compared, differences, manipulation, measured, minimal_e
 from .tables import read_stages
 
 FILE = "study.json"
+# Name in the facts -> candidate of benchmarks/defaults.py.
+_CANDIDATES = {
+    "default": "default",
+    "heavy": "weight 10",
+    "ramp": "ramp, trust 1",
+    "cap_1": "ramp, trust 1, median shape",
+    "cap_half": "cap .5, gain 2",
+}
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -69,6 +80,9 @@ def facts(
         **_scale(stages[design.CONTROL], answers["scale"]),
         **_chapters(chapters),
         **_known_sets(benchmarks),
+        **_defaults(benchmarks),
+        **{f"scaling.dimensions.{n}": str(_most_dimensions(n)) for n in (64, 128)},
+        "power_law": f"{_power_law_rate(128):.2f}",
         "power.5": f"{minimal_effect(5):.1f}",
         "power.5.of_8": f"{minimal_effect(5, comparisons=8):.0f}",
         "power.10.of_2": f"{minimal_effect(10, comparisons=2):.1f}",
@@ -184,15 +198,90 @@ def _chapters(chapters: Path) -> dict[str, str]:
 
 def _known_sets(benchmarks: Path) -> dict[str, str]:
     """State what the benchmark of known sets found at 128 neurons, for the rate and for `scaling`."""
-    rows = pd.DataFrame(json.loads((benchmarks / "known_sets.json").read_text(encoding="utf-8"))["auc"])
-    rows = rows[rows.n == 128].set_index(["measure", "against", "unit"])
-    said = {}
-    for key, measure in (("rate", "SS rate (surrogate)"), ("boxes", "rate by real boxes"), ("scaling", "scaling")):
-        for against in ("noise", "clusters", "uneven noise"):
-            for unit in ("one", "any"):
-                row = rows.loc[measure, against, unit]
-                name = f"known_sets.{key}.{against.replace(' ', '_')}.{unit}"
-                said[name] = f"{row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    result = json.loads((benchmarks / "known_sets.json").read_text(encoding="utf-8"))
+    every = {key: pd.DataFrame(result[key]) for key in ("auc", "auc of each set against noise", "sets")}
+    areas, by_set, sets = (rows.query("n == 128") for rows in every.values())
+    of_fractals = every["sets"][every["sets"]["set"].isin(by_set["set"])]
+    missed = of_fractals.query("measure == 'scaling: scales' and mean < 1")
+    areas = areas.set_index(["measure", "against", "unit"])
+    measures = {
+        "rate": "SS rate (surrogate)",
+        "boxes": "rate by real boxes",
+        "scaling": "scaling",
+        "deviation": "scaling: deviation",
+    }
+    said = {
+        f"known_sets.{key}.{against.replace(' ', '_')}.{unit}": _area(areas.loc[measure, against, unit])
+        for key, measure in measures.items()
+        for against in ("noise", "clusters", "uneven noise")
+        for unit in ("one", "any")
+    }
+    sets = sets.set_index(["measure", "set"])
+    rates = sets.loc[measures["rate"]]
+
+    def share(verdict: str, name: str) -> str:
+        row = sets.loc[f"scaling: {verdict}", name]
+        return f"{100 * row['mean']:.0f} % of {row.draws:.0f} draws"
+
+    return {
+        **said,
+        **{f"known_sets.mean.{name}": f"{mean:.2f}" for name, mean in rates["mean"].items()},
+        "known_sets.spread.gauss": f"{rates.spread['gauss']:.2f}",
+        "known_sets.missed": ", ".join(
+            f"{row['set']} at {row.n} ({100 * row['mean']:.0f} %)" for _, row in missed.iterrows()
+        ),
+        "known_sets.deviation.menger": _area(by_set.set_index("set").loc["menger"]),
+        "known_sets.scales.log-normal scales": share("scales", "log-normal scales"),
+        "known_sets.below.gauss": share("below threshold", "gauss"),
+    }
+
+
+def _area(row: pd.Series) -> str:
+    return f"{row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def _power_law_rate(n: int) -> float:
+    """Return the SS rate of an exact power law, of any dimension: the share of pairs is P ** (u - 1) up to u."""
+    u = np.linspace(0, 1, 20_001)
+    counts = n - (n - 1) * np.log1p((n - 1) * (n * (n - 1) / 2) ** (u - 1)) / np.log(n)
+    return float(2 * np.trapezoid(np.abs(np.log(counts) / np.log(n) - 1 + u), u))
+
+
+def _most_dimensions(n: int) -> int:
+    """Return the most dimensions in which random points reach an octave for `scaling`, on average."""
+
+    def octaves(dimension: int) -> float:
+        generator = torch.Generator().manual_seed(dimension)
+        clouds = torch.rand(10, dimension, n, generator=generator, dtype=torch.float64)
+        return float(np.mean([scaling(cloud, draws=0).octaves.value for cloud in clouds]))
+
+    return max(itertools.takewhile(lambda dimension: octaves(dimension) >= 1, itertools.count(1)))
+
+
+def _defaults(benchmarks: Path) -> dict[str, str]:
+    """State what the candidates for the constraint's default did, each against its own seeds without constraint."""
+    result = json.loads((benchmarks / "defaults.json").read_text(encoding="utf-8"))
+    runs = pd.DataFrame(result["runs"]).query("size == 'tiny'").set_index(["candidate", "architecture", "seed"])
+    said: dict[str, str] = {}
+    for key, candidate in _CANDIDATES.items():
+        arm = runs.loc[candidate]
+        control = runs.loc["none"].loc[arm.index]
+        change = (100 * (arm.accuracy - control.accuracy)).round(6)
+        factor = np.exp(np.log(arm["median distance"] / control["median distance"]).groupby(level=0).mean())
+        before, after = (rates["rate in medians"].groupby(level=0).mean() for rates in (control, arm))
+        way = (before - after) / (before - result["target"])
+        by_family = change.groupby(level=0).mean()
+        for name in by_family.index:
+            said[f"defaults.{key}.{name}"] = f"{by_family[name]:+.1f} points"
+            said[f"defaults.{key}.{name}.factor"] = f"{factor[name]:.1f}"
+            said[f"defaults.{key}.{name}.way"] = f"{100 * way[name]:.0f} %"
+        said[f"defaults.{key}.tried"] = _WORDS[len(by_family)]
+        said[f"defaults.{key}.broken"] = _WORDS[(by_family < -10).sum()].replace("no", "none")
+        said[f"defaults.{key}.moved"] = _WORDS[(way > 1 / 3).sum()]
+        said[f"defaults.{key}.mean"] = f"{by_family.mean():+.1f} points"
+        said[f"defaults.{key}.pairs"] = str(len(change))
+        said[f"defaults.{key}.fall"] = str((change < 0).sum())
+        said[f"defaults.{key}.rise"] = str((change > 0).sum())
     return said
 
 

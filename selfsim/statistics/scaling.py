@@ -179,7 +179,8 @@ def scaling(
     In a self-similar set of dimension D, the share of pairs at most r apart grows like ``r ** D``. The pairs are sorted
     by distance, and a line is fitted to ln r against the logarithm of the rank, over a window of ranks. The result is
     the line's relative residual (`Scaling.deviation`), one over its slope (`Scaling.dimension`), and the range of
-    distances in the window (`Scaling.octaves`). A set scales if it does so over at least an octave.
+    distances in the window (`Scaling.octaves`). A set scales if it does so over at least an octave. The default window
+    spans ``log2(n ** 0.75 / 2)`` octaves of rank, and shows at most about as many dimensions: about 5 with 128 nodes.
 
     `fractal_dimension` fits a line to box counts. For box counts, this function is that fit: its dimension, and the
     square root of ``1 - r_squared`` as its deviation. For points and networks, it needs no boxes and counts pairs, so

@@ -135,7 +135,7 @@ def test_every_public_name_is_in_the_reference():
     short = sorted(name for names in documented.values() for name in names if "." not in name)
     assert short == sorted(selfsim.__all__)
     for room, names in documented.items():
-        assert {selfsim._ROOMS.get(name, name).partition(".")[0] for name in names} == {room}
+        assert {selfsim._MODULES.get(name, name).partition(".")[0] for name in names} == {room}
 
 
 def test_pages_of_the_reference_begin_with_links_to_their_names():

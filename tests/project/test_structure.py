@@ -170,7 +170,7 @@ def test_the_package_prints_nothing_seeds_nothing_and_asserts_nothing():
 
 def test_loading_names_and_measuring_bring_no_heavy_package():
     """Import the names that need no training, and compute a rate, and list the loaded modules."""
-    measuring = [name for name, module in selfsim._ROOMS.items() if not module.startswith("training")]
+    measuring = [name for name, module in selfsim._MODULES.items() if not module.startswith("training")]
     code = f"""
 import json, sys
 loaded = []
@@ -221,7 +221,7 @@ def test_type_checkers_find_every_public_name_where_it_is_defined():
     names = [alias for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     # Only names that are imported "as" themselves are exported by a stub.
     assert sorted(alias.asname for alias in names) == selfsim.__all__
-    assert all(getattr(selfsim, name).__module__ == f"selfsim.{module}" for name, module in selfsim._ROOMS.items())
+    assert all(getattr(selfsim, name).__module__ == f"selfsim.{module}" for name, module in selfsim._MODULES.items())
 
 
 def test_public_functions_and_classes_are_documented_with_an_example():

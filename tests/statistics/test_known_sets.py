@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+import selfsim
 from benchmarks import known_sets
 from selfsim.statistics.synthetic import KNOWN_DIMENSIONS
 
@@ -58,6 +60,21 @@ def test_the_table_has_every_set_size_and_measure():
 @pytest.mark.parametrize("unit", ["one", "any"])
 def test_scaling_reaches_its_goal_and_no_unit_moves_it(against, unit):
     assert AREAS.loc[(128, "scaling", against, unit), "auc"] >= 0.99
+
+
+def test_the_octave_and_not_the_deviation_tells_noise_from_fractals():
+    """Most noise is below the threshold of the deviation, in less than an octave."""
+    noise = ROWS.loc[128].xs("gauss", level="set")["mean"]
+    assert noise["scaling: below threshold"] > 0.5 > noise["scaling: octaves"]
+    by_set = pd.DataFrame(STORED["auc of each set against noise"]).set_index(["n", "set"])
+    assert set(by_set.loc[128].index) == set(known_sets.FRACTALS)
+    assert by_set.loc[128].auc.mean() == pytest.approx(AREAS.loc[128, known_sets.ALONE, "noise", "one"].auc)
+
+
+@pytest.mark.parametrize(("dimension", "reached"), [(4, True), (5, True), (6, False), (8, False)])
+def test_128_points_show_an_octave_up_to_five_dimensions(dimension, reached):
+    clouds = torch.rand(20, dimension, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert (np.mean([selfsim.scaling(x, draws=0).octaves.value for x in clouds]) >= 1) == reached
 
 
 def test_areas_are_the_share_of_pairs_in_the_right_order():

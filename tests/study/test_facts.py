@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from selfsim.rate.options import RateOptions
+from selfsim.rate.rate import surrogate_area
 from selfsim.uncertainty import Interval
 from study import facts, layers, tables
 
@@ -38,6 +40,29 @@ def test_a_fact_is_what_the_csv_files_give_without_the_package():
     low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), stats.sem(difference))
     assert STORED["confirm.vit_small"] == f"{difference.mean():+.1f} points [{low:+.1f}, {high:+.1f}]"
     assert len(difference) == 10
+
+
+def test_facts_of_the_defaults_are_those_of_the_single_runs():
+    runs = json.loads((ROOT / "results" / "benchmarks" / "defaults.json").read_text(encoding="utf-8"))["runs"]
+    runs = [run for run in runs if run["size"] == "tiny"]
+    free = {(run["architecture"], run["seed"]): run["accuracy"] for run in runs if run["candidate"] == "none"}
+    default = [run for run in runs if run["candidate"] == "default"]
+    changes = [run["accuracy"] - free[run["architecture"], run["seed"]] for run in default]
+    assert STORED["defaults.default.pairs"] == str(len(changes))
+    assert STORED["defaults.default.fall"] == str(sum(change < -1e-6 for change in changes))
+    assert STORED["defaults.default.rise"] == str(sum(change > 1e-6 for change in changes))
+    heavy = [run for run in runs if run["candidate"] == "weight 10"]
+    broken = [run["architecture"] for run in heavy if free[run["architecture"], run["seed"]] - run["accuracy"] > 0.1]
+    assert (STORED["defaults.heavy.tried"], STORED["defaults.heavy.broken"]) == ("five", "two")
+    assert (len(heavy), sorted(broken)) == (5, ["poolformer", "vgg11"])
+
+
+@pytest.mark.parametrize("dimension", [0.5, 1, 3])
+def test_the_rate_of_a_power_law_is_the_area_under_its_staircase(dimension):
+    pairs = 128 * 127 // 2
+    lengths = 1e30 * (np.arange(1, pairs + 1) / pairs) ** (1 / dimension)  # ln(1 + length) is ln(length)
+    rate, _ = surrogate_area(lengths, np.float64(1), 128, RateOptions(), False)
+    assert float(rate) == pytest.approx(facts._power_law_rate(128), abs=0.005)
 
 
 def test_pages_name_facts_that_exist():
