@@ -43,7 +43,7 @@ def test_the_small_part_of_the_table_is_what_the_measures_give(measure):
 @pytest.mark.parametrize("measure", known_sets.MEASURES)
 def test_the_table_of_128_neurons_is_what_the_measures_give(measure):
     for row in known_sets.rows_of(measure, 128, known_sets.DRAWS[128])["auc"]:
-        stored = AREAS.loc[128, measure, row["against"], row["unit"]]
+        stored = AREAS.loc[128, row["measure"], row["against"], row["unit"]]
         assert row["auc"] == pytest.approx(stored.auc, abs=0.005)
     for name in KNOWN_DIMENSIONS:
         agrees(measure, name, 128)
