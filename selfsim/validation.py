@@ -121,12 +121,9 @@ def over_batch(function: Callable[..., Any], *tensors: Tensor) -> Any:
             return function(*tensors)
 
     def compute(place: int) -> Any:
-        with torch.no_grad():
-            try:
-                return function(*(tensor[place] for tensor in flat))
-            except ValueError as error:
-                at = ", ".join(str(index) for index in np.unravel_index(place, batch))
-                raise type(error)(f"[{at}] of the batch: {error}") from error
+        at = ", ".join(map(str, np.unravel_index(place, batch)))
+        with torch.no_grad(), errors_named(f"[{at}] of the batch"):
+            return function(*(tensor[place] for tensor in flat))
 
     flat = [tensor.reshape(-1, *tensor.shape[len(batch) :]) for tensor in tensors]
     threads = min(torch.get_num_threads(), len(flat[0])) if tensors[0].device.type == "cpu" else 1

@@ -16,6 +16,8 @@ from selfsim import (
     paired_difference,
     rank_correlation,
     samples_interval,
+    scaling,
+    scaling_deviation,
     spectrum_exponent,
     ss_rate,
 )
@@ -139,6 +141,14 @@ def test_a_draw_without_a_number_is_an_error():
         null_band(lambda x: math.nan, some(), draws=2)
     with pytest.raises(ValueError, match="not estimable: got 19 values above 0"):
         null_band(spectrum_exponent, torch.randn(20, 60), draws=2)
+    with pytest.raises(TypeError, match="^statistic on null draw 0: got Scaling, need one number"):
+        null_band(scaling, torch.randn(8, 40), draws=2)
+    with pytest.raises(TypeError, match="^statistic 'all' on null draw 0: got Tensor, need one number"):
+        null_band({"rate": ss_rate, "all": torch.abs}, some(), draws=2)
+    with pytest.raises(ValueError, match="^statistic on null draw 3: activations: all 780 distances"):
+        null_band(ss_rate, null=lambda seed: torch.eye(40) if seed == 5 else torch.randn(8, 40), draws=9, seed=2)
+    with pytest.raises(ValueError, match="^statistic on null draw 0: activations: got 8 neurons .*need at least 32"):
+        null_band(scaling_deviation, torch.randn(8, 8), draws=2)
     with pytest.raises(TypeError, match="activations: got NoneType"):
         null_band(ss_rate, null="gauss")
     with pytest.raises(ValueError, match="statistic: got an empty mapping"):

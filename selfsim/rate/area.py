@@ -28,6 +28,8 @@ from .options import RateOptions
 Array: TypeAlias = Any
 # Knots are processed in pieces that stay in the processor's cache.
 _PIECE = 65_536
+# What depends on the number of nodes alone is cached for up to so many.
+MANY_NODES = 2_100
 
 
 def module_of(array: Array) -> ModuleType:
@@ -38,13 +40,13 @@ def module_of(array: Array) -> ModuleType:
 class Axis(NamedTuple):
     """The logarithmic axis between the shortest and the longest distance, in raw units.
 
-    A raw distance r stands for the length ``r / one``; `one` is the raw distance of length 1.
+    A raw distance r is taken as ``ln(1 + r / unit)``; `unit` is the raw distance of length 1, or the median.
     """
 
     low: Array
     high: Array
-    one: Array
-    factor: Array  # 1 / (one + low): ln(1 + l) - ln(1 + dmin) = log1p((r - low) * factor)
+    unit: Array
+    factor: Array  # 1 / (unit + low): ln(1 + l) - ln(1 + dmin) = log1p((r - low) * factor)
     length: Array  # log1p((high - low) * factor)
 
     @classmethod
@@ -89,10 +91,10 @@ class Axis(NamedTuple):
         by_high = -(weight * u).sum() * self.slope(self.high)
         return by_low, by_high
 
-    def slope_by_one(self, raw: Array, u: Array, weight: Array) -> Array:
-        """Derivative of ``sum(weight * u)`` with respect to `one`."""
-        at_low, at_high = 1 / (self.one + self.low), 1 / (self.one + self.high)
-        moved = 1 / (self.one + raw) - at_low - u * (at_high - at_low)
+    def slope_by_unit(self, raw: Array, u: Array, weight: Array) -> Array:
+        """Derivative of ``sum(weight * u)`` with respect to `unit`."""
+        at_low, at_high = 1 / (self.unit + self.low), 1 / (self.unit + self.high)
+        moved = 1 / (self.unit + raw) - at_low - u * (at_high - at_low)
         return (weight * moved).sum() / self.length
 
 
@@ -190,11 +192,13 @@ def surrogate_steps(n: int, like: Array) -> Steps | ManySteps:
     n = 2,100: 18 MB each at most). In the dtype of `like`; tensors on its device where it is one.
     """
     dtype = np.dtype(np.float64 if like.itemsize == 8 else np.float32)
-    return _steps_on(like.device, n, dtype) if isinstance(like, torch.Tensor) else _steps(n, dtype)
+    if isinstance(like, torch.Tensor):
+        return (_cached_steps_on if n <= MANY_NODES else _steps_on)(like.device, n, dtype)
+    return _steps(n, dtype)
 
 
 def _steps(n: int, dtype: Any) -> Steps | ManySteps:
-    return _cached_steps(n, dtype) if n <= 2100 else ManySteps(n, dtype)
+    return ManySteps(n, dtype) if n > MANY_NODES else _cached_steps(n, dtype)
 
 
 @functools.lru_cache(maxsize=8)
@@ -203,11 +207,13 @@ def _cached_steps(n: int, dtype: Any) -> Steps:
     return Steps.from_drop(surrogate_drop(np.arange(1, pairs) / pairs, n), dtype)
 
 
-@functools.lru_cache(maxsize=8)
 def _steps_on(device: torch.device, n: int, dtype: Any) -> Steps:
     steps = _steps(n, dtype).part(0, n * (n - 1) // 2 - 2)
     total, rise = (torch.from_numpy(array).to(device) for array in steps[:2])
     return Steps(total, rise, steps.ends)
+
+
+_cached_steps_on = functools.lru_cache(maxsize=8)(_steps_on)
 
 
 def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
@@ -266,7 +272,7 @@ def area(
     """Twice the area for a staircase whose ascending raw knots are given, and its derivative if `need_slope`."""
     on_gpu = isinstance(knots, torch.Tensor)
     by_knot = module_of(knots).zeros_like(knots) if need_slope else None
-    value, by_low, by_high, by_one = steps.ends, 0.0, 0.0, 0.0
+    value, by_low, by_high, by_unit = steps.ends, 0.0, 0.0, 0.0
     piece = len(knots) if on_gpu else _PIECE
     for first in range(1, len(knots) - 1, piece):
         inner = knots[first : min(first + piece, len(knots) - 1)]
@@ -281,7 +287,7 @@ def area(
             low, high = axis.slope_by_ends(u, by_u)
             by_low, by_high = by_low + low, by_high + high
             if options.unit == "median":
-                by_one = by_one + axis.slope_by_one(inner, u, by_u)
+                by_unit = by_unit + axis.slope_by_unit(inner, u, by_u)
         by_u *= axis.slope(inner)
         by_knot[first : first + len(inner)] = by_u
-    return value, None if by_knot is None else AreaSlope(by_knot, (by_low, by_high, by_one))
+    return value, None if by_knot is None else AreaSlope(by_knot, (by_low, by_high, by_unit))

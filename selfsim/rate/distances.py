@@ -73,10 +73,11 @@ def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
 def distances_by_product(neurons: Tensor) -> Tensor:
     """The same from one matrix product in float64, for float32 neurons on a GPU, where `pdist` takes far longer.
 
-    The product keeps the digits of a distance down to 1e-7 of the neurons' norms; float32 neurons have none below.
+    The product keeps the digits of a distance down to 1e-7 of the norms of its two neurons, and a shorter one is 0.
+    Neurons whose largest activations differ in float32 are farther apart. Those that agree in all of these, and differ
+    in activations below 1e-7 of them alone, count as coincident.
     """
-    centred = neurons.double()
-    centred -= centred.mean(1, keepdim=True)
+    centred = without_offset(neurons.double())
     product = centred.t() @ centred
     squares = product.diagonal()
     i, j = torch.triu_indices(len(product), len(product), 1, device=product.device)
@@ -85,12 +86,22 @@ def distances_by_product(neurons: Tensor) -> Tensor:
     return torch.where(found > 1e-14 * ends, found, 0.0).sqrt().to(neurons.dtype)
 
 
+def without_offset(neurons: Tensor) -> Tensor:
+    """Subtract from each sample the number nearest to 0 between its smallest and its largest activation.
+
+    No difference between neurons changes. A common offset goes, and neurons near 0 keep their digits, which those of
+    the mean would swamp.
+    """
+    low, high = torch.aminmax(neurons, dim=1, keepdim=True)
+    return neurons - (low.clamp(min=0) + high.clamp(max=0))
+
+
 def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice) -> None:
     """Add to `gradient` ``(samples, neurons)`` what the pairs of `rows` with later neurons contribute.
 
     A value whose derivative with respect to the distance of i and j is ``weight_ij * distance_ij`` has the gradient
     ``rowsum(W) X - W X``: two matrix products for a block of rows instead of a pass over pairs and samples. The two
-    terms nearly cancel where neurons share an offset, which would cost digits, so X must be `centred`.
+    terms nearly cancel where neurons share an offset, which would cost digits, so X comes from `without_offset`.
     """
     first, stop = rows.start, rows.stop
     block = weight.new_empty(stop - first, centred.shape[1] - first)

@@ -22,7 +22,16 @@ from torch import Tensor
 from ..boxes.correlation_sum import surrogate_count, surrogate_drop
 from ..validation import check_finite
 from .area import Array, axis_of
-from .distances import NoRange, add_gradient, by_distance, has_range, raw_distances, row_blocks, scaled_neurons
+from .distances import (
+    NoRange,
+    add_gradient,
+    by_distance,
+    has_range,
+    raw_distances,
+    row_blocks,
+    scaled_neurons,
+    without_offset,
+)
 from .loops import chebyshev_sum, compiled_loops_pay, count_between, sorted_with_order
 from .options import RateOptions
 
@@ -85,7 +94,7 @@ def sum_over_scales(drop: np.ndarray) -> float:
 def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> float:
     """The rate of given distances ``(pairs,)`` at ``options.scales`` (256 by default), as published."""
     axis = axis_of(raw, one, options)
-    low, high, unit = float(axis.low), float(axis.high), float(axis.one)
+    low, high, unit = float(axis.low), float(axis.high), float(axis.unit)
     at = scale_lengths(low / unit, high / unit, options.scales or PAPER_SCALES) * unit
     fraction = fractions_below(torch.as_tensor(raw), at, open_ends=options.quantiles is not None)
     return sum_over_scales(surrogate_drop(fraction, n))
@@ -190,7 +199,7 @@ class PaperRate(torch.autograd.Function):
             return torch.full_like(neurons, math.nan), None, None, None
         at, fraction, one, blocks, distances = ctx.rest
         slope = bump_sum(at, straight_through_weight(fraction, neurons.shape[1]), neurons.dtype)
-        centred = neurons - neurons.mean(1, keepdim=True)
+        centred = without_offset(neurons)
         gradient = torch.zeros_like(neurons)
         for rows, pairs in blocks:
             raw = distances(rows, pairs)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, Unpack, overload
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, Unpack, overload
 
 import numpy as np
 import torch
@@ -27,10 +27,13 @@ from .distances import (
     row_blocks,
     scaled_neurons,
     square_form,
+    without_offset,
 )
 from .loops import sorted_with_order, unsorted
 from .options import RateKeywords, RateOptions
 from .paper import PAPER_SCALES, PaperRate, rate_over_scales
+
+OfLayer: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 
 
 @overload
@@ -160,41 +163,46 @@ def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
         layers = activations.flatten(0, -3) if activations.ndim > 2 else activations[None]
         rates = [PaperRate.apply(x, options.scales or PAPER_SCALES, options.max_bytes, options.check) for x in layers]
         return torch.stack(rates).reshape(activations.shape[:-2]) if rates else activations.new_empty(0)
-    return ExactRate.apply(activations, options, needs_all)[0]
+    of_layer = functools.partial(_rate_and_weight, options=options)
+    return ByDistances.apply(activations, of_layer, needs_all, options.count != "greedy-coloring")[0]
 
 
-class ExactRate(torch.autograd.Function):
-    """The rates of ``(…, samples, neurons)``, with the gradient of the exact area."""
+class ByDistances(torch.autograd.Function):
+    """A value of each layer of ``(…, samples, neurons)`` that depends on its distances, with its gradient.
+
+    ``of_layer(activations, need_weight=...)`` returns the value of one layer and, where it is needed, the derivative
+    with respect to each distance, divided by the distance (else an empty tensor).
+    """
 
     @staticmethod
-    def forward(activations: Tensor, options: RateOptions, need_slope: bool) -> tuple[Tensor, Tensor]:
-        """Return the rates ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
-        return over_batch(lambda x: _rate_and_weight(x, options, need_slope), activations)
+    def forward(activations: Tensor, of_layer: OfLayer, need_weight: bool, smooth: bool) -> tuple[Tensor, Tensor]:
+        """Return the values ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
+        return over_batch(functools.partial(of_layer, need_weight=need_weight), activations)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, RateOptions, bool], output: tuple[Tensor, Tensor]) -> None:
-        activations, ctx.options, _ = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, OfLayer, bool, bool], output: tuple[Tensor, Tensor]) -> None:
+        activations, ctx.of_layer, _, smooth = inputs
         weight = output[1]
         ctx.save_for_backward(activations, weight)
-        ctx.mark_non_differentiable(*(output if ctx.options.count == "greedy-coloring" else [weight]))
+        ctx.mark_non_differentiable(*([weight] if smooth else output))
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         activations, weight = ctx.saved_tensors
-        return RateGradient.apply(activations, weight, upstream, ctx.options), None, None
+        return GradientByDistances.apply(activations, weight, upstream, ctx.of_layer), None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, activations: Tensor, options: RateOptions, need_slope: bool) -> Any:
-        return ExactRate.apply(activations.movedim(in_dims[0], 0), options, need_slope), (0, 0)
+    def vmap(info: Any, in_dims: tuple, activations: Tensor, *rest: Any) -> Any:
+        return ByDistances.apply(activations.movedim(in_dims[0], 0), *rest), (0, 0)
 
 
-class RateGradient(torch.autograd.Function):
-    """The gradient of the rates with respect to the activations; it has no derivative of its own."""
+class GradientByDistances(torch.autograd.Function):
+    """The gradient of `ByDistances` with respect to the activations; it has no derivative of its own."""
 
     @staticmethod
-    def forward(activations: Tensor, weight: Tensor, upstream: Tensor, options: RateOptions) -> Tensor:
-        if not weight.shape[-1]:  # under torch.func.grad of a vmap, the rate cannot tell that a gradient will follow
-            _, weight = over_batch(lambda x: _rate_and_weight(x, options, True), activations)
+    def forward(activations: Tensor, weight: Tensor, upstream: Tensor, of_layer: OfLayer) -> Tensor:
+        if not weight.shape[-1]:  # under torch.func.grad of a vmap, the value cannot tell that a gradient will follow
+            _, weight = over_batch(functools.partial(of_layer, need_weight=True), activations)
         return over_batch(gradient_by_weight, activations, weight, upstream)
 
     @staticmethod
@@ -203,43 +211,48 @@ class RateGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        raise RuntimeError("ss_rate: its gradient has no derivative; need a loss with first derivatives only")
+        raise RuntimeError(
+            "ss_rate, scaling_deviation: the gradient has no derivative; need a loss with first derivatives only"
+        )
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple, activations: Tensor, weight: Tensor, upstream: Tensor, options: RateOptions
+        info: Any, in_dims: tuple, activations: Tensor, weight: Tensor, upstream: Tensor, of_layer: OfLayer
     ) -> Any:
         batched = [
             x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
             for x, axis in zip((activations, weight, upstream), in_dims, strict=False)
         ]
-        return RateGradient.apply(*batched, options), 0
+        return GradientByDistances.apply(*batched, of_layer), 0
 
 
-def _rate_and_weight(activations: Tensor, options: RateOptions, need_slope: bool) -> tuple[Tensor, Tensor]:
+def _rate_and_weight(activations: Tensor, *, options: RateOptions, need_weight: bool) -> tuple[Tensor, Tensor]:
     """Return the rate of one layer, and its derivative with respect to each distance, divided by the distance."""
     neurons, scale = scaled_neurons(activations)
     distances = raw_distances(neurons)
     one = scale * activations.shape[0] ** 0.5
     try:
-        value, slope = value_and_slope(distances, one, neurons.shape[1], options, need_slope)
+        value, slope = value_and_slope(distances, one, neurons.shape[1], options, need_weight)
     except NoRange:
         if options.check:
             check_finite(activations)
             raise
         value = torch.full_like(scale, math.nan)
-        slope = torch.full_like(distances, math.nan) if need_slope else None
+        slope = torch.full_like(distances, math.nan) if need_weight else None
     return value, distances.new_empty(0) if slope is None else by_distance(slope, distances)
 
 
 def gradient_by_weight(activations: Tensor, weight: Tensor, upstream: Tensor) -> Tensor:
-    """Return the gradient of a value whose derivative by each distance is `weight` times the distance."""
+    """Return the gradient of a value whose derivative by each distance is `weight` times the distance.
+
+    It is computed in the precision of `weight` and returned in that of the activations.
+    """
     neurons, scale = scaled_neurons(activations)
-    centred = neurons - neurons.mean(1, keepdim=True)
-    gradient = torch.zeros_like(neurons)
+    centred = without_offset(neurons.to(weight.dtype))
+    gradient = torch.zeros_like(centred)
     for rows, pairs in row_blocks(neurons):
         add_gradient(gradient, centred, weight[pairs], rows)
-    return gradient * (upstream * scale)
+    return (gradient * (upstream.to(weight.dtype) * scale)).to(activations.dtype)
 
 
 def value_and_slope(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ..checks import check_number
-from ..rate.area import Array, module_of
+from ..rate.area import MANY_NODES, Array, module_of
 
 # Pairs up to the start and up to the end of a window.
 FEWEST_BEFORE, FEWEST_PAIRS = 20, 200
@@ -32,10 +33,15 @@ class Window(NamedTuple):
     low: float
     high: float
 
+    @property
+    def fewest_pairs(self) -> int:
+        """The smallest number of pairs that suffices for this window."""
+        # Fractions, because the ratio may be beyond the largest float.
+        return math.ceil(max(FEWEST_BEFORE / Fraction(self.low), FEWEST_PAIRS / Fraction(self.high)))
+
     def fits(self, n: int) -> bool:
         """Whether `n` nodes have enough pairs for this window."""
-        pairs = n * (n - 1) / 2
-        return pairs * self.low >= FEWEST_BEFORE and pairs * self.high >= FEWEST_PAIRS
+        return n * (n - 1) // 2 >= self.fewest_pairs
 
 
 def checked_window(window: object) -> Window | None:
@@ -56,13 +62,16 @@ def window_for(n: int, given: Window | None) -> Window:
     A point has two neighbours nearer than the start on average, so that the window begins above the spacing of the
     points. Its end falls with n, so that the bias due to the edge of the set vanishes.
     """
+    n = max(n, 1)  # a network without nodes has no pairs to leave out
     return given or Window(2 / n, n**-0.25)
 
 
 @functools.lru_cache
 def fewest_nodes(given: Window | None) -> int:
     """Return the smallest number of nodes with enough pairs for a window; 32 for the default."""
-    return next(n for n in range(2, 2**31) if window_for(n, given).fits(n))
+    if given is None:
+        return next(n for n in range(2, 2**31) if window_for(n, None).fits(n))
+    return (math.isqrt(8 * given.fewest_pairs - 7) + 3) // 2  # the smallest n with n (n - 1) / 2 pairs or more
 
 
 class Ranks(NamedTuple):
@@ -90,7 +99,7 @@ class Ranks(NamedTuple):
 
 def ranks_of(n: int, window: Window) -> Ranks:
     """Return the ranks of a window for `n` nodes, from a small cache up to n = 2,100."""
-    return (_cached_ranks if n <= 2100 else _ranks)(n, window)
+    return (_cached_ranks if n <= MANY_NODES else _ranks)(n, window)
 
 
 def _ranks(n: int, window: Window) -> Ranks:
@@ -110,12 +119,18 @@ def _ranks(n: int, window: Window) -> Ranks:
 _cached_ranks = functools.lru_cache(maxsize=8)(_ranks)
 
 
-@functools.lru_cache(maxsize=8)
 def ranks_on(device: torch.device, n: int, window: Window) -> Ranks:
     """Return the same as tensors on a device."""
+    return (cached_ranks_on if n <= MANY_NODES else _ranks_on)(device, n, window)
+
+
+def _ranks_on(device: torch.device, n: int, window: Window) -> Ranks:
     ranks = ranks_of(n, window)
     arrays: Any = {k: torch.from_numpy(v).to(device) for k, v in ranks._asdict().items() if isinstance(v, np.ndarray)}
     return ranks._replace(**arrays)
+
+
+cached_ranks_on = functools.lru_cache(maxsize=8)(_ranks_on)
 
 
 class Fit(NamedTuple):

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import check_choice, check_integer, check_number, check_seed
+from ..checks import check_choice, check_integer, check_number, check_seed, errors_named
 from ..uncertainty import Estimate
 from ..validation import check_activations
 from .rescaling import rescaled
@@ -42,7 +42,8 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
     Returns
     -------
     Tensor, shape (samples, neurons)
-        Type and device of `activations`. It is drawn on the CPU, so that a seed gives the same draw on every device.
+        Type (float32 for half precision) and device of `activations`. It is drawn on the CPU, so that a seed gives the
+        same draw on every device.
 
     Raises
     ------
@@ -223,9 +224,9 @@ def null_band(
     ------
     ValueError
         Fewer than 2 draws, a level outside (0, 1), an unknown null model, no statistic, or a statistic that is not
-        finite or not estimable on a draw.
+        finite or not estimable on a draw. Errors of a statistic name the draw.
     TypeError
-        A named null model without activations.
+        A named null model without activations, or a statistic that returns no number.
 
     Notes
     -----
@@ -283,17 +284,24 @@ def _on_draws(
     """
     in_thread = {key for key, compute in statistics.items() if _runs_in_threads(compute)}
 
-    def on_draw(seed: int) -> tuple[Any, dict[str, float]]:
+    def number(key: str, draw: Any, seed: int) -> float:
+        with errors_named(f"statistic{f' {key!r}' if key else ''} on null draw {seed - seeds[0]}"):
+            value: Any = statistics[key](draw)
+            if not hasattr(value, "__float__") or (isinstance(value, Tensor) and value.numel() != 1):
+                raise TypeError(f"got {type(value).__name__}, need one number")
+            return float(value)
+
+    def on_draw(seed: int) -> tuple[int, Any, dict[str, float]]:
         draw = draw_null(seed)
-        return draw, {key: float(statistics[key](draw)) for key in in_thread}
+        return seed, draw, {key: number(key, draw, seed) for key in in_thread}
 
     threads = torch.get_num_threads() if threaded else 1
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         ahead = 2 * threads  # so many draws are in memory at a time
         for first in range(0, len(seeds), ahead):
             part = seeds[first : first + ahead]
-            for draw, found in pool.map(on_draw, part) if pool else map(on_draw, part):
-                found |= {key: float(compute(draw)) for key, compute in statistics.items() if key not in in_thread}
+            for seed, draw, found in pool.map(on_draw, part) if pool else map(on_draw, part):
+                found |= {key: number(key, draw, seed) for key in statistics if key not in in_thread}
                 yield found
 
 

@@ -66,7 +66,8 @@ def scaling_deviation(
     Parameters
     ----------
     activations : Tensor, shape (..., samples, neurons), or mapping of names to such
-        At least 32 neurons and one sample; leading axes are a batch. Half precision is computed in float32.
+        At least 32 neurons and one sample. Leading axes are a batch; `torch.func.vmap` works as well. Half precision is
+        computed in float32.
     window : (float, float), optional
         See `scaling`.
     check : bool
@@ -134,7 +135,7 @@ class Scaling:
         Number of nodes.
     intervals : mapping of str to Interval
         By the name of the estimate; each has its `quantity`. Empty if no draws were asked for, or half of the nodes
-        do not suffice.
+        have too few pairs for the window, as with fewer than 82 nodes for the default one.
     """
 
     deviation: Estimate
@@ -336,7 +337,7 @@ def _of_distances(points: Distances, given: Window | None, threshold: float | No
 
 def _of_hops(points: Distances, given: Window | None, threshold: float | None) -> Scaling:
     """Fit the mean number of nodes within k hops, the node itself included, to ``k + 1/2``."""
-    window = given or Window(0.0, window_for(max(points.n, 1), None).high)
+    window = given or Window(0.0, window_for(points.n, None).high)
     chosen = "given" if given else "the first hop to n ** -0.25 of all pairs"
     result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
     pairs = points.n * (points.n - 1) // 2
@@ -417,7 +418,10 @@ def _intervals(
         key = hash(chosen.numpy().tobytes())  # the three estimates have the same halves
         if key not in known:
             distances = distances_of(chosen)
-            ranks = ranks_of((1 + math.isqrt(1 + 8 * len(distances))) // 2, window)
+            n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
+            if not window.fits(n):
+                raise ValueError(f"activations: got {n} nodes in a half, too few pairs for the window")
+            ranks = ranks_of(n, window)
             within = _within(distances, ranks)
             known[key] = _numbers(within, ranks) if is_sound(within, ranks) else (math.nan,) * 3
         return known[key][place]

@@ -5,8 +5,8 @@ Read it after `correlation_law`, which has the fit and its derivative with respe
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from torch import Tensor
 from ..rate.area import module_of
 from ..rate.distances import raw_distances, scaled_neurons
 from ..rate.loops import sorted_with_order, unsorted
-from ..rate.rate import gradient_by_weight
-from ..validation import check_activations, check_finite, over_batch, untraced
+from ..rate.rate import ByDistances
+from ..validation import check_activations, check_finite, untraced
 from .correlation_law import Window, fault, fewest_nodes, fit, is_sound, ranks_of, ranks_on, window_for
 
 
@@ -32,28 +32,18 @@ def deviations(activations: Tensor, given: Window | None, check: bool) -> Tensor
 @untraced
 def _evaluated(activations: Tensor, window: Window, check: bool) -> Tensor:
     need_weight = activations.requires_grad and torch.is_grad_enabled()
-    return PowerLawDeviation.apply(activations, window, check, need_weight)[0]
+    of_layer = functools.partial(_deviation_and_weight, window=window, check=check)
+    return ByDistances.apply(activations, of_layer, need_weight, True)[0]
 
 
-class PowerLawDeviation(torch.autograd.Function):
-    """The deviations of ``(…, samples, neurons)``, with their gradient."""
+def _deviation_and_weight(
+    activations: Tensor, *, window: Window, check: bool, need_weight: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the deviation of one layer, and its derivative with respect to each distance, divided by the distance.
 
-    @staticmethod
-    def forward(ctx: Any, activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
-        """Return the deviations ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
-        found, weight = over_batch(lambda x: _deviation_and_weight(x, window, check, need_weight), activations)
-        ctx.save_for_backward(activations, weight)
-        ctx.mark_non_differentiable(weight)
-        return found, weight
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-        return over_batch(gradient_by_weight, *ctx.saved_tensors, upstream), None, None, None
-
-
-def _deviation_and_weight(activations: Tensor, window: Window, check: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
-    """Return the deviation of one layer, and its derivative with respect to each distance, divided by the distance."""
+    The derivative is in float64: it grows like 1 / distance², which overflows float32 for neurons that are nearly
+    dead, and its sums over all neurons would lose the digits of these.
+    """
     raw, n = raw_distances(scaled_neurons(activations).neurons), activations.shape[1]
     on_cpu = raw.device.type == "cpu"
     ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
@@ -70,6 +60,6 @@ def _deviation_and_weight(activations: Tensor, window: Window, check: bool, need
     deviation = torch.as_tensor(found.deviation * valid).to(raw)
     if found.weight is None:
         return deviation, raw.new_empty(0)
-    weight = xp.zeros_like(ascending)
+    weight = xp.zeros_like(ascending, dtype=xp.float64)
     weight[ranks.first : ranks.last] = found.weight * valid
     return deviation, torch.as_tensor(unsorted(weight, order))

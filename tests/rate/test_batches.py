@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from selfsim import Probe, SelfSimilarityConstraint, null_band, ss_rate
+from selfsim import Probe, SelfSimilarityConstraint, null_band, scaling_deviation, ss_rate
+from selfsim.validation import over_batch
 
 OPTIONS = [
     {},
@@ -61,15 +62,23 @@ def test_coloring_of_a_batch_has_no_gradient():
     assert values.tolist() == [ss_rate(layer, count="greedy-coloring").item() for layer in x]
 
 
-@pytest.mark.parametrize("options", [{}, {"ends": "detached"}, {"count": "complete-linkage"}])
-def test_vmap_in_every_order(options, two_threads):
-    x, rate = batch(3, 16, 30), partial(ss_rate, **options)
-    values, gradients = value_and_gradient(x, **options)
-    assert torch.equal(vmap(rate)(x), values)
-    assert torch.equal(vmap(rate, in_dims=1)(x.movedim(0, 1)), values)
-    assert torch.equal(vmap(grad(rate))(x), gradients)
-    assert torch.equal(grad(lambda y: vmap(rate)(y).sum())(x), gradients)
-    assert torch.equal(vmap(vmap(rate))(x[None])[0], values)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "statistic",
+    [ss_rate, partial(ss_rate, ends="detached"), partial(ss_rate, count="complete-linkage"), scaling_deviation],
+)
+def test_vmap_in_every_order(statistic, dtype, two_threads):
+    x = batch(3, 16, 40, dtype=dtype).requires_grad_()
+    values = statistic(x)
+    (gradients,) = torch.autograd.grad(values.sum(), x)
+    x, values = x.detach(), values.detach()
+    assert gradients.dtype == dtype
+    assert torch.equal(vmap(statistic)(x), values)
+    assert torch.equal(vmap(statistic, in_dims=1)(x.movedim(0, 1)), values)
+    assert torch.equal(grad(statistic)(x[0]), gradients[0])
+    assert torch.equal(vmap(grad(statistic))(x), gradients)
+    assert torch.equal(grad(lambda y: vmap(statistic)(y).sum())(x), gradients)
+    assert torch.equal(vmap(vmap(statistic))(x[None])[0], values)
 
 
 def test_stacked_networks_train_under_the_rate():
@@ -112,10 +121,24 @@ def test_an_error_names_the_place_in_the_batch():
         ss_rate(x)
 
 
-def test_the_gradient_has_no_derivative():
-    x = batch(16, 20).requires_grad_()
-    (gradient,) = torch.autograd.grad(ss_rate(x), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="its gradient has no derivative"):
+class OfTwo(ValueError):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def test_an_error_of_any_signature_names_the_place_in_the_batch():
+    def fails(layer):
+        raise OfTwo("one", "two")
+
+    with pytest.raises(ValueError, match=r"^\[0, 0\] of the batch: one and two$"):
+        over_batch(fails, batch(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("statistic", [ss_rate, scaling_deviation])
+def test_the_gradient_has_no_derivative(statistic):
+    x = batch(16, 40).requires_grad_()
+    (gradient,) = torch.autograd.grad(statistic(x), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="the gradient has no derivative"):
         gradient.sum().backward()
 
 

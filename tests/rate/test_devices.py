@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from selfsim import SelfSimilarityConstraint, ss_rate
+from selfsim.rate import area
 from selfsim.rate.distances import distances_by_product, raw_distances, scaled_neurons
 from selfsim.rate.options import RateOptions
 from selfsim.rate.paper import rate_over_scales
@@ -53,6 +54,21 @@ def test_distances_by_product_are_the_distances(offset):
     assert found.dtype == torch.float32
     assert (found == 0).sum() == 1
     torch.testing.assert_close(found.double(), expected, rtol=3e-6, atol=0)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e-9, 1e-18])
+def test_distances_by_product_of_neurons_that_are_nearly_dead(factor):
+    x = some(torch.float32)
+    x[:, :20] *= factor
+    torch.testing.assert_close(distances_by_product(x).double(), torch.pdist(x.double().t()), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("n", "cached"), [(40, 1), (2101, 0)])
+def test_steps_of_many_neurons_do_not_stay_on_a_card(n, cached):
+    area._cached_steps_on.cache_clear()
+    steps = area.surrogate_steps(n, torch.zeros(1))
+    assert len(steps.total) == n * (n - 1) // 2 - 2
+    assert area._cached_steps_on.cache_info().currsize == cached
 
 
 @no_card

@@ -16,8 +16,18 @@ from scipy.spatial.distance import pdist
 import selfsim
 from selfsim import known_activations, scaling, scaling_deviation
 from selfsim.boxes.fractals import lattice, sierpinski
+from selfsim.rate.distances import scaled_neurons
 from selfsim.rate.rate import gradient_by_weight
-from selfsim.statistics.correlation_law import Window, fit, noise_deviation, ranks_of, ranks_on, window_for
+from selfsim.statistics.correlation_law import (
+    Window,
+    cached_ranks_on,
+    fewest_nodes,
+    fit,
+    noise_deviation,
+    ranks_of,
+    ranks_on,
+    window_for,
+)
 from selfsim.statistics.synthetic import KNOWN_DIMENSIONS
 
 
@@ -124,6 +134,48 @@ def test_gradcheck(x, window):
     assert torch.autograd.gradcheck(lambda y: scaling_deviation(y, window=window), x.requires_grad_())
 
 
+def gradient(x: torch.Tensor) -> torch.Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(scaling_deviation(x), x)[0]
+
+
+@pytest.mark.parametrize(("factor", "tolerance"), [(1e-3, 1e-4), (1e-7, 1e-4), (1e-15, 1e-4), (1e-21, 0.2)])
+def test_float32_gradient_of_neurons_that_are_nearly_dead(factor, tolerance):
+    """Squares of 1e-21 have one or two digits in float32, and so has the gradient of these neurons."""
+    x = noise(128).float()
+    x[:, :64] *= factor
+    expected = gradient(x.double())
+    for part in (slice(64), slice(64, 128)):
+        error = (gradient(x).double() - expected)[:, part].norm() / expected[:, part].norm()
+        assert error < tolerance
+
+
+@pytest.mark.parametrize("kind", ["nearly dead", "common offset", "negative offset"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradient_is_its_sum_over_pairs(kind, dtype):
+    """The weights are float64, as those of the deviation; each pair adds a difference that no other swamps."""
+    x = noise(40, samples=5)
+    x = {"nearly dead": x * torch.where(torch.arange(40) < 20, 1e-14, 1), "common offset": x + 1000}.get(kind, x - 1000)
+    x = x.to(dtype)
+    i, j = torch.triu_indices(40, 40, 1)
+    differences = x.double()[:, i] - x.double()[:, j]
+    by_pair = differences / differences.square().sum(0)
+    expected = torch.zeros(5, 40, dtype=torch.float64).index_add(1, i, by_pair).index_add(1, j, -by_pair)
+    unit = scaled_neurons(x).scale.double()  # distances are in this unit where their gradient is taken
+    weight = 1 / (differences * unit).square().sum(0)
+    found = gradient_by_weight(x, weight, torch.tensor(1.0, dtype=dtype))
+    assert found.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-9
+    for part in (slice(20), slice(20, 40)):
+        assert (found.double() - expected)[:, part].norm() < tolerance * expected[:, part].norm()
+
+
+def test_float32_gradient_beyond_the_powers_of_two_of_float32():
+    """Activations of 1e-38 are scaled by another power of two in float64."""
+    x = (noise(64) * 1e-38).float()
+    torch.testing.assert_close(gradient(x).double(), gradient(x.double()), rtol=1e-3, atol=1e33)
+
+
 def test_a_batch_has_the_values_and_gradients_of_its_layers():
     x = torch.stack([points(40, 3, seed) for seed in range(6)]).reshape(2, 3, 3, 40).requires_grad_()
     found = scaling_deviation(x)
@@ -216,6 +268,34 @@ def test_few_neurons_have_a_reason(n):
     assert scaling(points(32, 2), draws=0).deviation.estimable
 
 
+def test_no_nodes_have_a_reason():
+    assert scaling(np.zeros((0, 0))).reason.startswith("got 0 nodes, need at least 32")
+
+
+@pytest.mark.parametrize(("n", "given"), [(32, False), (64, False), (80, False), (82, True)])
+def test_intervals_need_halves_with_enough_pairs(n, given):
+    """The start of the window holds 2/n of the pairs of n/2 nodes, which is (n/2 - 1)/2: at least 20 from n = 82 on."""
+    assert bool(scaling(points(n, 2)).intervals) == given
+    if n == 64:
+        assert scaling(points(n, 4), over="samples").intervals  # a half of the samples has all nodes
+
+
+@pytest.mark.parametrize("window", [(1.0, 1.0), (0.1, 0.5), (0.03, 0.9), (0.001, 0.004), (1 / 3, 1.0), (0.2, 0.8)])
+def test_fewest_nodes_is_what_counting_gives(window):
+    given = Window(*window)
+    least = fewest_nodes(given)
+    assert given.fits(least)
+    assert not any(given.fits(n) for n in range(2, least))
+
+
+def test_fewest_nodes_of_a_tiny_window():
+    """20 pairs up to the start, which is n² low / 2 but for rounding."""
+    assert fewest_nodes(Window(1e-12, 0.5)) == pytest.approx((40 / 1e-12) ** 0.5, rel=1e-6)
+    with pytest.raises(ValueError, match="^activations: got 64 neurons .*need at least 6324556"):
+        scaling_deviation(points(64, 2), window=(1e-12, 0.5))
+    assert scaling(points(64, 2), window=(5e-324, 0.5)).reason.startswith("got 64 nodes, need at least 28")
+
+
 def test_noise_has_no_dimension_but_a_deviation_and_octaves():
     found = scaling(noise(128))
     assert found.deviation.estimable
@@ -233,7 +313,7 @@ def test_the_threshold_is_the_limit_of_noise_in_many_dimensions():
 
 
 def test_distances_and_networks_give_what_their_points_give():
-    x = points(70, 2)
+    x = points(90, 2)
     expected, d = scaling(x, seed=3), pdist(x.T.numpy())
     square = np.asarray(selfsim.FeatureNetwork(x).matrix())
     graph = selfsim.FeatureNetwork(x).to_networkx()
@@ -241,6 +321,7 @@ def test_distances_and_networks_give_what_their_points_give():
     for found in same:
         assert found.deviation.value == pytest.approx(expected.deviation.value, abs=1e-9)
         assert found.dimension.value == pytest.approx(expected.dimension.value)
+    assert set(same[1].intervals) == {"deviation", "dimension", "octaves"}
     for name, interval in same[1].intervals.items():
         assert interval.low == pytest.approx(expected.intervals[name].low)
 
@@ -312,12 +393,19 @@ def test_tensors_give_what_arrays_give():
         torch.testing.assert_close(got, torch.as_tensor(expected))
 
 
+@pytest.mark.parametrize(("n", "cached"), [(60, 1), (2101, 0)])
+def test_ranks_of_many_nodes_do_not_stay_on_a_card(n, cached):
+    cached_ranks_on.cache_clear()
+    assert ranks_on(torch.device("cpu"), n, window_for(n, None)).first == n - 1
+    assert cached_ranks_on.cache_info().currsize == cached
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_a_card_is_not_waited_for_without_the_check(check):
     """A tensor without numbers refuses every question about its values, and so every synchronisation."""
     from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-    ranks_on.cache_clear()
+    cached_ranks_on.cache_clear()
     try:
         with FakeTensorMode():
             x = torch.empty(8, 48, device="cuda", requires_grad=True)
@@ -327,12 +415,11 @@ def test_a_card_is_not_waited_for_without_the_check(check):
             else:
                 found = scaling_deviation(x, check=False)
                 assert found.device.type == "cuda"
-                pairs = torch.empty(48 * 47 // 2, device="cuda")
-                assert (
-                    gradient_by_weight(x.detach(), pairs, torch.ones((), device="cuda")).shape == x.shape
-                )  # the backward pass
+                pairs = torch.empty(48 * 47 // 2, device="cuda", dtype=torch.float64)
+                backward = gradient_by_weight(x.detach(), pairs, torch.ones((), device="cuda"))
+                assert (backward.shape, backward.dtype) == (x.shape, x.dtype)
     finally:
-        ranks_on.cache_clear()
+        cached_ranks_on.cache_clear()
 
 
 @pytest.mark.parametrize("window", [(0.1, 0.3), (0.0, 0.5), (0.5,), "ab", 3, (0.1, 1.5), (0.3, 0.1)])
