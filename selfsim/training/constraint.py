@@ -15,14 +15,17 @@ from ..checks import check_choice, check_integer, check_number, check_seed
 from ..models.branch import Branch
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
-from ..rate.rate import ss_rate
 from ..validation import check_activations, untraced
 from .hold import converged_rates
+from .measure import Measure, ScalingOptions, measured
 from .penalty import LayerPenalty, naming
 from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 
 if TYPE_CHECKING:
     from .runs import Run
+
+
+_RATE = RateOptions(ends="detached")  # the constraint's rate by default, but for its unit
 
 
 @dataclass
@@ -72,6 +75,10 @@ class SelfSimilarityConstraint(LayerPenalty):
     scales, gradient, count, quantiles, unit, standardize, leave_out, check
         Options of the SS rate, as in `ss_rate`. In units of the median, with detached ends and without a weight, the
         gradient leaves out the direction in which the layer only changes its scale.
+    measure : {"rate", "scaling"}
+        "scaling": S is not the rate but the deviation from a power law, `scaling_deviation`, which does not depend on
+        the scale. Noise of many dimensions has about .07, so a target below that pulls towards a power law. The options
+        of the rate then have no meaning, and layers need 32 neurons.
     gate : float, optional
         The paper's gate A. It multiplies the penalty of a layer by ``1 - min(|S - S_old| / S_old, A) / A``, where
         S_old is the mean of S over an earlier epoch. Without an earlier epoch the factor is 0. None: no gate.
@@ -135,6 +142,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         standardize: bool = False,
         leave_out: int = 0,
         check: bool = True,
+        measure: str = "rate",
         gate: float | None = None,
         gate_every: int = 5,
         gate_by: str = "layer",
@@ -146,9 +154,14 @@ class SelfSimilarityConstraint(LayerPenalty):
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
             )
         quantiles = tuple(quantiles) if isinstance(quantiles, list) else quantiles  # from JSON
-        self.measure = RateOptions(
+        rate = RateOptions(
             scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes=None, check=check
         )
+        if check_choice(measure, ("rate", "scaling"), name="measure") == "scaling":
+            of_rate = [name for name, value in vars(rate).items() if value != vars(_RATE)[name]]
+            if given := [name for name in of_rate if name not in ("unit", "check")]:
+                raise ValueError(f"measure: got 'scaling' with {', '.join(given)}, which are options of the rate")
+        self.measure: Measure = rate if measure == "rate" else ScalingOptions(check=check)
         self.layers_per_step = (
             None if layers_per_step is None else check_integer(layers_per_step, name="layers_per_step")
         )
@@ -246,7 +259,7 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
         state = self._state
-        rate = ss_rate(check_activations(activations, finite=False), **vars(self.measure))
+        rate = measured(check_activations(activations, finite=False), self.measure)
         state.shapes[layer] = list(activations.shape)
         if layer not in state.targets and (first := self._scheduled_target(layer)) is not None:
             state.targets[layer] = first
@@ -262,7 +275,9 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     def _branched(self, x: Tensor) -> tuple[Tensor, Branch]:
         x, branch = super()._branched(x)
-        if self.weight is None and self.measure.unit == "median" and self.measure.ends == "detached":
+        measure = self.measure
+        in_medians = isinstance(measure, RateOptions) and measure.unit == "median" and measure.ends == "detached"
+        if self.weight is None and in_medians:
             x = _with_shape_gradient(x)
         return x, branch
 

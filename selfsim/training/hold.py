@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from ..models.batches import call_with_batch
 from ..models.probe import Probe
 from ..models.seeding import seeded
-from ..rate.options import RateOptions
-from ..rate.rate import ss_rate
+from .measure import Measure, measured
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _BATCHES = 8
 
 
-def mean_rates(probe: Probe, model: nn.Module, batches: Iterable[Any], measure: RateOptions) -> dict[str, float]:
+def mean_rates(probe: Probe, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:
     """Return the mean rate of each layer over batches, as the constraint reads it: in the model's present mode."""
     device = next(model.parameters()).device
     rates: dict[str, list[float]] = {}
@@ -32,11 +31,11 @@ def mean_rates(probe: Probe, model: nn.Module, batches: Iterable[Any], measure: 
             with probe:
                 call_with_batch(model, batch, device)
             for layer, x in probe.activations.items():
-                rates.setdefault(layer, []).append(float(ss_rate(x, **vars(measure))))
+                rates.setdefault(layer, []).append(float(measured(x, measure)))
     return {layer: statistics.fmean(values) for layer, values in rates.items()}
 
 
-def converged_rates(run: Run, measure: RateOptions) -> dict[str, float]:
+def converged_rates(run: Run, measure: Measure) -> dict[str, float]:
     """Return the mean rate of each layer of a finished run over training batches, as a constraint would read it.
 
     Raises

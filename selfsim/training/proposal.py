@@ -21,11 +21,11 @@ from ..models.layers import unwrapped
 from ..models.pooling import first_tensor
 from ..models.probe import Probe
 from ..models.seeding import seeded
-from ..rate.rate import ss_rate
 from ..statistics.null_models import NullBand, null_band
 from ..validation import resolve_device
 from .constraint import SelfSimilarityConstraint
 from .hold import mean_rates
+from .measure import measured
 
 # The gradients are measured at this many steps of the short training, evenly spaced.
 _MEASURED = 8
@@ -149,11 +149,10 @@ def propose_constraint(
     for option in options:
         check_choice(option, known, name="options")
     measure = SelfSimilarityConstraint(**options).measure
-    rate_options = vars(measure)
     options |= {"cap": None, "ramp": None}  # the gradient is measured as it is
 
     def rate(activations: Tensor) -> float:
-        return float(ss_rate(activations.detach(), **rate_options))
+        return float(measured(activations.detach(), measure))
 
     device = resolve_device(device)
     batches = list(itertools.islice(batches, steps))

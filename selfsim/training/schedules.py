@@ -13,7 +13,7 @@ import torch
 
 from ..checks import check_choice, check_integer, check_number, check_seed
 from ..rate.options import RateOptions
-from ..rate.rate import ss_rate
+from .measure import Measure, measured
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class ScheduleInput:
         0 in the first epoch, 1 in the last.
     samples, neurons : int
         Shape of the layer's activations in the last batch.
-    measure : RateOptions
-        Options of the constraint's SS rate.
+    measure : RateOptions or ScalingOptions
+        What the constraint measures, with its options.
     task_losses : tuple of float
         Mean loss without the penalty, one value for each past epoch that reported it.
     rates : tuple of float
@@ -39,7 +39,7 @@ class ScheduleInput:
     progress: float
     samples: int
     neurons: int
-    measure: RateOptions = field(default_factory=RateOptions)
+    measure: Measure = field(default_factory=RateOptions)
     task_losses: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
     target: float | None = None
@@ -174,10 +174,10 @@ class FollowTheNull:
 
 
 @functools.lru_cache(maxsize=256)
-def _null_rate(samples: int, neurons: int, measure: RateOptions, draws: int, seed: int) -> float:
+def _null_rate(samples: int, neurons: int, measure: Measure, draws: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     noise = (torch.randn(samples, neurons, generator=generator, dtype=torch.float32) for _ in range(draws))
-    return math.fsum(float(ss_rate(x, **vars(measure))) for x in noise) / draws
+    return math.fsum(float(measured(x, measure)) for x in noise) / draws
 
 
 @dataclass(frozen=True)

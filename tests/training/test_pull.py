@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfsim import Probe, ScaleControl, SelfSimilarityConstraint
+from selfsim import Probe, ScaleControl, SelfSimilarityConstraint, scaling_deviation
 
 CAP = 0.3
 
@@ -106,3 +106,38 @@ def test_calls_without_a_backward_pass_leave_no_hooks_on_a_leaf():
 def test_an_epoch_that_is_no_integer():
     with pytest.raises(ValueError, match="epoch: got '1'"):
         own().step(epoch="1", epochs=3)
+
+
+def test_under_the_scaling_measure_a_layer_comes_nearer_to_a_power_law():
+    """Against the same steps without the penalty; the value is the squared distance of the deviation."""
+    data, target = some(64, 12), some(64, 3, seed=1)
+    deviations = []
+    for cap in (0.0, 0.9):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(12, 48), nn.Tanh(), nn.Linear(48, 3))
+        constraint = own(target=0.0, cap=cap or CAP, measure="scaling")
+        probe, optimizer = Probe(model, ["1"]), torch.optim.SGD(model.parameters(), lr=0.05)
+        for step in range(60):
+            with probe:
+                loss = (model(data) - target).square().mean()
+            penalty = constraint(probe)
+            assert step or penalty.item() == pytest.approx(
+                scaling_deviation(probe.activations["1"]).item() ** 2 / 2, rel=1e-5
+            )
+            optimizer.zero_grad()
+            (loss + penalty if cap else loss).backward()
+            optimizer.step()
+        with torch.no_grad(), probe:
+            model(data)
+        deviations.append(scaling_deviation(probe.activations["1"]).item())
+    assert deviations[1] < 0.9 * deviations[0]
+
+
+def test_the_scaling_measure_has_no_options_of_the_rate():
+    with pytest.raises(
+        ValueError, match="measure: got 'scaling' with scales, leave_out, which are options of the rate"
+    ):
+        own(measure="scaling", scales=256, leave_out=3)
+    with pytest.raises(ValueError, match="measure: got 'scalings'.*did you mean 'scaling'"):
+        own(measure="scalings")
