@@ -19,17 +19,22 @@ import shutil
 import signal
 import struct
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from selfsim import TrainConfig, load_run, train
 from selfsim.training import loop
 from selfsim.training.runs import checkpoint_files, is_finished, read_checkpoint
 
 SAVE_EVERY = 2
+# tqdm's own lock is shared by forked processes: one that is killed while it holds the lock would stop all others.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 # Everything that draws random numbers or has a state of its own is in it; three steps an epoch.
 CONFIG = TrainConfig(
     "vit_small", train_images=60, test_images=50, samples=50, epochs=3, batch_size=20, augment=True, mixup=0.5,
