@@ -258,6 +258,7 @@ def test_a_compiled_model():
     close(got(model), expected(network(), x, y))
 
 
+@pytest.mark.long
 def test_a_compiled_step():
     torch.compiler.reset()  # code of the test above has no hooks
     model, (x, y) = network(), batch()
