@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +103,13 @@ def check_flag(value: object, *, name: str) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
     raise ValueError(f"{name}: got {value!r}, need True or False")
+
+
+def as_number(value: Any) -> float:
+    """Return one number, of Python, NumPy or torch, as a float; else raise ``TypeError``."""
+    if not hasattr(value, "__float__") or math.prod(getattr(value, "shape", ())) != 1:
+        raise TypeError(f"got {type(value).__name__}, need one number")
+    return float(value)
 
 
 def check_numbers(values: object, *, name: str, least: int = 1) -> np.ndarray:

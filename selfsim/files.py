@@ -1,17 +1,20 @@
-"""Files and folders: atomic writes, a lock on a folder, YAML whose faults are named."""
+"""Files and folders: atomic writes, archives of arrays, a lock on a folder, YAML whose faults are named."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import socket
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 LOCK = ".lock"
 # File systems that cannot lock say so in one of these ways (NFS, SMB, some FUSE mounts).
@@ -47,6 +50,31 @@ def write_atomic(path: str | os.PathLike, *parts: bytes) -> None:
             partial.unlink()
         message = f"cannot write ({error.strerror}); what was saved there before is intact"
         raise OSError(error.errno, message, str(path)) from error
+
+
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
+    """Write a compressed ``.npz`` file in one step: a full disk leaves the previous file intact."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+@contextmanager
+def read_arrays(path: str | os.PathLike, *, what: str) -> Iterator[Mapping[str, Any]]:
+    """Open an ``.npz`` file for a block that reads and checks its arrays; nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No such file; or the block, or the reading of an array, raised: `path` is not `what`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: no file {os.fspath(path)!r}")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            yield stored
+    except Exception as error:  # of zipfile, numpy and the block
+        raise ValueError(f"path: {os.fspath(path)!r} is not {what} that save() wrote ({error})") from error
 
 
 def sync_directory(directory: str | os.PathLike) -> None:

@@ -23,7 +23,7 @@ from selfsim.uncertainty import Interval
 
 from . import design
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
-from .findings import Finding, findings, gains_table
+from .findings import Finding, findings, gains_table, power_law_rate
 from .layers import read_invariance
 from .statistics import compared, differences, manipulation, measured, minimal_effect, pairs
 from .tables import read_stages
@@ -82,7 +82,7 @@ def facts(
         **_known_sets(benchmarks),
         **_defaults(benchmarks),
         **{f"scaling.dimensions.{n}": str(_most_dimensions(n)) for n in (64, 128)},
-        "power_law": f"{_power_law_rate(128):.2f}",
+        "power_law": f"{power_law_rate(128):.2f}",
         "power.5": f"{minimal_effect(5):.1f}",
         "power.5.of_8": f"{minimal_effect(5, comparisons=8):.0f}",
         "power.10.of_2": f"{minimal_effect(10, comparisons=2):.1f}",
@@ -238,13 +238,6 @@ def _known_sets(benchmarks: Path) -> dict[str, str]:
 
 def _area(row: pd.Series) -> str:
     return f"{row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
-
-
-def _power_law_rate(n: int) -> float:
-    """Return the SS rate of an exact power law, of any dimension: the share of pairs is P ** (u - 1) up to u."""
-    u = np.linspace(0, 1, 20_001)
-    counts = n - (n - 1) * np.log1p((n - 1) * (n * (n - 1) / 2) ** (u - 1)) / np.log(n)
-    return float(2 * np.trapezoid(np.abs(np.log(counts) / np.log(n) - 1 + u), u))
 
 
 def _most_dimensions(n: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from selfsim.boxes.correlation_sum import surrogate_drop
 from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.models.data import DATASETS
 from selfsim.models.small_builds import PIXELS
@@ -194,9 +195,8 @@ def power_law_rate(n: int, *, points: int = 100_001) -> float:
     all of them like ``pairs ** (u - 1)``, whatever the dimension.
     """
     u = np.linspace(0, 1, points)
-    shares = (n * (n - 1) / 2) ** (u - 1)
-    counts = n - (n - 1) * np.log1p((n - 1) * shares) / np.log(n)
-    return 2 * float(np.trapezoid(np.abs(np.log(counts) / np.log(n) - (1 - u)), u))
+    drop = surrogate_drop((n * (n - 1) / 2) ** (u - 1), n)
+    return 2 * float(np.trapezoid(np.abs(u - drop), u))
 
 
 def _limit(gains: Mapping[str, Interval], runs: Sequence[Run]) -> Finding:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -17,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..checks import check_choice, check_flag, check_integer, check_number, check_seed
-from ..files import write_atomic
+from ..checks import as_number, check_choice, check_flag, check_integer, check_number, check_seed, errors_named
+from ..files import read_arrays, write_arrays
 from .html_table import html_table
 from .statistics import STATISTICS
 
@@ -107,9 +105,9 @@ def analyze(
     from ..statistics.null_models import NULLS
 
     columns = _named(DEFAULT_STATISTICS if statistics is None else statistics)
-    if isinstance(nulls, str):
-        raise TypeError(f"nulls: got the string {nulls!r}, need a sequence of null models, such as [{nulls!r}]")
-    nulls = [check_choice(null, NULLS, name="nulls") for null in nulls]
+    nulls = [check_choice(null, NULLS, name="nulls") for null in _sequence(nulls, name="nulls")]
+    if len(set(nulls)) < len(nulls):
+        raise ValueError(f"nulls: got {nulls!r}, need each null model once")
     draws = check_integer(draws, name="draws", least=2)
     level = check_number(level, name="level", within="(0, 1)")
     seed, progress = check_seed(seed), check_flag(progress, name="progress")
@@ -121,11 +119,15 @@ def analyze(
     return Analysis(hidden, rows, bands)
 
 
+def _sequence(values: Any, *, name: str) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: got {values!r}, need a sequence, such as [{values!r}]")
+    return list(values)
+
+
 def _named(statistics: Sequence[str | Callable]) -> dict[str, Callable[[Tensor], Any]]:
-    if isinstance(statistics, str):
-        raise TypeError(f"statistics: got the string {statistics!r}, need a sequence, such as [{statistics!r}]")
     named: dict[str, Callable[[Tensor], Any]] = {}
-    for statistic in statistics:
+    for statistic in _sequence(statistics, name="statistics"):
         if callable(statistic):
             name, function = getattr(statistic, "__name__", type(statistic).__name__), statistic
             taken = {*named, *_OWN_COLUMNS, *STATISTICS}
@@ -161,7 +163,8 @@ def _analyzed(
             row[name], notes[name] = math.nan, str(error)
             continue
         for column, value in (values if isinstance(values, Mapping) else {name: values}).items():
-            row[column], reason = _number(value)
+            with errors_named(f"statistics: {name!r}"):
+                row[column], reason = _number(value)
             if reason:
                 notes[column] = reason
     known: dict[str, Callable[[Any], Tensor]] = {"rate": ss_rate, "deviation": scaling_deviation}
@@ -197,7 +200,7 @@ def _number(value: Any) -> tuple[Any, str]:
         return math.nan, reason
     if isinstance(value, str | bool):
         return value, ""
-    number = float(value)
+    number = as_number(value)
     return number, "" if math.isfinite(number) else f"got {number}, which is not finite"
 
 
@@ -208,6 +211,16 @@ def _is_number(value: Any) -> TypeGuard[float]:
 def _is_numeric(value: Any) -> TypeGuard[float]:
     """Return whether a column holds such values as numbers, NaN among them."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _each_band(bands: Mapping[str, Mapping[str, Mapping[str, Any]]], change: Callable[[str, Any], Any]) -> Any:
+    """Return the same nested mapping with every band changed; `change` gets the null model and the band."""
+    return {
+        layer: {
+            null: {column: change(null, band) for column, band in of_null.items()} for null, of_null in nulls.items()
+        }
+        for layer, nulls in bands.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +241,7 @@ class Analysis:
     Examples
     --------
     >>> Analysis({"fc": torch.eye(4)}, {"fc": {"neurons": 4, "samples": 4, "rate": 0.2, "note": ""}}, {"fc": {}})
-    Analysis(1 layers, 4 samples: rate)
+    Analysis(1 layer: neurons, samples, rate)
     """
 
     activations: dict[str, Tensor]
@@ -255,8 +268,8 @@ class Analysis:
         return [name for name in self.columns if name not in {*of_bands, "note"}]
 
     def __repr__(self) -> str:
-        shape = f"{len(next(iter(self.activations.values())))} samples"
-        return f"Analysis({len(self.rows)} layers, {shape}: {', '.join(self.measures[2:])})"
+        layers = f"{len(self.rows)} layer{'s' if len(self.rows) != 1 else ''}"
+        return f"Analysis({layers}: {', '.join(self.measures)})"
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row a layer; the column ``note`` says why a number is missing.
@@ -293,7 +306,8 @@ class Analysis:
         Parameters
         ----------
         other : Analysis, optional
-            A second one to draw beside it: of another model, or of the same model before training.
+            A second one to draw beside it: of another model, or of the same model before training. Layers are matched
+            by name.
 
         Returns
         -------
@@ -301,7 +315,7 @@ class Analysis:
         """
         from ..figures.analysis import plot_analysis
 
-        return plot_analysis(self.rows, self.bands, other=None if other is None else other.rows)
+        return plot_analysis(self.rows, self.bands, other=None if other is None else self._matched(other))
 
     def compare(self, other: Analysis) -> pd.DataFrame:
         """Compare with another analysis: of the same model before fine-tuning, or of another model.
@@ -326,13 +340,9 @@ class Analysis:
 
         from ..statistics.movement import movement
 
-        if not isinstance(other, Analysis):
-            raise TypeError(f"other: got {type(other).__name__}, need an Analysis")
-        if not (common := [layer for layer in self.layers if layer in other.rows]):
-            raise ValueError(f"other: got the layers {other.layers}, need some of {self.layers}")
         rows = {}
-        for layer in common:
-            here, there = self.rows[layer], other.rows[layer]
+        for layer, there in self._matched(other).items():
+            here = self.rows[layer]
             row: dict[tuple[str, str], Any] = {}
             for column in self.columns:
                 a, b = here.get(column), there.get(column)
@@ -348,23 +358,22 @@ class Analysis:
         table.columns = pd.MultiIndex.from_tuples(table.columns)
         return table
 
+    def _matched(self, other: Analysis) -> dict[str, dict[str, Any]]:
+        """Return the rows of another analysis whose layers this one has too."""
+        if not isinstance(other, Analysis):
+            raise TypeError(f"other: got {type(other).__name__}, need an Analysis")
+        if not (common := [layer for layer in self.layers if layer in other.rows]):
+            raise ValueError(f"other: got the layers {other.layers}, need some of {self.layers}")
+        return {layer: other.rows[layer] for layer in common}
+
     def save(self, path: str | os.PathLike) -> None:
         """Write to a ``.npz`` file of arrays and text, in one step; half precision is stored as float32."""
         arrays: dict[str, Any] = {}
-        bands: dict[str, Any] = {}
-        for k, (layer, values) in enumerate(self.activations.items()):
+        for k, values in enumerate(self.activations.values()):
             stored = values.detach().cpu()
             arrays[f"activations-{k}"] = (stored if stored.dtype == torch.float64 else stored.float()).numpy()
-            bands[layer] = {
-                null: {
-                    column: {"values": band.values.tolist(), "level": band.level} for column, band in of_null.items()
-                }
-                for null, of_null in self.bands[layer].items()
-            }
-        text = json.dumps({"rows": self.rows, "bands": bands})
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, analysis=np.array(text), **arrays)
-        write_atomic(path, buffer.getvalue())
+        bands = _each_band(self.bands, lambda _, band: {"values": band.values.tolist(), "level": band.level})
+        write_arrays(path, arrays | {"analysis": np.array(json.dumps({"rows": self.rows, "bands": bands}))})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Analysis:
@@ -377,27 +386,13 @@ class Analysis:
         """
         from ..statistics.null_models import NullBand
 
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"path: no file {os.fspath(path)!r}")
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                text = json.loads(stored["analysis"].item())
-                activations = {
-                    layer: torch.from_numpy(stored[f"activations-{k}"]) for k, layer in enumerate(text["rows"])
-                }
-            bands = {
-                layer: {
-                    null: {
-                        column: NullBand(np.array(band["values"]), null, band["level"])
-                        for column, band in of_null.items()
-                    }
-                    for null, of_null in text["bands"][layer].items()
-                }
-                for layer in text["rows"]
-            }
-            return cls(activations, text["rows"], bands)
-        except Exception as error:  # of zipfile, numpy, json and the lines above
-            raise ValueError(f"path: {os.fspath(path)!r} is not an analysis that save() wrote ({error})") from error
+        with read_arrays(path, what="an analysis") as stored:
+            text = json.loads(stored["analysis"].item())
+            activations = {layer: torch.from_numpy(stored[f"activations-{k}"]) for k, layer in enumerate(text["rows"])}
+            bands = _each_band(
+                text["bands"], lambda null, band: NullBand(np.array(band["values"]), null, band["level"])
+            )
+        return cls(activations, text["rows"], bands)
 
     def _repr_html_(self) -> str:
         return html_table(self.measures, self.rows, self.bands)

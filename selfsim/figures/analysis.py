@@ -49,7 +49,8 @@ def plot_analysis(rows: Rows, bands: Bands, *, other: Rows | None = None) -> Fig
         _draw_bands(axes, bands, column)
         _draw_line(axes, rows, column, UNCONSTRAINED | {"label": "layer"})
         if other is not None:
-            _draw_line(axes, other, column, CONSTRAINED | {"label": "layer of the other"})
+            by_place = {layer: other.get(layer, {}) for layer in rows}
+            _draw_line(axes, by_place, column, CONSTRAINED | {"label": "same layer of the other"})
         if column == "octaves":
             axes.axhline(1, **TARGET | {"label": "one octave"})
         axes.set_title(_TITLES[column], loc="left")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_integer, check_number
-from ..files import write_atomic
+from ..files import read_arrays, write_arrays
 from ..validation import by_layer
 from .distances import pair_distances, square_form
 
@@ -130,9 +128,7 @@ class FeatureNetwork:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write to a ``.npz`` file of arrays, in one step: a full disk leaves the previous file intact."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, distances=self.distances, n=self.n, samples=self.samples)
-        write_atomic(path, buffer.getvalue())
+        write_arrays(path, {"distances": self.distances, "n": self.n, "samples": self.samples})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FeatureNetwork:
@@ -143,20 +139,13 @@ class FeatureNetwork:
         FileNotFoundError, ValueError
             No such file, or not one that `save` wrote.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"path: no file {os.fspath(path)!r}")
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                distances, n, samples = stored["distances"], stored["n"].item(), stored["samples"].item()
+        with read_arrays(path, what="a feature network") as stored:
+            distances, n, samples = stored["distances"], stored["n"].item(), stored["samples"].item()
             n, samples = check_integer(n, name="n", least=2), check_integer(samples, name="samples")
             if distances.dtype not in (np.float32, np.float64) or distances.shape != (n * (n - 1) // 2,):
                 raise ValueError(f"distances: got {distances.dtype} of shape {distances.shape} for n = {n}")
             if not np.isfinite(distances).all() or distances.min() < 0:
                 raise ValueError("distances: got NaN, Inf or negative ones")
-        except Exception as error:  # of zipfile, numpy and the checks above
-            raise ValueError(
-                f"path: {os.fspath(path)!r} is not a feature network that save() wrote ({error})"
-            ) from error
         network = cls.__new__(cls)
         network.distances, network.n, network.samples = distances, n, samples
         return network

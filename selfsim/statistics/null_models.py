@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import check_choice, check_integer, check_number, check_seed, errors_named
+from ..checks import as_number, check_choice, check_integer, check_number, check_seed, errors_named
 from ..uncertainty import Estimate
 from ..validation import check_activations
 from .rescaling import rescaled
@@ -286,10 +286,7 @@ def _on_draws(
 
     def number(key: str, draw: Any, seed: int) -> float:
         with errors_named(f"statistic{f' {key!r}' if key else ''} on null draw {seed - seeds[0]}"):
-            value: Any = statistics[key](draw)
-            if not hasattr(value, "__float__") or (isinstance(value, Tensor) and value.numel() != 1):
-                raise TypeError(f"got {type(value).__name__}, need one number")
-            return float(value)
+            return as_number(statistics[key](draw))
 
     def on_draw(seed: int) -> tuple[int, Any, dict[str, float]]:
         draw = draw_null(seed)

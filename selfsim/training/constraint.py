@@ -24,7 +24,7 @@ from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 if TYPE_CHECKING:
     from .runs import Run
 
-
+_TARGETS = {"rate": 0.1, "scaling": 0.03}  # by default
 _RATE = RateOptions(ends="detached")  # the constraint's rate by default, but for its unit
 
 
@@ -50,11 +50,12 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     Parameters
     ----------
-    target : float, schedule, or mapping of layers to these
-        The SS rate to reach, in [0, 1]. Unstructured noise of hundreds of neurons and samples has rates of about .2
-        to .25. A schedule is one of `selfsim.training.schedules`, its plain data such as ``{"schedule": "linear",
-        "start": 0.2, "end": 0.1}``, or any function from a `ScheduleInput` to a target. It is called at the layer's
-        first batch and in every `step`. A mapping needs an entry for every layer.
+    target : float, schedule, or mapping of layers to these, optional
+        The S to reach, in [0, 1]. By default 0.1, or 0.03 with ``measure="scaling"``: about half the value of
+        unstructured noise, whose rates are about .2 to .25 and whose deviations about .06 to .08. A schedule is one of
+        `selfsim.training.schedules`, its plain data such as ``{"schedule": "linear", "start": 0.2, "end": 0.1}``, or
+        any function from a `ScheduleInput` to a target. It is called at the layer's first batch and in every `step`. A
+        mapping needs an entry for every layer.
     weight : float, optional
         Factor of the penalty, at least 0. None: at each layer, the length of the penalty's gradient is
         ``cap * min(|S - target| / target, 1)`` times that of the task's gradient, whatever architecture and scale. A
@@ -77,8 +78,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         gradient leaves out the direction in which the layer only changes its scale.
     measure : {"rate", "scaling"}
         "scaling": S is not the rate but the deviation from a power law, `scaling_deviation`, which does not depend on
-        the scale. Noise of many dimensions has about .07, so a target below that pulls towards a power law. The options
-        of the rate then have no meaning, and layers need 32 neurons.
+        the scale. The options of the rate then have no meaning, and layers need 32 neurons.
     gate : float, optional
         The paper's gate A. It multiplies the penalty of a layer by ``1 - min(|S - S_old| / S_old, A) / A``, where
         S_old is the mean of S over an earlier epoch. Without an earlier epoch the factor is 0. None: no gate.
@@ -127,7 +127,7 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     def __init__(
         self,
-        target: float | Schedule | Mapping = 0.1,
+        target: float | Schedule | Mapping | None = None,
         weight: float | None = None,
         ends: str = "detached",
         *,
@@ -148,7 +148,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         gate_by: str = "layer",
         seed: int = 0,
     ) -> None:
-        super().__init__(target, weight, cap=cap, ramp=ramp)
+        by_default = _TARGETS[check_choice(measure, _TARGETS, name="measure")]
+        super().__init__(by_default if target is None else target, weight, cap=cap, ramp=ramp)
         if isinstance(count, str) and count == "greedy-coloring":
             raise ValueError(
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
@@ -157,7 +158,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         rate = RateOptions(
             scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes=None, check=check
         )
-        if check_choice(measure, ("rate", "scaling"), name="measure") == "scaling":
+        if measure == "scaling":
             of_rate = [name for name, value in vars(rate).items() if value != vars(_RATE)[name]]
             if given := [name for name in of_rate if name not in ("unit", "check")]:
                 raise ValueError(f"measure: got 'scaling' with {', '.join(given)}, which are options of the rate")

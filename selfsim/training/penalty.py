@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_integer, check_number
+from ..checks import check_choice, check_integer, check_number, errors_named
 from ..models.branch import Branch
 from ..models.probe import Probe
 from ..validation import untraced
@@ -240,15 +240,9 @@ def _unknown_cause(layer: str) -> str:
     return "detached or read under torch.no_grad(), frozen layers, or gradient checkpointing with use_reentrant=True"
 
 
-@contextmanager
-def naming(layer: str) -> Iterator[None]:
-    """Put the layer's name in front of the message of a ``ValueError``, except for a single tensor."""
-    try:
-        yield
-    except ValueError as error:
-        if layer == _SINGLE:
-            raise
-        raise ValueError(f"layer {layer!r}: {error}") from error
+def naming(layer: str) -> AbstractContextManager[None]:
+    """Put the layer's name in front of the message of an error, except for a single tensor."""
+    return nullcontext() if layer == _SINGLE else errors_named(f"layer {layer!r}")
 
 
 def _check_target_names(target: dict[str, Any], layers: tuple[str, ...]) -> None:

@@ -185,6 +185,17 @@ def test_comparison(analysis):
         first.compare(second)
 
 
+def test_another_analysis_is_drawn_by_the_names_of_the_layers(analysis):
+    other = analyze(perceptron(seed=1), LOADER, layers=["3"], nulls=[], **QUICK)
+    (drawn,) = (line for line in analysis.plot(other).axes[0].lines if "other" in line.get_label())
+    first, second = drawn.get_ydata().tolist()
+    assert math.isnan(first)
+    assert second == other.rows["3"]["rate"]
+    for method in (analysis.plot, analysis.compare):
+        with pytest.raises(TypeError, match="other: got dict, need an Analysis"):
+            method({})
+
+
 def test_html_and_figure(analysis):
     html = analysis._repr_html_()
     assert html.count("<svg") == html.count("aria-label=") == len(analysis.layers)
@@ -203,9 +214,13 @@ def test_html_and_figure(analysis):
     ("change", "error", "message"),
     [
         ({"statistics": ["rat"]}, ValueError, "statistics: got 'rat', need one of .*did you mean 'rate'"),
-        ({"statistics": "rate"}, TypeError, "statistics: got the string 'rate', need a sequence"),
+        ({"statistics": "rate"}, TypeError, "statistics: got 'rate', need a sequence"),
         ({"nulls": ["gaus"]}, ValueError, "nulls: got 'gaus'"),
-        ({"nulls": "gauss"}, TypeError, "nulls: got the string 'gauss'"),
+        ({"nulls": "gauss"}, TypeError, "nulls: got 'gauss', need a sequence"),
+        ({"nulls": ["gauss", "gauss"]}, ValueError, "nulls: got .* need each null model once"),
+        ({"nulls": None}, TypeError, "nulls: got None, need a sequence"),
+        ({"statistics": 5}, TypeError, "statistics: got 5, need a sequence"),
+        ({"statistics": [torch.Tensor.square]}, TypeError, "statistics: 'square': got Tensor, need one number"),
         ({"draws": 1}, ValueError, "draws: got 1, need an integer of at least 2"),
         ({"level": 1.0}, ValueError, "level: got 1.0"),
         ({"seed": 1.5}, ValueError, "seed: got 1.5"),

@@ -16,7 +16,7 @@ from scipy import stats
 from selfsim.rate.options import RateOptions
 from selfsim.rate.rate import surrogate_area
 from selfsim.uncertainty import Interval
-from study import facts, layers, tables
+from study import facts, findings, layers, tables
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "study"
@@ -62,7 +62,7 @@ def test_the_rate_of_a_power_law_is_the_area_under_its_staircase(dimension):
     pairs = 128 * 127 // 2
     lengths = 1e30 * (np.arange(1, pairs + 1) / pairs) ** (1 / dimension)  # ln(1 + length) is ln(length)
     rate, _ = surrogate_area(lengths, np.float64(1), 128, RateOptions(), False)
-    assert float(rate) == pytest.approx(facts._power_law_rate(128), abs=0.005)
+    assert float(rate) == pytest.approx(findings.power_law_rate(128), abs=0.005)
 
 
 def test_pages_name_facts_that_exist():

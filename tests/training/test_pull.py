@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from selfsim import Probe, ScaleControl, SelfSimilarityConstraint, scaling_deviation
+from selfsim import Probe, ScaleControl, SelfSimilarityConstraint, null_band, scaling_deviation, ss_rate
 
 CAP = 0.3
 
@@ -53,12 +54,14 @@ def test_layers_of_any_scale_have_a_finite_pull(scale):
 
 def test_a_gate_multiplies_the_pull():
     """Its factor, not its square root."""
-    shares = []
-    for factor in (1.0, 0.25, 0.01):
-        constraint = own()
-        constraint._gate_factor = lambda layer, rate, factor=factor: factor
-        shares.append(float(penalty_gradient(constraint, some(32, 24)).norm()))
-    assert shares[1:] == [pytest.approx(0.25 * shares[0], rel=1e-4), pytest.approx(0.01 * shares[0], rel=1e-3)]
+    before, x = some(32, 24, seed=1), some(32, 24)
+    old, new = (float(ss_rate(y, unit="median")) for y in (before, x))
+    gate = 2 * abs(new - old) / old  # half open
+    constraint = own(gate=gate)
+    constraint({"layer": before})
+    constraint.step(epoch=1, epochs=9)
+    gated, whole = (penalty_gradient(c, x).norm() for c in (constraint, own()))
+    assert float(gated / whole) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_a_second_penalty_on_one_probe_is_refused():
@@ -132,6 +135,17 @@ def test_under_the_scaling_measure_a_layer_comes_nearer_to_a_power_law():
             model(data)
         deviations.append(scaling_deviation(probe.activations["1"]).item())
     assert deviations[1] < 0.9 * deviations[0]
+
+
+@pytest.mark.parametrize(
+    ("measure", "of_layer"), [("rate", partial(ss_rate, unit="median")), ("scaling", scaling_deviation)]
+)
+def test_the_target_by_default_lies_below_noise(measure, of_layer):
+    noise = some(64, 128)
+    constraint = own(target=None, measure=measure)
+    with torch.no_grad():
+        constraint({"layer": noise})
+    assert constraint.targets["layer"] < null_band(of_layer, noise, draws=39).low
 
 
 def test_the_scaling_measure_has_no_options_of_the_rate():
