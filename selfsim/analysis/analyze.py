@@ -289,10 +289,11 @@ class Analysis:
         return FeatureNetwork(self.activations[check_choice(layer, self.layers, name="layer")])
 
     def outside(self, column: str = "rate") -> dict[str, list[str]]:
-        """Return the layers whose value lies outside the band, by null model.
+        """Return the layers whose `column`, "rate" or "deviation", lies outside its band, by null model.
 
         A band of level 0.95 leaves out 1 of 20 draws without structure, so of many layers a few are outside by chance.
         """
+        check_choice(column, _BANDED, name="column")
         found: dict[str, list[str]] = {}
         for layer, of_layer in self.bands.items():
             for null, bands in of_layer.items():

@@ -385,7 +385,7 @@ def _with_shape_gradient(x: Tensor) -> Tensor:
     if not x.requires_grad:
         return x
     x = x.view_as(x)
-    centred = (x - x.mean(1, keepdim=True)).detach()
+    centred = (x - x.mean(-1, keepdim=True)).detach()
 
     def without_scale(gradient: Tensor) -> Tensor:
         wide = torch.promote_types(gradient.dtype, torch.float32)

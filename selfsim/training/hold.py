@@ -43,6 +43,8 @@ def converged_rates(run: Run, measure: Measure) -> dict[str, float]:
     ValueError
         The run was trained under a constraint.
     """
+    if not hasattr(run, "config"):
+        raise TypeError(f"run: got {type(run).__name__}, need a Run, as train and load_run return")
     config = run.config
     if config.constraint is not None:
         raise ValueError(f"run: got one trained with constraint={config.constraint!r}, need one without a constraint")

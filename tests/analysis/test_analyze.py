@@ -234,6 +234,15 @@ def test_bad_arguments(change, error, message):
         analyze(perceptron(), LOADER, **QUICK | change)
 
 
+def test_layers_outside_their_bands(analysis):
+    for null, layers in analysis.outside("deviation").items():
+        for layer in analysis.layers:
+            band = analysis.bands[layer][null]["deviation"]
+            assert (layer in layers) == (not band.low <= analysis.rows[layer]["deviation"] <= band.high)
+    with pytest.raises(ValueError, match="column: got 'octaves', need one of 'rate', 'deviation'"):
+        analysis.outside("octaves")
+
+
 def test_few_and_equal_neurons_are_rows_with_reasons():
     model = nn.Sequential(nn.Linear(20, 2), nn.Linear(2, 3))
     table = analyze(model, LOADER, **QUICK).to_pandas()

@@ -155,3 +155,11 @@ def test_the_scaling_measure_has_no_options_of_the_rate():
         own(measure="scaling", scales=256, leave_out=3)
     with pytest.raises(ValueError, match="measure: got 'scalings'.*did you mean 'scaling'"):
         own(measure="scalings")
+
+
+def test_activations_of_another_shape_are_named():
+    for shape in ((24,), (2, 32, 24)):
+        with pytest.raises(ValueError, match="layer 'a': activations: got shape"):
+            own()({"a": some(*shape).requires_grad_()})
+    with pytest.raises(TypeError, match="run: got NoneType, need a Run"):
+        SelfSimilarityConstraint.hold(None)
