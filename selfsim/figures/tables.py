@@ -158,8 +158,8 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
     sentences = (
         f"After training on {images_in_words(free[0].config)} without constraint, the SS rate lies outside every "
         f"null band in {outside.all(1).sum()} of {len(outside)} cases (layers: {len(free[0].layers)}, seeds: "
-        f"{len(free)}; {apart}), and noise does so in at most {by_chance:.2g}; a rate inside a band is not shown to "
-        "differ from noise. "
+        f"{len(free)}; {apart}). By chance at most {by_chance:.2g} would. A rate inside a band is not shown to differ "
+        "from noise. "
         f"The constraint (target {target:g}) took the mean rate from {before} to {after}, {change}and the rate without "
         f"the three most distant neurons from {robust_before} to {robust_after}. "
     )
