@@ -1,4 +1,4 @@
-"""Tables of the book: what one chapter shows, in numbers and in three sentences."""
+"""Tables of the book: what one chapter shows, in numbers and in a few sentences."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def images_in_words(config: TrainConfig) -> str:
 
 
 def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
-    """Summarise one chapter in three sentences of Markdown, made from its numbers."""
+    """Summarise one chapter in a few sentences of Markdown, made from its numbers."""
     check_paired(free, held, name="free, held")
     outside = np.array(
         [
