@@ -24,6 +24,7 @@ import torch
 from selfsim import SelfSimilarityConstraint, TrainConfig, activations, create, load_images, pair_distances, ss_rate
 from selfsim.files import write_atomic
 from selfsim.models.architectures import architecture
+from selfsim.models.images import Images
 from selfsim.models.seeding import seeded
 from selfsim.training.distributed import Ranks
 from selfsim.training.evaluation import scores
@@ -110,10 +111,19 @@ class Candidate(SelfSimilarityConstraint):
         return task + self.cap * self._distance[layer] * task.norm() / penalty.norm().clamp_min(1e-30) * penalty
 
 
+def images_of(size: str, data_dir: str | None) -> Images:
+    """The digits for tiny networks, 10,000 training images of CIFAR-10 for small ones."""
+    if size == "tiny":
+        return load_images("digits")
+    if data_dir is None:
+        raise SystemExit("--data-dir: need the folder with CIFAR-10 for --size small")
+    return TrainConfig("mlp", size=size, dataset="cifar10", data_dir=data_dir, train_images=10_000).load_images()
+
+
 def one_run(name: str, candidate: str, seed: int, images, size: str) -> dict:
     """Train as `train` does, but without its measurements after every epoch."""
     began = time.process_time()
-    config = TrainConfig(name, seed=seed, **SETTINGS[name])
+    config = TrainConfig(name, size=size, seed=seed, **SETTINGS[name])
     with torch_settings(), seeded(seed, "cpu"):
         model = create(name, size=size, num_classes=len(images.classes), in_chans=images.channels)
         state = TrainingState(config, images, model, torch.device("cpu"), Ranks())
@@ -204,7 +214,7 @@ def main() -> None:
     rows = json.loads(arguments.output.read_text(encoding="utf-8"))["runs"] if arguments.output.exists() else []
     write(rows, arguments.output)
     done = {(row["size"], row["architecture"], row["candidate"], row["seed"]) for row in rows}
-    images = load_images("digits")
+    images = images_of(arguments.size, arguments.data_dir)
     names, candidates = list(SETTINGS), list(CANDIDATES)
 
     def place(row: dict) -> tuple:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from selfsim.models.architectures import architecture
 from selfsim.statistics.scaling import scaling
 from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval
@@ -268,6 +269,8 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
             said[f"defaults.{key}.{name}"] = f"{by_family[name]:+.1f} points"
             said[f"defaults.{key}.{name}.factor"] = f"{factor[name]:.1f}"
             said[f"defaults.{key}.{name}.way"] = f"{100 * way[name]:.0f} %"
+        worst = by_family.idxmin()
+        said[f"defaults.{key}.worst"] = f"{architecture(worst).title} by {by_family[worst]:+.1f} points"
         said[f"defaults.{key}.tried"] = _WORDS[len(by_family)]
         said[f"defaults.{key}.broken"] = _WORDS[(by_family < -10).sum()].replace("no", "none")
         said[f"defaults.{key}.moved"] = _WORDS[(way > 1 / 3).sum()]
