@@ -47,7 +47,8 @@ RUNS = {
     "date": "UTC, ISO 8601",
     "libraries": "versions as JSON",
 }
-# After the last epoch and at every look in between: at least the first, one at nine tenths, and the last.
+# Looks: at least before training, at nine tenths of the epochs and after the last. After the last one, every arm (free
+# and control too) has train rows with all three measures of every layer.
 HISTORY = {
     "run": "as in the runs",
     "epoch": "completed epochs",
