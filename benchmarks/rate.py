@@ -38,7 +38,7 @@ def plain(activations: torch.Tensor, scales: int = 256) -> torch.Tensor:
     n, samples = x.shape
     d = torch.pdist(x) / math.sqrt(samples)
     low, high = d.min().detach(), d.max().detach()
-    s = torch.arange(scales) / (scales - 1)
+    s = torch.arange(scales, device=x.device) / (scales - 1)
     sizes = ((1 + low) * ((1 + high) / (1 + low)) ** s - 1)[:, None]
     hard = (d[None] < sizes).float().mean(1)
     soft = n * torch.sigmoid(sizes - d[None]).mean(1)

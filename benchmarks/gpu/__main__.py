@@ -1,0 +1,121 @@
+"""Check and time the package on a graphics card, in a given number of minutes.
+
+    python -m benchmarks.gpu --minutes 9 --output results/benchmarks   # writes results/benchmarks/gpu.json
+    python -m benchmarks.gpu --minutes 2.5 --only checks,timings,step --output out
+    python -m benchmarks.gpu --dry-run --output out                    # tiny, on the CPU, about a minute
+    python -m benchmarks.gpu --list                                    # the files that another machine needs
+
+It needs torch, numpy, scipy, networkx, scikit-learn, tqdm, numba, timm, torchvision and pandas, no network, and the
+repository as the working directory. The file is written after every row, so a run that is cut short keeps what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+from .alone import KINDS, Alone
+from .checks import all_checks, run_checks
+from .page import summary
+from .report import Report, Section
+from .step import run_step
+from .timings import run_timings
+
+# Of the time that is left, how much a section may use, when others follow.
+SHARES = {"checks": 0.4, "timings": 0.6, "step": 0.8, "study": 1.0}
+PACKAGES = ("torch", "numpy", "scipy", "networkx", "sklearn", "tqdm", "numba", "timm", "torchvision", "pandas")
+MOST_BYTES = 64 * 2**20
+
+
+def checks(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
+    """Run the checks here, and those that could take the process down beside them."""
+    processes = [Alone(kind, device) for kind in KINDS if device.type == "cuda" or kind != "graphs"]
+    try:
+        run_checks(section, all_checks(device))
+        for process in processes:
+            process.collect(section)
+    finally:
+        for process in processes:
+            process.end()
+
+
+def timings(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
+    run_timings(section, device, small=arguments.dry_run)
+
+
+def step(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
+    run_step(section, device, small=arguments.dry_run)
+
+
+def study(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
+    """Run as many cells of the study's grid as the minutes allow."""
+    if importlib.util.find_spec("study.convergence") is None:
+        section.leave_out("study", "there is no study.convergence")
+        return
+    from study import convergence
+
+    convergence.main(["--minutes", f"{section.left() / 60:.2f}", "--output", str(arguments.output)])
+
+
+SECTIONS = {"checks": checks, "timings": timings, "step": step, "study": study}
+
+
+def needed_files(folder: Path | None) -> tuple[list[tuple[str, int]], list[str]]:
+    """Return the files of a folder (archives of images, wheels) with their sizes, and the packages not found here."""
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder else []
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return [(str(path), path.stat().st_size) for path in files], missing
+
+
+def show_needed(folder: Path | None) -> None:
+    files, missing = needed_files(folder)
+    total = sum(size for _, size in files)
+    for path, size in files:
+        print(f"{size / 2**20:8.1f} MiB  {path}")
+    print(f"{total / 2**20:8.1f} MiB  together, of {MOST_BYTES / 2**20:.0f}")
+    print("packages that are missing here:", ", ".join(missing) or "none")
+    print("images: checks, timings and step need none; the study needs an archive of CIFAR-10")
+    if total > MOST_BYTES:
+        raise SystemExit(f"--carry: got {total} bytes, need at most {MOST_BYTES}")
+
+
+def sections_named(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in SECTIONS]:
+        raise argparse.ArgumentTypeError(f"got {', '.join(unknown)}, need some of {','.join(SECTIONS)}")
+    return [name for name in SECTIONS if name in names]
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks"), help="folder for gpu.json")
+    parser.add_argument("--only", type=sections_named, default=list(SECTIONS), metavar="SECTION,…")
+    parser.add_argument("--device", help="by default cuda, and cpu for a dry run")
+    parser.add_argument("--dry-run", action="store_true", help="everything once, tiny, on the CPU")
+    parser.add_argument("--list", action="store_true", help="print what another machine needs")
+    parser.add_argument("--carry", type=Path, help="for --list: folder with images and wheels for the other machine")
+    arguments = parser.parse_args(given)
+    if arguments.list:
+        show_needed(arguments.carry)
+        return
+    device = torch.device(arguments.device or ("cpu" if arguments.dry_run else "cuda"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device: torch sees no CUDA card on this machine; need --dry-run")
+    report = Report(arguments.output / "gpu.json", device, 60 * arguments.minutes)
+    for name in arguments.only:
+        last = name == arguments.only[-1]
+        with report.section(name, 1.0 if last else SHARES[name]) as section:
+            SECTIONS[name](section, device, arguments)
+        print(f"{name}: {section.content['seconds']:.0f} s", file=sys.stderr, flush=True)
+    print(summary({"card": report.card} | report.sections))
+
+
+if __name__ == "__main__":
+    main()
