@@ -4,9 +4,11 @@
     python -m benchmarks.gpu --minutes 2.5 --only checks,timings,step --output out
     python -m benchmarks.gpu --dry-run --output out                    # tiny, on the CPU, about a minute
     python -m benchmarks.gpu --list                                    # the files that another machine needs
+    python -m benchmarks.gpu --page                                    # book/gpu.md from results/benchmarks/gpu.json
 
 It needs torch, numpy, scipy, networkx, scikit-learn, tqdm, numba, timm, torchvision and pandas, no network, and the
 repository as the working directory. The file is written after every row, so a run that is cut short keeps what it has.
+The exit status is 1 if a check or a section failed.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import argparse
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .alone import KINDS, Alone
 from .checks import all_checks, run_checks
-from .page import summary
+from .page import summary, write_page
 from .report import Report, Section
 from .step import run_step
 from .timings import run_timings
@@ -100,10 +103,14 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--device", help="by default cuda, and cpu for a dry run")
     parser.add_argument("--dry-run", action="store_true", help="everything once, tiny, on the CPU")
     parser.add_argument("--list", action="store_true", help="print what another machine needs")
+    parser.add_argument("--page", action="store_true", help="write the table of the book's page")
     parser.add_argument("--carry", type=Path, help="for --list: folder with images and wheels for the other machine")
     arguments = parser.parse_args(given)
     if arguments.list:
         show_needed(arguments.carry)
+        return
+    if arguments.page:
+        write_page()
         return
     device = torch.device(arguments.device or ("cpu" if arguments.dry_run else "cuda"))
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -115,6 +122,12 @@ def main(given: list[str] | None = None) -> None:
             SECTIONS[name](section, device, arguments)
         print(f"{name}: {section.content['seconds']:.0f} s", file=sys.stderr, flush=True)
     print(summary({"card": report.card} | report.sections))
+    if any("failed" in section or not all_passed(section) for section in report.sections.values()):
+        raise SystemExit(1)
+
+
+def all_passed(section: dict[str, Any]) -> bool:
+    return all(row.get("passed", True) for row in section["rows"])
 
 
 if __name__ == "__main__":

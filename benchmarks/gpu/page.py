@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from .report import ROOT
+
 Result = Mapping[str, Any]
+RESULT, PAGE = ROOT / "results" / "benchmarks" / "gpu.json", ROOT / "book" / "gpu.md"
+BEGIN, END = "<!-- begin: python -m benchmarks.gpu --page -->", "<!-- end -->"
+NEVER = "**Never run on a card.** The tests of the code for cards run on the CPU, and on tensors without data."
 
 
 def _rows(result: Result, section: str) -> list[dict[str, Any]]:
@@ -45,12 +52,77 @@ def step_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def against_table(result: Result) -> str:
+    """Return the exact rate beside the published loss and the floor, by number of neurons, in Markdown."""
+    rows = {(row["name"], row["n"]): row for row in _rows(result, "timings")}
+    lines = [
+        "| neurons | rate, ms | times as fast as the published loss | times the floor | MiB | published loss, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (name, n), row in rows.items():
+        if name != "rate":
+            continue
+        plain, took = rows.get(("published loss", n)), row["milliseconds"]
+        parts = [rows.get((f"floor: {part}", n)) for part in ("product", "sort")]
+        floor = sum(part["milliseconds"] for part in parts if part) if all(parts) else None
+        cells = [f"{n:,}", _three_digits(took)]
+        cells += [_three_digits(plain["milliseconds"] / took) if plain else "–"]
+        cells += [_three_digits(took / floor) if floor else "–", _mebibytes(row), _mebibytes(plain)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mebibytes(row: Mapping[str, Any] | None) -> str:
+    return "–" if row is None or row["bytes"] is None else f"{row['bytes'] / 2**20:,.0f}"
+
+
+def _hardware(result: Result) -> str:
+    card, libraries = result["card"], result["card"]["environment"]["libraries"]
+    name = card["name"] or card["environment"]["device"]
+    return f"{name}, driver {card['driver']}, torch {libraries.get('torch')}"
+
+
+def page_section(result: Result | None) -> str:
+    """Return what the page says of a run on a card, in Markdown; without a run, that there was none."""
+    if result is None or result["card"]["name"] is None:
+        return NEVER
+    passed, number, failed = checks_summary(result)
+    parts = [
+        f"**Run on {_hardware(result)}.** {passed} of {number} checks passed: values and gradients in float32 "
+        "and float64 against the CPU's float64, synchronisations, autocast, `torch.compile` and CUDA graphs."
+    ]
+    if failed:
+        lines = ["| failed check | error | allowed |", "|---|---|---|"]
+        for row in failed:
+            error = "raised" if row["error"] is None else f"{row['error']:.2g}"
+            allowed = "–" if row["tolerance"] is None else f"{row['tolerance']:.2g}"
+            lines.append(f"| {row['name']} | {error} | {allowed} |")
+        parts.append("\n".join(lines))
+    if _rows(result, "timings"):
+        parts += ["The exact rate with its gradient, 128 samples:", against_table(result)]
+        parts += ["Every call, with its gradient where it has one:", timings_table(result)]
+    if rows := _rows(result, "step"):
+        parts += [f"A training step of {rows[0]['model']}, with the default constraint:", step_table(result)]
+    return "\n\n".join(parts)
+
+
+def with_section(page: str, result: Result | None) -> str:
+    """Return a page with the section between its two comments made anew."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{page_section(result)}\n\n{END}{rest.split(END)[1]}"
+
+
+def stored_result(path: Path = RESULT) -> Result | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_page() -> None:
+    PAGE.write_text(with_section(PAGE.read_text(encoding="utf-8"), stored_result()), encoding="utf-8")
+
+
 def summary(result: Result) -> str:
     """Return what a run found, as a short text for a terminal."""
-    card = result["card"]
-    libraries = card["environment"]["libraries"]
-    hardware = card["name"] or card["environment"]["device"]
-    lines = [f"{hardware}, driver {card['driver']}, torch {libraries.get('torch')}"]
+    lines = [_hardware(result)]
     passed, number, failed = checks_summary(result)
     lines.append(f"checks: {passed} of {number} passed")
     for row in failed:

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 
 import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import alone
-from benchmarks.gpu.checks import TOLERANCES, Check, of_function, rows_of, run_checks
-from benchmarks.gpu.page import checks_summary, step_table, summary, timings_table
+from benchmarks.gpu.checks import (
+    TOLERANCES,
+    Check,
+    of_function,
+    rows_of,
+    run_checks,
+    synchronisation_checks,
+    synchronisations,
+)
+from benchmarks.gpu.page import (
+    NEVER,
+    PAGE,
+    against_table,
+    checks_summary,
+    page_section,
+    step_table,
+    stored_result,
+    summary,
+    timings_table,
+    with_section,
+)
 from benchmarks.gpu.report import Report
 from selfsim import ss_rate
 
@@ -43,6 +63,19 @@ def test_a_wrong_float32_is_found(wrong_by, passed):
     rows = rows_of(of_function("rate", rate, CPU, torch.float32))
     assert [row["name"] for row in rows] == ["rate, float32: value", "rate, float32: gradient"]
     assert all(row["passed"] is passed and row["tolerance"] == TOLERANCES[torch.float32] for row in rows)
+
+
+def test_synchronisations_are_counted_by_torchs_warnings(monkeypatch):
+    """Without a card nothing waits, so every count is 0, and the check of the counting itself fails."""
+    for name in ("synchronize", "set_sync_debug_mode"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    rows = [row for check in synchronisation_checks(CPU) for row in rows_of(check)]
+    assert [row["name"] for row in rows if not row["passed"]] == ["synchronisations: .item() counts as one"]
+    assert {row["error"] for row in rows[1:]} == {0.0}
+    message = "called a synchronizing CUDA operation"
+    counted_twice = synchronisations(lambda: [warnings.warn(message, stacklevel=1) for _ in range(2)])
+    assert len(counted_twice) == 2
+    assert all(place.startswith("tests/benchmarks/test_gpu.py:") for place in counted_twice)
 
 
 def test_what_raises_fails_and_the_next_one_runs(tmp_path):
@@ -108,3 +141,22 @@ def test_tables_follow_from_the_rows():
     assert table[2:] == ["| rate | 0.5 | 3 |", "| published loss | 1,234 | – |"]
     steps = [{"name": "all layers", "milliseconds": 41.0, "ratio": 1.025}]
     assert step_table({"step": {"rows": steps}}).endswith("| all layers | 41.0 | 1.025 |")
+
+
+def test_the_rate_stands_beside_the_published_loss_and_the_floor():
+    names = {"rate": 2.0, "published loss": 300.0, "floor: product": 0.5, "floor: sort": 0.75}
+    rows = [{"name": name, "n": 4096, "milliseconds": ms, "bytes": 2**21} for name, ms in names.items()]
+    rows.append({"name": "rate", "n": 16384, "milliseconds": 40.0, "bytes": None})
+    table = against_table({"timings": {"rows": rows}}).splitlines()
+    assert table[2:] == ["| 4,096 | 2 | 150 | 1.6 | 2 | 2 |", "| 16,384 | 40 | – | – | – | – |"]
+
+
+def test_the_page_shows_the_stored_run_and_says_where_there_was_none():
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_section(page, stored_result()) == page, "run: python -m benchmarks.gpu --page"
+    card = {"name": "Some GPU", "driver": "1.2", "environment": {"device": "cuda", "libraries": {"torch": "2.0"}}}
+    failed = {"name": "rate", "passed": False, "error": 0.01, "tolerance": 1e-4}
+    shown = page_section({"card": card, "checks": {"rows": [failed]}})
+    assert shown.startswith("**Run on Some GPU, driver 1.2, torch 2.0.** 0 of 1 checks passed")
+    assert shown.endswith("| rate | 0.01 | 0.0001 |")
+    assert page_section(None) == page_section({"card": card | {"name": None}}) == NEVER
