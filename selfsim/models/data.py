@@ -33,6 +33,7 @@ def load_images(
     train_images: int | None = None,
     validation_images: int | None = None,
     test_images: int | None = None,
+    subset: int = 0,
     download: bool = False,
 ) -> Images:
     """Load a data set into memory, split into train, validation and test.
@@ -51,6 +52,8 @@ def load_images(
     train_images, validation_images, test_images : int, optional
         Number of images of each part, drawn evenly over classes, the same ones in every call; by default all. Without
         `validation_images`, `test_images` limits validation too.
+    subset : int
+        Which of the possible draws of `train_images`, at least 0. Validation and test stay the same.
     download : bool
         Let torchvision fetch "cifar10", "cifar100" or "imagenette" into `data_dir` if they are missing.
 
@@ -93,6 +96,7 @@ def load_images(
     for argument, value in {"pixels": pixels, **sizes}.items():
         if value is not None:
             check_integer(value, name=argument)
+    subset = check_integer(subset, name="subset", least=0)
     if dataset == "digits":
         title, parts, classes = _digits()
     elif not data_dir:
@@ -106,7 +110,8 @@ def load_images(
         else:
             title, parts, classes = _cifar(dataset, root, pixels, download)
     limits = (train_images, test_images if validation_images is None else validation_images, test_images)
-    train, validation, test = (_split(part.limit(limit), pixels) for part, limit in zip(parts, limits, strict=True))
+    chosen = zip(parts, limits, (subset, 0, 0), strict=True)
+    train, validation, test = (_split(part.limit(limit, draw=draw), pixels) for part, limit, draw in chosen)
     return Images.from_splits(title, train, validation, test, classes)
 
 

@@ -117,7 +117,7 @@ class Probe:
             raise ValueError(f"draw: got {draw!r}, need None or 1 to {len(self.layers)}, the number of layers")
         self.draw, self.gather, self.drawn = draw, gather, self.layers
         self.mask: Tensor | None = None
-        self._pooled = partial(pooled, pooling=pooling, channels=channels, part=part)
+        self.pooled = partial(pooled, pooling=pooling, channels=channels, part=part)
         self._known: dict[str, KnownChannels] = {}  # filled at the first pass, when lazy modules have their shapes
         self._generator = torch.Generator().manual_seed(check_seed(seed))
         self._block: ExitStack | None = None  # removes the hooks
@@ -146,6 +146,12 @@ class Probe:
             if len(set(samples.values())) > 1:
                 raise ValueError(f"layers: they differ in their first axis, need the samples there: {samples}")
         return self._read
+
+    def known(self, layer: str) -> KnownChannels:
+        """Return what is known of the channels of a layer's output."""
+        if layer not in self._known:
+            self._known[layer] = known_channels(self._modules[layer], self._root)
+        return self._known[layer]
 
     def no_gradient_cause(self, layer: str) -> str:
         """Return the likely cause why a layer's activations have no gradient; empty if they have one."""
@@ -192,14 +198,12 @@ class Probe:
         def read(module: nn.Module, args: object, output: Any) -> None:
             if module is not self._modules[layer]:  # a copy of the model, made inside the block
                 return
-            if layer not in self._known:
-                self._known[layer] = known_channels(module, self._root)
             with ExitStack() as plain:
                 # Checkpointing counts the tensors that autograd saves; with hooks of their own, these are not counted.
                 with suppress(RuntimeError):  # torch.func has no such hooks, and no checkpointing
                     plain.enter_context(saved_tensors_hooks(_unchanged, _unchanged))
                 branch = Branch()
-                value = self._pooled(output, known=self._known[layer], mask=self.mask, branch=branch, layer=layer)
+                value = self.pooled(output, known=self.known(layer), mask=self.mask, branch=branch, layer=layer)
             if self.gather and dist.is_available() and dist.is_initialized():
                 from torch.distributed.nn.functional import all_gather
 

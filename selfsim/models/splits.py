@@ -38,8 +38,10 @@ class Part:
         first_indices, second_indices = self._stratified(second)
         return self.take(first_indices), self.take(second_indices)
 
-    def limit(self, number: int | None) -> Part:
+    def limit(self, number: int | None, *, draw: int = 0) -> Part:
         """Return `number` images with the same share of each class, or all of them; in random order.
+
+        Another `draw` takes other images, in another order.
 
         The order is random because probes read the first images of a split, and folders are listed class by class.
         """
@@ -51,10 +53,10 @@ class Part:
             )
         # A stratified draw needs one image of each class on both sides.
         if number is None or len(self) - number < classes:
-            return self.take(np.random.default_rng(_SPLIT_SEED).permutation(len(self))[:number])
-        return self.take(self._stratified(number)[1])
+            return self.take(np.random.default_rng(_SPLIT_SEED + draw).permutation(len(self))[:number])
+        return self.take(self._stratified(number, _SPLIT_SEED + draw)[1])
 
-    def _stratified(self, second: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _stratified(self, second: int, seed: int = _SPLIT_SEED) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         from sklearn.model_selection import train_test_split
 
         classes, counts = np.unique(self.labels, return_counts=True)
@@ -64,6 +66,6 @@ class Part:
             )
         indices = np.arange(len(self))
         first_indices, second_indices = train_test_split(
-            indices, test_size=second, stratify=self.labels, random_state=_SPLIT_SEED
+            indices, test_size=second, stratify=self.labels, random_state=seed
         )
         return first_indices, second_indices

@@ -30,7 +30,9 @@ _CHOICES: dict[str, Iterable[str]] = {
     "select": ("last", "best", "ema"),
 }
 _SUBSETS = ("train_images", "validation_images", "test_images")
-_INTEGERS = ("epochs", "batch_size", "samples", *_SUBSETS)
+_INTEGERS = ("epochs", "batch_size", "samples", "evaluate_every", *_SUBSETS)
+# Fields of later versions. At their defaults they are no part of the JSON, so that a stored run keeps its name.
+_LATER: dict[str, Any] = {"subset": 0, "evaluate_every": 1}
 _NUMBERS = {
     "learning_rate": "[0, inf)",
     "weight_decay": "[0, inf)",
@@ -109,6 +111,10 @@ class TrainConfig:
     seed : int
         Seeds initialisation, order of images, augmentation and the constraint's draws. Two runs with the same seed
         and different constraints are a pair: they start from equal weights and see equal batches.
+    subset : int
+        Which draw of `train_images`, as for `selfsim.load_images`.
+    evaluate_every : int
+        Number of epochs between two evaluations on validation images. The last epoch is always evaluated.
 
     Raises
     ------
@@ -152,6 +158,8 @@ class TrainConfig:
     layers: int | list[str] | None = None
     samples: int = 128
     seed: int = 0
+    subset: int = 0
+    evaluate_every: int = 1
 
     def __post_init__(self) -> None:
         self._set(architecture=architecture(self.architecture).name, seed=check_seed(self.seed))
@@ -163,6 +171,7 @@ class TrainConfig:
         for name in _INTEGERS:
             if not (name in _SUBSETS and getattr(self, name) is None):
                 self._set(**{name: check_integer(getattr(self, name), name=name)})
+        self._set(subset=check_integer(self.subset, name="subset", least=0))
         for name in ("augment", "download"):
             self._set(**{name: check_flag(getattr(self, name), name=name)})
         magnitude = check_integer(self.rand_augment, name="rand_augment", least=0)
@@ -241,7 +250,8 @@ class TrainConfig:
             The constraint is not plain data, so it cannot be stored with a run.
         """
         try:
-            return json.dumps(asdict(self), indent=1) + "\n"
+            values = {name: value for name, value in asdict(self).items() if _LATER.get(name, ...) != value}
+            return json.dumps(values, indent=1) + "\n"
         except TypeError as error:
             raise TypeError(
                 f"constraint: {error}; a run in a directory needs plain data, got {self.constraint!r}"
@@ -279,7 +289,7 @@ class TrainConfig:
     @property
     def images(self) -> dict[str, Any]:
         """Arguments of `load_images`. Runs that agree in them can share the images."""
-        names = ("dataset", "data_dir", *_SUBSETS, "download")
+        names = ("dataset", "data_dir", *_SUBSETS, "subset", "download")
         return {name: getattr(self, name) for name in names} | {"pixels": PIXELS[self.size]}
 
 
@@ -289,7 +299,7 @@ def check_same_configuration(stored: Mapping[str, Any], config: TrainConfig, *, 
     A field that an earlier version did not have counts as its default.
     """
     there = {option.name: option.default for option in fields(TrainConfig)} | dict(stored)
-    here = json.loads(config.as_json())
+    here = _LATER | json.loads(config.as_json())
     different = [
         f"{name} is {there[name]!r} there and {here.get(name)!r} here"
         for name in here | there

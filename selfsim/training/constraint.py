@@ -255,7 +255,7 @@ class SelfSimilarityConstraint(LayerPenalty):
     def _checked_target(self, target: Any, *, name: str) -> Schedule:
         return schedule_from(target, name=name)
 
-    def _chosen_layers(self, layers: list[str]) -> list[str]:
+    def chosen_layers(self, layers: list[str]) -> list[str]:
         return draw_layers(layers, self.layers_per_step, self._generator)
 
     def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
@@ -276,11 +276,14 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     def _branched(self, x: Tensor) -> tuple[Tensor, Branch]:
         x, branch = super()._branched(x)
+        return (with_shape_gradient(x) if self.keeps_scale else x), branch
+
+    @property
+    def keeps_scale(self) -> bool:
+        """Whether the gradient leaves out the direction in which a layer only changes its scale."""
         measure = self.measure
         in_medians = isinstance(measure, RateOptions) and measure.unit == "median" and measure.ends == "detached"
-        if self.weight is None and in_medians:
-            x = _with_shape_gradient(x)
-        return x, branch
+        return self.weight is None and in_medians
 
     def _pull(self, layer: str) -> Tensor:
         return self._pulls.pop(layer)
@@ -376,8 +379,8 @@ class SelfSimilarityConstraint(LayerPenalty):
 
 
 @untraced
-def _with_shape_gradient(x: Tensor) -> Tensor:
-    """Return the activations again, with a gradient that leaves out their scale.
+def with_shape_gradient(x: Tensor) -> Tensor:
+    """Return the activations ``(…, samples, neurons)`` again, with a gradient that leaves out their scale.
 
     The rate in units of the median does not depend on the scale. Its gradient at a constant median does, and would
     shrink or stretch the layer about its mean neuron for nothing.
@@ -390,8 +393,10 @@ def _with_shape_gradient(x: Tensor) -> Tensor:
     def without_scale(gradient: Tensor) -> Tensor:
         wide = torch.promote_types(gradient.dtype, torch.float32)
         g, c = gradient.to(wide), centred.to(wide)
-        c = c / c.abs().amax().clamp_min(torch.finfo(wide).tiny)  # so that no square overflows or vanishes
-        return (g - (g * c).sum() / c.square().sum() * c).to(gradient.dtype)
+        largest = c.abs().amax((-2, -1), keepdim=True)
+        c = c / largest.clamp_min(torch.finfo(wide).tiny)  # so that no square overflows or vanishes
+        along = (g * c).sum((-2, -1), keepdim=True) / c.square().sum((-2, -1), keepdim=True)
+        return (g - along * c).to(gradient.dtype)
 
     x.register_hook(without_scale)
     return x

@@ -18,8 +18,8 @@ from ..statistics.movement import movement
 
 # Two robust rates beside the rate: without so many most distant neurons, and with the curve between these quantiles.
 # They differ from a rate that single neurons or single pairs decide.
-_LEFT_OUT = 3
-_QUANTILES = (0.01, 0.99)
+LEFT_OUT = 3
+QUANTILES = (0.01, 0.99)
 _KEPT = ("neighbours_kept", "boxes_kept", "drivers_kept")
 
 
@@ -70,8 +70,8 @@ def layer_rows(hidden: Mapping[str, Tensor], before: Mapping[str, Tensor] | None
     """
     measures: dict[str, Callable[[Tensor], Any]] = {
         "ss_rate": ss_rate,
-        "ss_rate_left_out": lambda x: ss_rate(x, leave_out=_LEFT_OUT),
-        "ss_rate_quantiles": lambda x: ss_rate(x, quantiles=_QUANTILES),
+        "ss_rate_left_out": lambda x: ss_rate(x, leave_out=LEFT_OUT),
+        "ss_rate_quantiles": lambda x: ss_rate(x, quantiles=QUANTILES),
         "median_distance": lambda x: pair_distances(x).median(),
     }
     rows = []

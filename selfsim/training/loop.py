@@ -32,7 +32,7 @@ from .runs import Run, finished_run, is_finished, last_checkpoint, locked_run, r
 from .state import TrainingState
 from .torch_settings import torch_settings
 
-_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def train(
@@ -245,7 +245,7 @@ def training_step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
     """Do one step of the optimiser on a prepared batch, and record it in ``state.steps``, without a synchronisation."""
     config = state.config
     x, targets = state.ranks.share(x), state.ranks.share(targets)
-    half = _HALF.get(config.precision)
+    half = HALF.get(config.precision)
     state.optimizer.zero_grad()
     precision = torch.autocast(x.device.type, dtype=half, enabled=half is not None)
     with precision, state.probe if state.constraint else nullcontext():
@@ -312,6 +312,8 @@ def finish_epoch(state: TrainingState, images: Images) -> None:
     state.history += [Row(epoch, "train", "", metric, value) for metric, value in measured.items()]
     state.epoch, state.step = epoch, 0
     state.steps.zero_()
+    if epoch % config.evaluate_every and epoch < config.epochs:
+        return
     rows = _evaluated(state, images)
     state.history += rows
     accuracy = next(row.value for row in rows if row.metric == "accuracy")

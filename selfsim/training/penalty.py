@@ -83,7 +83,7 @@ class LayerPenalty(ABC):
         if torch.is_grad_enabled() and not self._warned:
             cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
             self._warn_without_gradient({x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)})
-        squares, share = [], self._ramp_share()
+        squares, share = [], self.ramp_share()
         self._calls += 1
         if share == 0 and self._calls == _CALLS_WITHOUT_STEP:
             warnings.warn(
@@ -91,7 +91,7 @@ class LayerPenalty(ABC):
                 "need step(...) after every epoch or advance(...) after every batch, or ramp=None",
                 stacklevel=2,
             )
-        for layer in self._chosen_layers(list(values)):
+        for layer in self.chosen_layers(list(values)):
             x, branch = values[layer], None
             with naming(layer):
                 if isinstance(x, Tensor):  # else an error that names the layer
@@ -107,7 +107,7 @@ class LayerPenalty(ABC):
                 squares.append(square)
         return 0.5 * (1.0 if self.weight is None else self.weight) * share * torch.stack(squares).mean()
 
-    def _ramp_share(self) -> float:
+    def ramp_share(self) -> float:
         """Return the share of the weight that the ramp has reached."""
         if self.ramp is None:
             return 1.0
@@ -146,10 +146,10 @@ class LayerPenalty(ABC):
         With a `pull` from 0 to 1, its length is `pull` times that.
         """
         cap = math.inf if self.cap is None else self.cap
-        length, _ = _length_and_direction(task)
+        length, _ = length_and_direction(task)
         before = self._task_gradients.get(layer)
         self._task_gradients[layer] = length if before is None else torch.maximum(before, length)
-        own, direction = _length_and_direction(penalty)
+        own, direction = length_and_direction(penalty)
         if pull is None:
             return task + (cap * length / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp(max=1) * penalty
         # By the direction: the penalty of a tiny factor has a tiny gradient, whose inverse is infinite.
@@ -175,7 +175,8 @@ class LayerPenalty(ABC):
     def _set_done(self, share: float) -> None:
         self._done, self._calls = share, -math.inf  # told once, the calls need not be counted
 
-    def _chosen_layers(self, layers: list[str]) -> list[str]:
+    def chosen_layers(self, layers: list[str]) -> list[str]:
+        """Return the layers that the next call acts on; where they are drawn, this draws."""
         return layers
 
     @abstractmethod
@@ -218,14 +219,18 @@ class LayerPenalty(ABC):
         return f"{type(self).__name__}(target={self.target!r}, {strength})"
 
 
-def _length_and_direction(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the length, and the gradient divided by it (0 for a gradient of 0), at least in float32."""
+def length_and_direction(gradient: Tensor, *, batch: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the length, and the gradient divided by it (0 for a gradient of 0), at least in float32.
+
+    The first `batch` axes hold several gradients.
+    """
     gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
     tiny = torch.finfo(gradient.dtype).tiny
-    largest = gradient.abs().amax().clamp_min(tiny)  # near 1, no square overflows or vanishes
-    direction = gradient / largest
-    length = torch.linalg.vector_norm(direction).clamp_min(tiny)
-    return largest * length, direction / length
+    flat = gradient.reshape(*gradient.shape[:batch], -1)
+    largest = flat.abs().amax(-1, keepdim=True).clamp_min(tiny)  # near 1, no square overflows or vanishes
+    direction = flat / largest
+    length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True).clamp_min(tiny)
+    return (largest * length).squeeze(-1), (direction / length).reshape(gradient.shape)
 
 
 def _checked_ramp(ramp: Sequence[float]) -> tuple[float, float]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..checks import check_choice, optional_package
 from ..models.images import Images
+from ..models.seeding import seeded
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -49,7 +50,7 @@ def augmentation(
             batch = torch.cat([vary(part) for part in batch.split(_DRAWN_TOGETHER)])
         x = images.prepared(batch)
         if config.augment:
-            x = shifted(x, generator, mirror=config.dataset != "digits")
+            x = shifted(x, Shifts.draw(len(x), x.shape[2], generator, mirror=mirrors(config)).to(x.device))
         if erase is not None:
             x = erase(x)
         return (x, targets) if mix is None else mix(x, targets)
@@ -57,25 +58,59 @@ def augmentation(
     return apply
 
 
-def shifted(x: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
-    """Shift each image by up to an eighth of its size, and mirror every second one at random.
+def mirrors(config: TrainConfig) -> bool:
+    """Return whether images are mirrored at random: all but those of digits."""
+    return config.dataset != "digits"
 
-    Parameters
-    ----------
-    x : Tensor, shape (N, channels, pixels, pixels)
-    generator : torch.Generator
-    mirror : bool
+
+class Shifts(NamedTuple):
+    """How each image of a batch is moved: rows and columns (up to an eighth of the image), and whether it is mirrored.
+
+    Leading axes may hold several batches.
     """
-    n, _, height, width = x.shape
-    shift = torch.randint(-(height // 8), height // 8 + 1, (2, n, 1), generator=generator).to(x.device)
-    # Pixels that move in from outside repeat the border.
-    rows = (torch.arange(height, device=x.device) + shift[0]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=x.device) + shift[1]).clamp(0, width - 1)
-    if mirror:
-        flip = (torch.rand((n, 1), generator=generator) < 0.5).to(x.device)
-        columns = torch.where(flip, columns.flip(1), columns)
+
+    rows: Tensor  # (N,), integers
+    columns: Tensor  # (N,), integers
+    mirrored: Tensor  # (N,), bool
+
+    @classmethod
+    def draw(cls, n: int, pixels: int, generator: torch.Generator, *, mirror: bool) -> Shifts:
+        """Return random shifts of `n` images, of which every second one is mirrored if `mirror`."""
+        rows, columns = torch.randint(-(pixels // 8), pixels // 8 + 1, (2, n), generator=generator)
+        mirrored = torch.rand(n, generator=generator) < 0.5 if mirror else torch.zeros(n, dtype=torch.bool)
+        return cls(rows, columns, mirrored)
+
+    def to(self, device: torch.device) -> Shifts:
+        return Shifts(*(part.to(device) for part in self))
+
+
+def shifted(x: Tensor, shifts: Shifts) -> Tensor:
+    """Return images (N, channels, height, width) moved; pixels that come from outside repeat the border."""
+    height, width = x.shape[-2:]
+    rows = (torch.arange(height, device=x.device) + shifts.rows[:, None]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=x.device) + shifts.columns[:, None]).clamp(0, width - 1)
+    columns = torch.where(shifts.mirrored[:, None], columns.flip(1), columns)
     x = x.gather(2, rows[:, None, :, None].expand(x.shape))
     return x.gather(3, columns[:, None, None, :].expand(x.shape))
+
+
+def mixup_shares(configs: Sequence[TrainConfig], steps: int) -> Tensor:
+    """Return each step's share of the first image in mixup, ``(steps, configurations)``, as single runs draw it."""
+    columns = []
+    for config in configs:
+        if not config.mixup:
+            columns.append([1.0] * steps)
+            continue
+        mix = optional_package("timm.data", extra="models").Mixup(config.mixup)
+        with seeded(config.seed):
+            columns.append([float(mix._params_per_batch()[0]) for _ in range(steps)])
+    return torch.tensor(columns).t().contiguous()
+
+
+def mixed(x: Tensor, share: Tensor) -> Tensor:
+    """Return each batch ``(networks, N, …)`` mixed with itself in reverse order; `share` (networks,) is the first's."""
+    share = share.view(-1, *[1] * (x.ndim - 1))
+    return x * share + x.flip(1) * (1 - share)
 
 
 def check_optimizer(name: str) -> str:

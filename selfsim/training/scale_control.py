@@ -68,7 +68,7 @@ class ScaleControl(LayerPenalty):
     def _checked_target(self, target: Any, *, name: str) -> float:
         return check_number(target, name=name, within="(0, inf)")
 
-    def _chosen_layers(self, layers: list[str]) -> list[str]:
+    def chosen_layers(self, layers: list[str]) -> list[str]:
         self.targets = {layer: self._layer_target(layer) for layer in layers}
         return layers
 

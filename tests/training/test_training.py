@@ -13,7 +13,7 @@ import torch
 from selfsim import Probe, TrainConfig, activations, create, load_images, load_run, load_runs, ss_rate, train
 from selfsim.models.seeding import seeded
 from selfsim.training import loop
-from selfsim.training.recipe import augmentation, make_optimizer, make_schedule, shifted
+from selfsim.training.recipe import Shifts, augmentation, make_optimizer, make_schedule, shifted
 
 EPOCHS = 12
 
@@ -178,13 +178,13 @@ def test_images_must_fit(digits):
 
 def test_augmentation_shifts_and_mirrors():
     x = torch.arange(64.0).reshape(1, 1, 8, 8).repeat(200, 1, 1, 1)
-    moved = shifted(x, torch.Generator().manual_seed(0), mirror=True)
+    moved = shifted(x, Shifts.draw(len(x), x.shape[2], torch.Generator().manual_seed(0), mirror=True))
     assert moved.shape == x.shape
     shift = [m[0, 4, 4].item() - 36 for m in moved]
     assert {round(s / 8) for s in shift} == {-1, 0, 1}
     mirrored = [bool(m[0, 4, 3] > m[0, 4, 4]) for m in moved]
     assert 60 < sum(mirrored) < 140
-    plain = shifted(x, torch.Generator().manual_seed(0), mirror=False)
+    plain = shifted(x, Shifts.draw(len(x), x.shape[2], torch.Generator().manual_seed(0), mirror=False))
     assert not any(bool(m[0, 4, 3] > m[0, 4, 4]) for m in plain)
 
 

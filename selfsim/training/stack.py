@@ -1,0 +1,403 @@
+"""K networks of one architecture as one: their weights, batches, steps and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.architectures import create
+from ..models.branch import Branch
+from ..models.images import Images
+from ..models.probe import Probe
+from ..models.seeding import seeded
+from ..rate.distances import pair_distances
+from ..rate.rate import ss_rate
+from .config import TrainConfig
+from .evaluation import LEFT_OUT, QUANTILES, Row
+from .loop import HALF
+from .recipe import Shifts, make_optimizer, make_schedule, mirrors, mixed, mixup_shares, shifted
+from .stacked_penalty import StackedPenalty
+
+_BETA2, _EPSILON = 0.999, 1e-8
+_ALIGNED = 8  # parameters begin at multiples of so many numbers, which matrix products read faster
+_WARM_UP = 3
+
+
+class _Batches(NamedTuple):
+    """What is drawn for the steps of an epoch, for each set of pairs: images and how they are moved."""
+
+    chosen: Tensor  # (steps, sets, batch): places among the training images
+    shifts: Shifts  # each (steps, sets, batch)
+
+
+class _Controls(NamedTuple):
+    """Numbers of each network at each step."""
+
+    rate: Tensor  # learning rate, (steps, networks)
+    mixup: Tensor  # share of the first image, (steps, networks)
+    share: Tensor  # of the constraint's weight, (steps, networks)
+    chosen: Tensor  # (steps, networks, layers)
+    momentum: Tensor  # (steps, 3): first momentum, and the corrections of both
+
+
+class Stack:
+    """K networks as one: their weights are one tensor (networks, parameters)."""
+
+    def __init__(self, configs: Sequence[TrainConfig], images: Sequence[Images], device: torch.device) -> None:
+        self.configs, self.images, self.device, self.config = configs, images, device, configs[0]
+        first = images[0]
+        self.built_as: dict[str, Any] = {"name": self.config.architecture, "size": self.config.size}
+        self.built_as |= {"num_classes": len(first.classes), "in_chans": first.channels}
+        networks: list[nn.Module] = []
+        for config in configs:
+            with seeded(config.seed):
+                networks.append(create(**self.built_as))
+        self.template = networks[0].to(device)
+        self.probe = Probe(self.template, self.config.layers)
+        self.names = [name for name, _ in self.template.named_parameters()]
+        self.shapes = [parameter.shape for parameter in self.template.parameters()]
+        padded = [-(-shape.numel() // _ALIGNED) * _ALIGNED for shape in self.shapes]
+        self.padded = padded
+        rows = [
+            torch.cat([_padded(p.detach(), size) for p, size in zip(n.parameters(), padded, strict=True)])
+            for n in networks
+        ]
+        self.weight = torch.stack(rows).to(device).requires_grad_()
+        self.buffers = {
+            name: torch.stack([dict(n.named_buffers())[name].detach().to(device) for n in networks])
+            for name, _ in self.template.named_buffers()
+        }
+        self.start = self.weight.detach().clone()
+        self.moments = torch.zeros_like(self.start), torch.zeros_like(self.start)
+        column = partial(torch.tensor, dtype=torch.float32, device=device)
+        self.decay = column([config.weight_decay for config in configs])
+        self.smoothing = column([config.label_smoothing for config in configs])
+        self.mixes = any(config.mixup for config in configs)
+
+        # Networks of one seed and subset see the same batches.
+        sets = dict.fromkeys((config.seed, config.subset, id(one)) for config, one in zip(configs, images, strict=True))
+        order = list(sets)
+        of_set = {key: place for place, key in enumerate(order)}
+        keys = [(config.seed, config.subset, id(one)) for config, one in zip(configs, images, strict=True)]
+        self.set_of = torch.tensor([of_set[key] for key in keys], device=device)
+        self.members = [keys.index(key) for key in order]  # one network of each set
+        train = [images[k].train for k in self.members]
+        self.pictures = torch.stack([split.images for split in train]).to(device)
+        self.labels = F.one_hot(torch.stack([split.labels for split in train]), len(first.classes)).float().to(device)
+        mean, std = (column([getattr(images[k], name) for k in self.members]) * 255 for name in ("mean", "std"))
+        self.mean, self.std = mean[:, None, :, None, None], std[:, None, :, None, None]
+        self.generators = [torch.Generator().manual_seed(configs[k].seed) for k in self.members]
+        self.classes = len(first.classes)
+        self.batch = min(self.config.batch_size, self.pictures.shape[1])
+        self.steps_per_epoch = max(self.pictures.shape[1] // self.config.batch_size, 1)
+        self.steps = self.config.epochs * self.steps_per_epoch
+        self.rates, self.betas = _schedules(configs, self.steps_per_epoch)
+        self.mixup = mixup_shares(configs, self.steps) if self.mixes else torch.ones(self.steps, len(configs))
+
+        constraints = [config.make_constraint() for config in configs]
+        self.penalty = StackedPenalty(constraints, self.probe.layers, device)  # type: ignore[arg-type]
+        self.record = torch.zeros(len(configs), 4, device=device)
+        self.graphs: dict[frozenset[int], Callable[[], None]] = {}
+        self.failed: set[int] = set()
+        self.history: list[list[Row]] = [[] for _ in configs]
+
+    # The network.
+
+    def _parameters(self) -> dict[str, Tensor]:
+        parts = self.weight.split(self.padded, dim=1)
+        return {
+            name: (part if part.shape[1] == shape.numel() else part[:, : shape.numel()]).unflatten(1, shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return ``(networks, batch, classes)`` for images (networks, batch, channels, height, width)."""
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+            return torch.func.functional_call(self.template, (parameters, buffers), (x,))
+
+        return torch.vmap(one, randomness="different")(self._parameters(), self.buffers, x)
+
+    @contextmanager
+    def reading(self, values: dict[str, Tensor]) -> Iterator[None]:
+        """Read the activations (networks, samples, neurons) of all layers into `values`, each on its branch."""
+        modules = dict(self.template.named_modules())
+
+        def reader(layer: str) -> Callable[[nn.Module, Any, Any], Any]:
+            def read(output: Tensor) -> None:
+                branch = Branch()
+                known = self.probe.known(layer)
+                pooled = self.probe.pooled(output, known=known, branch=branch, layer=layer)
+                values[layer] = pooled.unflatten(0, (len(self.configs), -1))
+                self.penalty.read(layer, branch)
+
+            return lambda module, args, output: _Read.apply(output, read)
+
+        with ExitStack() as hooks:
+            for layer in self.probe.layers:
+                hooks.callback(modules[layer].register_forward_hook(reader(layer)).remove)
+            yield
+
+    # Training.
+
+    def train_epoch(self, epoch: int) -> None:
+        """Train all networks for one epoch, and write what belongs to it into the histories."""
+        self.template.train()
+        self.record.zero_()
+        batches, controls = self._draws(), self._controls(epoch)
+        for step in range(self.steps_per_epoch):
+            groups = self.penalty.acting(controls.share[step])
+            inputs = (
+                *(part[step] for part in batches.shifts),
+                batches.chosen[step],
+                *(c[step] for c in self.on_device),
+            )
+            self._step(inputs, groups)
+        self.penalty.end_epoch(epoch)
+        images, *sums = self.record.double().unbind(1)
+        loss, accuracy, penalty = (total / images for total in sums)
+        distance = (self.weight.detach() - self.start).norm(dim=1)
+        measured = {"loss": loss, "accuracy": accuracy, "weight_distance": distance}
+        self._write(epoch, "train", measured)
+        for k, constraint in enumerate(self.penalty.constraints):
+            if constraint is not None:
+                targets = zip(self.probe.layers, self.penalty.target[k].tolist(), strict=True)
+                self.history[k] += [Row(epoch, "train", layer, "target", target) for layer, target in targets]
+                self.history[k].append(Row(epoch, "train", "", "penalty", float(penalty[k])))
+        self.failed |= set((~loss.isfinite()).nonzero().flatten().tolist())
+
+    def _draws(self) -> _Batches:
+        """Draw the batches of an epoch, with the generators and in the order of a single run."""
+        chosen, moves = [], []
+        n, pixels = self.pictures.shape[1], self.pictures.shape[-1]
+        for generator in self.generators:
+            order = torch.randperm(n, generator=generator)[: self.steps_per_epoch * self.batch]
+            chosen.append(order.view(self.steps_per_epoch, self.batch))
+            none = torch.zeros(self.batch, dtype=torch.long)
+            moves.append([
+                Shifts.draw(self.batch, pixels, generator, mirror=mirrors(self.config))
+                if self.config.augment
+                else Shifts(none, none, none > 0)
+                for _ in range(self.steps_per_epoch)
+            ])  # fmt: skip
+        parts = [torch.stack([torch.stack([m[i] for m in by_step]) for by_step in moves], 1) for i in range(3)]
+        return _Batches(torch.stack(chosen, 1).to(self.device), Shifts(*parts).to(self.device))
+
+    def _controls(self, epoch: int) -> _Controls:
+        begin = (epoch - 1) * self.steps_per_epoch
+        steps = range(begin, begin + self.steps_per_epoch)
+        share, chosen = self.penalty.controls([(step, self.steps) for step in steps])
+        part = slice(begin, begin + self.steps_per_epoch)
+        controls = _Controls(self.rates[part], self.mixup[part], share, chosen, self.betas[part])
+        self.on_device = _Controls(*(c.to(self.device) for c in controls))
+        return controls
+
+    def _step(self, inputs: tuple[Tensor, ...], groups: frozenset[int]) -> None:
+        if self.device.type != "cuda":
+            self._compute(*inputs, groups=groups)
+            return
+        if groups not in self.graphs:
+            self.graphs[groups] = self._recorded(inputs, groups)
+        for there, here in zip(self.static, inputs, strict=True):
+            there.copy_(here)
+        self.graphs[groups]()
+
+    def _recorded(self, inputs: tuple[Tensor, ...], groups: frozenset[int]) -> Callable[[], None]:
+        """Record one step as a CUDA graph, which reads its inputs from ``self.static``; nothing is trained by it."""
+        if not self.graphs:
+            self.static = tuple(part.clone() for part in inputs)
+            self.memory = torch.cuda.graph_pool_handle()
+        state = [self.weight.detach(), *self.moments, *self.buffers.values(), self.record]
+        state += [self.penalty.sums, self.penalty.calls]
+        before = [tensor.clone() for tensor in state]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                self._compute(*self.static, groups=groups)
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.empty_cache()  # what the warm-up took; the graph has memory of its own
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.memory):
+            self._compute(*self.static, groups=groups)
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+        return graph.replay
+
+    def _compute(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        mirrored: Tensor,
+        chosen: Tensor,
+        rate: Tensor,
+        mixup: Tensor,
+        share: Tensor,
+        drawn: Tensor,
+        momentum: Tensor,
+        *,
+        groups: frozenset[int],
+    ) -> None:
+        """Do one step of all networks, without a synchronisation."""
+        x, targets = self._batch(chosen, Shifts(rows, columns, mirrored), mixup)
+        self.penalty.share.copy_(share)
+        self.penalty.chosen.copy_(drawn)
+        values: dict[str, Tensor] = {}
+        half = HALF.get(self.config.precision)
+        with ExitStack() as stack:
+            stack.enter_context(
+                torch.autocast(x.device.type, dtype=half, enabled=half is not None, cache_enabled=False)
+            )
+            if groups:
+                stack.enter_context(self.reading(values))
+            logits = self.logits(x)
+        logs = logits.float().log_softmax(-1)
+        smoothing = self.smoothing[:, None, None]
+        loss = -((targets * (1 - smoothing) + smoothing / self.classes) * logs).sum(-1).mean(1)
+        penalty = self.penalty(values, groups) if groups else torch.zeros_like(loss)
+        (gradient,) = torch.autograd.grad((loss + penalty).sum(), self.weight)
+        with torch.no_grad():
+            correct = (logits.argmax(-1) == targets.argmax(-1)).sum(1).to(loss.dtype)
+            images = torch.full_like(loss, x.shape[1])
+            self.record += torch.stack([images, loss * images, correct, penalty * images], 1)
+            self._adamw(gradient, rate, momentum)
+
+    def _batch(self, chosen: Tensor, shifts: Shifts, mixup: Tensor) -> tuple[Tensor, Tensor]:
+        """Return input (networks, batch, …) and shares of the classes (networks, batch, classes)."""
+        sets = torch.arange(len(chosen), device=chosen.device)[:, None]
+        x = (self.pictures[sets, chosen].float() - self.mean) / self.std
+        if self.config.augment:
+            x = shifted(x.flatten(0, 1), Shifts(*(part.flatten() for part in shifts))).view_as(x)
+        x, targets = x[self.set_of], self.labels[sets, chosen][self.set_of]
+        if self.mixes:
+            x, targets = mixed(x, mixup), mixed(targets, mixup)
+        return x, targets
+
+    def _adamw(self, gradient: Tensor, rate: Tensor, momentum: Tensor) -> None:
+        """Move the weights as ``torch.optim.AdamW`` does, each network at its own learning rate."""
+        beta, first_correction, second_correction = momentum.unbind()
+        first, second = self.moments
+        self.weight.mul_((1 - rate * self.decay)[:, None])
+        first.add_((gradient - first) * (1 - beta))
+        second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        size = (rate / first_correction)[:, None]
+        self.weight.sub_(size * first / (second.sqrt() / second_correction.sqrt() + _EPSILON))
+
+    # Evaluation, in float32.
+
+    @torch.no_grad()
+    def scores(self, split: str) -> tuple[Tensor, Tensor]:
+        """Return loss and accuracy of every network on a split, ``(networks,)``, in eval mode."""
+        self.template.eval()
+        (loss, correct), count = torch.zeros(2, len(self.configs), dtype=torch.float64, device=self.device), 0
+        for x, y in self._batches(split):
+            logits = self.logits(x)
+            loss += F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(y).sum(1)
+            correct += (logits.argmax(-1) == y).sum(1)
+            count += y.shape[1]
+        return loss / count, correct / count
+
+    def _batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield input and labels of a split, each network's own images."""
+        distinct = list({id(self.images[k]): self.images[k] for k in range(len(self.configs))}.values())
+        of_images = {id(images): place for place, images in enumerate(distinct)}
+        place = torch.tensor([of_images[id(images)] for images in self.images], device=self.device)
+        for parts in zip(*(images.batches(split) for images in distinct), strict=True):
+            x, y = (torch.stack(list(values)).to(self.device)[place] for values in zip(*parts, strict=True))
+            yield x, y
+
+    @torch.no_grad()
+    def evaluate(self, epoch: int) -> None:
+        """Write accuracy, loss and rates on validation images into the histories."""
+        loss, accuracy = self.scores("validation")
+        self._write(epoch, "validation", {"loss": loss, "accuracy": accuracy})
+        hidden: dict[str, list[Tensor]] = {layer: [] for layer in self.probe.layers}
+        for x, _ in self._batches("validation"):
+            values: dict[str, Tensor] = {}
+            with self.reading(values):
+                self.logits(x)
+            for layer, value in values.items():
+                hidden[layer].append(value)
+            if sum(value.shape[1] for value in hidden[self.probe.layers[0]]) >= self.config.samples:
+                break
+        for layer, parts in hidden.items():
+            value = torch.cat(parts, 1)[:, : self.config.samples]
+            rate = partial(ss_rate, value, check=False)
+            measured = {
+                "ss_rate": rate(),
+                "ss_rate_left_out": rate(leave_out=LEFT_OUT),
+                "ss_rate_quantiles": rate(quantiles=QUANTILES),
+                "median_distance": torch.stack([pair_distances(x).median() for x in value]),
+            }
+            self._write(epoch, "validation", measured, layer=layer)
+
+    def finish(self) -> None:
+        """Write the scores of the final networks on training and test images."""
+        epoch = self.config.epochs
+        self._write(epoch, "train", {"clean_accuracy": self.scores("train")[1]})
+        loss, accuracy = self.scores("test")
+        self._write(epoch, "test", {"loss": loss, "accuracy": accuracy})
+
+    def _write(self, epoch: int, split: str, measured: Mapping[str, Tensor], *, layer: str = "") -> None:
+        for metric, values in measured.items():
+            for history, value in zip(self.history, values.tolist(), strict=True):
+                history.append(Row(epoch, split, layer, metric, value))
+
+    def weights(self) -> list[dict[str, Tensor]]:
+        """Return the state dict of every network, on the CPU."""
+        tensors = {name: value.detach().cpu() for name, value in (self._parameters() | self.buffers).items()}
+        names = list(self.template.state_dict())
+        return [{name: tensors[name][k].clone() for name in names} for k in range(len(self.configs))]
+
+
+def _padded(parameter: Tensor, size: int) -> Tensor:
+    return F.pad(parameter.cpu().flatten(), (0, size - parameter.numel()))
+
+
+class _Read(torch.autograd.Function):
+    """A layer's output again. Under `vmap`, ``read`` gets that of all networks, as (networks * batch, …)."""
+
+    @staticmethod
+    def forward(output: Tensor, read: Callable[[Tensor], None]) -> Tensor:
+        return output.view_as(output)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, None], output: Tensor, read: Callable[[Tensor], None]) -> Any:
+        flat = output.movedim(in_dims[0], 0).flatten(0, 1)  # type: ignore[arg-type]
+        read(flat)
+        return flat.unflatten(0, (info.batch_size, -1)), 0
+
+
+def _schedules(configs: Sequence[TrainConfig], steps_per_epoch: int) -> tuple[Tensor, Tensor]:
+    """Return the learning rates ``(steps, networks)``, and Adam's momentum and corrections ``(steps, 3)``."""
+    steps, columns, rows = configs[0].epochs * steps_per_epoch, {}, []
+    for place, rate in enumerate(dict.fromkeys(config.learning_rate for config in configs)):
+        config = next(config for config in configs if config.learning_rate == rate)
+        optimizer = make_optimizer(config, [nn.Parameter(torch.zeros(1))])
+        schedule, column = make_schedule(config, optimizer, steps_per_epoch), []
+        for step in range(1, steps + 1):
+            group = optimizer.param_groups[0]
+            column.append(float(group["lr"]))
+            if place == 0:
+                beta = group["betas"][0]
+                rows.append((beta, 1 - beta**step, 1 - _BETA2**step))
+            optimizer.step()
+            if step < steps:
+                schedule.step()
+        columns[rate] = column
+    rates = torch.tensor([columns[config.learning_rate] for config in configs]).t().contiguous()
+    return rates, torch.tensor(rows, dtype=torch.float64).float()

@@ -1,0 +1,189 @@
+"""The constraints of several stacked networks, computed together: one rate of all their layers, one backward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import check_number
+from ..models.branch import Branch, Meeting
+from .constraint import SelfSimilarityConstraint, with_shape_gradient
+from .measure import Measure, measured
+from .penalty import length_and_direction
+from .schedules import Constant
+
+Constraints = Sequence[SelfSimilarityConstraint | None]
+
+
+class StackedPenalty:
+    """What `SelfSimilarityConstraint` does, for K networks at once, as tensors on their device.
+
+    Each network has its own constraint or none. Those with the same measure share one call of it for all layers of
+    equal width.
+
+    Parameters
+    ----------
+    constraints : sequence of SelfSimilarityConstraint or None
+        One for each network. Targets must be numbers.
+    layers : sequence of str
+    device : torch.device
+    """
+
+    def __init__(self, constraints: Constraints, layers: Sequence[str], device: torch.device) -> None:
+        self.constraints, self.layers = constraints, tuple(layers)
+        present = [c for c in constraints if c is not None]
+        on_device: Any = dict(dtype=torch.float32, device=device)
+
+        def column(value: Callable[[SelfSimilarityConstraint], float]) -> Tensor:
+            return torch.tensor([0.0 if c is None else value(c) for c in constraints], **on_device)
+
+        self.weight = column(lambda c: 1.0 if c.weight is None else c.weight)
+        self.cap = column(lambda c: math.inf if c.cap is None else c.cap)
+        self.weighted = column(lambda c: c.weight is not None) > 0
+        self.gate = column(lambda c: math.inf if c.gate is None else c.gate)
+        self.target = torch.tensor([_targets(c, layers) for c in constraints], **on_device)
+        self.groups: dict[tuple[Measure, bool], list[int]] = {}
+        for place, constraint in enumerate(constraints):
+            if constraint is not None:
+                measure = dataclasses.replace(constraint.measure, check=False)
+                self.groups.setdefault((measure, constraint.keeps_scale), []).append(place)
+        self.rows = [_places(places, device) for places in self.groups.values()]
+        shape = len(constraints), len(layers)
+        self.share = torch.zeros(len(constraints), **on_device)
+        self.chosen = torch.zeros(shape, **on_device)
+        self.old = torch.full(shape, math.nan, **on_device)  # S_old of the gate; NaN before it has one
+        self.sums, self.calls = torch.zeros(shape, **on_device), torch.zeros(shape, **on_device)
+        self.gated = any(c.gate is not None for c in present)
+        self._branches: dict[str, Branch] = {}
+
+    def controls(self, steps: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Return what the host decides for steps ``(step, steps of the training)``: shares of the ramps, and layers.
+
+        Returns
+        -------
+        share : Tensor, shape (steps, networks)
+        chosen : Tensor, shape (steps, networks, layers)
+            1 where the constraint draws the layer.
+        """
+        share = torch.zeros(len(steps), *self.share.shape)
+        chosen = torch.zeros(len(steps), *self.chosen.shape)
+        for place, constraint in enumerate(self.constraints):
+            if constraint is None:
+                continue
+            for row, (step, total) in enumerate(steps):
+                constraint.advance(step=step, steps=total)
+                share[row, place] = constraint.ramp_share()
+                drawn = set(constraint.chosen_layers(list(self.layers)))
+                chosen[row, place] = torch.tensor([float(layer in drawn) for layer in self.layers])
+        return share, chosen
+
+    def acting(self, share: Tensor) -> frozenset[int]:
+        """Return the groups that act somewhere in ``share`` (networks,), or whose rates a gate needs."""
+        return frozenset(
+            group
+            for group, places in enumerate(self.groups.values())
+            if any(float(share[k]) > 0 or getattr(self.constraints[k], "gate", None) is not None for k in places)
+        )
+
+    def read(self, layer: str, branch: Branch) -> None:
+        """Take note of the branch on which a layer of all networks is read."""
+        self._branches[layer] = branch
+
+    def __call__(self, values: Mapping[str, Tensor], groups: frozenset[int]) -> Tensor:
+        """Return the penalty of each network, ``(networks,)``.
+
+        Parameters
+        ----------
+        values : mapping of str to Tensor, shape (networks, samples, neurons)
+        groups : frozenset of int
+            Those that act, from `acting`.
+        """
+        rate = self._rates(values, groups)
+        now = rate.detach()
+        # Before there is an S_old, the gate is closed.
+        moved = (now - self.old).abs() / self.old
+        gate = 1 - torch.minimum(moved, self.gate[:, None]) / self.gate[:, None]
+        gate = torch.where(self.gate[:, None] < math.inf, gate.nan_to_num(0.0), 1.0)
+        gate = torch.where(self.chosen > 0, gate, 0.0)
+        distance = rate - self.target
+        pull = gate * (distance.detach().abs() / self.target.clamp_min(1e-12)).clamp(max=1) * self.share[:, None]
+        for place, layer in enumerate(self.layers):
+            self._branches[layer].meeting = self._meeting(pull[:, place])
+        self.sums += torch.where(self.chosen > 0, now, 0.0)
+        self.calls += self.chosen
+        squares = torch.where(self.chosen > 0, gate * distance**2, 0.0).sum(1)
+        return 0.5 * self.weight * self.share * squares / self.chosen.sum(1).clamp_min(1)
+
+    def _rates(self, values: Mapping[str, Tensor], groups: frozenset[int]) -> Tensor:
+        """Return the rate of every layer of every network, equal to its target where none acts."""
+        columns = list(self.target.unbind(1))
+        widths: dict[int, list[int]] = {}
+        for place, layer in enumerate(self.layers):
+            widths.setdefault(values[layer].shape[-1], []).append(place)
+        for group, ((measure, keeps_scale), rows) in enumerate(zip(self.groups, self.rows, strict=True)):
+            if group not in groups:
+                continue
+            for places in widths.values():
+                x = torch.stack([values[self.layers[place]][rows] for place in places])
+                if keeps_scale:
+                    x = with_shape_gradient(x)
+                for place, rate in zip(places, measured(x, measure), strict=True):
+                    column = columns[place].clone()
+                    column[rows] = rate.to(column.dtype)
+                    columns[place] = column
+        return torch.stack(columns, 1)
+
+    def _meeting(self, pull: Tensor) -> Meeting:
+        """Return the function by which each network's two gradients meet at one layer, as `LayerPenalty` has it."""
+
+        def meet(task: Tensor, penalty: Tensor) -> Tensor:
+            networks = len(pull)
+            task_length, _ = length_and_direction(task.unflatten(0, (networks, -1)), batch=1)
+            own, direction = length_and_direction(penalty.unflatten(0, (networks, -1)), batch=1)
+            most = torch.where(self.cap < math.inf, self.cap * task_length, math.inf)
+            length = torch.where(self.weighted, torch.minimum(own, most), pull.to(own.dtype) * most)
+            added = length.reshape(-1, *[1] * (direction.ndim - 1)) * direction
+            return task + added.flatten(0, 1).to(task.dtype)
+
+        return meet
+
+    def end_epoch(self, epoch: int) -> None:
+        """Renew the gates after epoch number `epoch`, as `SelfSimilarityConstraint.step` does."""
+        if not self.gated:
+            return
+        by_layer = self.sums / self.calls
+        over_all = (self.sums.sum(1) / self.calls.sum(1))[:, None].expand_as(by_layer)
+        for place, constraint in enumerate(self.constraints):
+            if constraint is None or constraint.gate is None:
+                continue
+            means = (by_layer if constraint.gate_by == "layer" else over_all)[place]
+            renewed = means.isfinite() if epoch % constraint.gate_every == 0 else self.old[place].isnan()
+            self.old[place] = torch.where(renewed, means, self.old[place])
+        self.sums.zero_()
+        self.calls.zero_()
+
+
+def _targets(constraint: SelfSimilarityConstraint | None, layers: Sequence[str]) -> list[float]:
+    if constraint is None:
+        return [0.0] * len(layers)
+    targets = []
+    for layer in layers:
+        schedule = constraint.target[layer] if isinstance(constraint.target, dict) else constraint.target
+        if not isinstance(schedule, Constant):
+            raise ValueError(
+                f"constraint: got the schedule {schedule!r}, need a number as target to train many at once"
+            )
+        targets.append(check_number(schedule.target, name="target"))
+    return targets
+
+
+def _places(places: list[int], device: torch.device) -> slice | Tensor:
+    """Return places as a slice where they are neighbours, which copies nothing."""
+    if places == list(range(places[0], places[-1] + 1)):
+        return slice(places[0], places[-1] + 1)
+    return torch.tensor(places, device=device)
