@@ -1,0 +1,394 @@
+"""Run the second study (study/design.md) on one machine: ``python -m study.convergence --help``.
+
+All runs of one architecture are trained together, as one stacked network. Tables are written after each batch, and
+what they have is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import selfsim
+from selfsim import TrainConfig, null_band, scaling_deviation, ss_rate
+from selfsim.models.images import Images
+from selfsim.training.provenance import environment_facts
+from selfsim.training.stack import Stack
+from selfsim.training.torch_settings import torch_settings
+
+from . import convergence_tables as tables
+from .convergence_tables import ARMS, CONTROL, FREE, HOLD, LOWER, PUBLISHED, SCALING
+
+FAMILIES = ("mlp", "vit_small", "resmlp", "mixer", "resnet34")
+LEARNING_RATES = tuple(0.00025 * 2**step for step in range(7))
+TUNING_SEED = 1000
+SEEDS = tuple(range(10))
+_READ_BATCHES = 8
+_MEASURES = {
+    "ss_rate": partial(ss_rate, check=False),
+    "ss_rate_median": partial(ss_rate, unit="median", check=False),
+    "scaling_deviation": partial(scaling_deviation, check=False),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study by command-line arguments, as far as the minutes go."""
+    parser = argparse.ArgumentParser(prog="python -m study.convergence", description=__doc__)
+    parser.add_argument("--data", required=True, help="folder of CIFAR-10")
+    parser.add_argument("--results", default="results/convergence", help="folder of the tables")
+    parser.add_argument(
+        "--stages", nargs="+", choices=("tune-free", "tune", "runs"), default=("tune-free", "tune", "runs")
+    )
+    parser.add_argument("--families", nargs="+", default=FAMILIES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--rates", nargs="+", type=float, default=LEARNING_RATES, help="learning rates to tune over")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no batch that would end later")
+    parser.add_argument("--together", type=int, default=60, help="most networks trained at once")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--commit", help="of this code, where git cannot tell")
+    parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("NAME", "JSON"), help="of every run")
+    chosen = parser.parse_args(arguments)
+    study = Study(
+        results=Path(chosen.results),
+        data=chosen.data,
+        device=selfsim.validation.resolve_device(chosen.device),
+        rates=tuple(chosen.rates),
+        seeds=tuple(chosen.seeds),
+        together=chosen.together,
+        options={name: json.loads(value) for name, value in chosen.option},
+        commit=chosen.commit or _commit(),
+        ends=time.monotonic() + 60 * chosen.minutes,
+    )
+    for family in chosen.families:
+        for stage in ("tune-free", "tune", "runs"):
+            if stage in chosen.stages:
+                getattr(study, stage.replace("-", "_"))(family)
+
+
+class Study:
+    """The batches of runs of the study, each trained at once, and the tables that they fill."""
+
+    def __init__(
+        self,
+        *,
+        results: Path,
+        data: str,
+        device: torch.device,
+        rates: tuple[float, ...] = LEARNING_RATES,
+        seeds: tuple[int, ...] = SEEDS,
+        together: int = 60,
+        options: dict[str, Any] | None = None,
+        commit: str = "",
+        ends: float = float("inf"),
+    ) -> None:
+        self.results, self.data, self.device, self.commit = results, data, device, commit
+        self.rates, self.seeds, self.together, self.ends = rates, seeds, together, ends
+        self.options: dict[str, Any] = dict(
+            size="small", dataset="cifar10", train_images=2000, validation_images=1000, test_images=10000, epochs=60,
+            batch_size=64, augment=True, precision="bfloat16",
+        ) | (options or {})  # fmt: skip
+        self.images = cache(self._images)
+        self.seconds_a_run: dict[str, float] = {}
+
+    def config(self, family: str, arm: str, *, rate: float, seed: int) -> TrainConfig:
+        """Return the configuration of one run; constrained arms need the converged rates of the tuned free run."""
+        options: dict[str, Any] = dict(self.options, seed=seed, subset=seed, learning_rate=rate)
+        if arm == CONTROL:
+            options |= {"label_smoothing": 0.1, "mixup": 0.8}
+        elif arm != FREE:
+            options["constraint"] = self.constraint(family, arm)
+        epochs = options["epochs"]
+        return TrainConfig(family, evaluate_every=max(epochs // 10, 1), data_dir=self.data, **options)
+
+    def constraint(self, family: str, arm: str) -> dict[str, Any]:
+        """Return the options of an arm's constraint, with its targets by layer."""
+        converged = json.loads(self._converged_file().read_text())[family]
+        if arm == PUBLISHED:
+            return {"paper": True, "target": converged["ss_rate"], "weight": 0.05, "gate": 0.05, "gate_every": 5}
+        default = {"weight": None, "cap": 0.3, "ramp": [0.3, 0.6], "unit": "median"}
+        if arm == SCALING:
+            return default | {"measure": "scaling", "target": 0.03}
+        target = {HOLD: converged["ss_rate_median"], LOWER: converged["half_of_noise"]}[arm]
+        return default | {"target": target}
+
+    def _converged_file(self) -> Path:
+        return self.results / "converged.json"
+
+    def _images(self, seed: int) -> Images:
+        return TrainConfig("mlp", data_dir=self.data, **(self.options | {"subset": seed})).load_images()
+
+    # The stages.
+
+    def tune_free(self, family: str) -> None:
+        """Tune free and control, and keep the rates at which the tuned free run converged."""
+        found = self._tune(family, (FREE, CONTROL))
+        if found is None:
+            return
+        best, rates = found
+        file = self._converged_file()
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        of_free = {
+            name: {layer: values[best] for layer, values in by_layer.items()} for name, by_layer in rates.items()
+        }
+        known[family] = of_free | {"half_of_noise": self._half_of_noise(family)}
+        file.write_text(json.dumps(known, indent=1) + "\n")
+
+    def tune(self, family: str) -> None:
+        """Tune the constrained arms."""
+        self._tune(family, (HOLD, LOWER, SCALING, PUBLISHED))
+
+    def _tune(self, family: str, arms: Sequence[str]) -> tuple[int, dict[str, dict[str, list[float]]]] | None:
+        """Tune arms; return the place of the best free run and the rates of all runs, None if nothing was run."""
+        known = tables.read(self.results).tuning
+        done = known[(known.architecture == family)].arm
+        arms = [arm for arm in arms if arm not in set(done)]
+        plan = [(arm, rate) for arm in arms for rate in self.rates]
+        configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED) for arm, rate in plan] if plan else []
+        if not configs or not self._time_for(family, len(configs)):
+            return None
+        batches = self._trained(family, configs)
+        scores = [score for batch in batches for score in batch["validation"]]
+        rows = [
+            {
+                "architecture": family, "arm": arm, "learning_rate": rate, "seed": TUNING_SEED,
+                "validation_accuracy": score, "extended": False, "chosen": False, "train_accuracy": clean,
+            }
+            for (arm, rate), score, clean in zip(
+                plan, scores, [clean for batch in batches for clean in batch["clean"]], strict=True
+            )
+        ]  # fmt: skip
+        for arm in arms:
+            of_arm = [row for row in rows if row["arm"] == arm]
+            max(of_arm, key=lambda row: (row["validation_accuracy"], -row["learning_rate"]))["chosen"] = True
+        table = pd.DataFrame(rows)
+        tables.write(self.results, tuning=table)
+        self._write_curves(family, plan, batches)
+        best = next((place for place, row in enumerate(rows) if row["arm"] == FREE and row["chosen"]), 0)
+        rates = {
+            name: {layer: [v for batch in batches for v in batch["rates"][name][layer]] for layer in batch_layers}
+            for name, batch_layers in batches[0]["rates"].items()
+        }
+        return best, rates
+
+    def _write_curves(self, family: str, plan: Sequence[tuple[str, float]], batches: Sequence[dict[str, Any]]) -> None:
+        """Keep the validation accuracy of the tuning runs at every look, for the regime."""
+        histories = [history for batch in batches for history in batch["history"]]
+        rows = [
+            {"architecture": family, "arm": arm, "learning_rate": rate, "epoch": row.epoch, "accuracy": row.value}
+            for (arm, rate), history in zip(plan, histories, strict=True)
+            for row in history
+            if (row.split, row.metric) == ("validation", "accuracy")
+        ]
+        file = self.results / "tuning-curves.csv"
+        stored = [pd.read_csv(file)] if file.is_file() else []
+        table = pd.concat([*stored, pd.DataFrame(rows)])
+        table.to_csv(file, index=False, float_format="%.6g")
+
+    def runs(self, family: str) -> None:
+        """Train all arms of one architecture with every seed."""
+        known = tables.read(self.results)
+        tuned = known.tuning[known.tuning.architecture == family]
+        rate_of = dict(zip(tuned.arm[tuned.chosen], tuned.learning_rate[tuned.chosen], strict=True))
+        done = set(known.runs.run)
+        # Seed by seed, so that a study which is stopped early has whole pairs.
+        plan = [
+            (arm, seed)
+            for seed in self.seeds
+            for arm in ARMS
+            if arm in rate_of and f"{family}-{arm}-{seed}" not in done
+        ]
+        while plan:
+            fitting = self._fitting(family, len(plan))
+            if not fitting:
+                return
+            part, plan = plan[:fitting], plan[fitting:]
+            part.sort(key=lambda cell: ARMS.index(cell[0]))  # neighbours share a measure
+            configs = [self.config(family, arm, rate=rate_of[arm], seed=seed) for arm, seed in part]
+            names = [f"{family}-{arm}-{seed}" for arm, seed in part]
+            place = 0
+            for batch in self._trained(family, configs):
+                count = len(batch["validation"])
+                cells, here = part[place : place + count], slice(place, place + count)
+                place += count
+                self._write_batch(names[here], cells, configs[here], batch)
+
+    def _write_batch(
+        self,
+        names: Sequence[str],
+        cells: Sequence[tuple[str, int]],
+        configs: Sequence[TrainConfig],
+        batch: dict[str, Any],
+    ) -> None:
+        environment = environment_facts(self.device)
+        libraries = {name: environment[name] for name in ("python", "torch", "numpy") if name in environment}
+        rows, history = [], []
+        for k, (name, (arm, seed), config) in enumerate(zip(names, cells, configs, strict=True)):
+            constraint = "" if config.constraint is None else json.dumps(dict(config.constraint))
+            rows.append({
+                "run": name, "status": "failed" if k in batch["failed"] else "done",
+                "architecture": config.architecture, "arm": arm, "seed": seed, "subset": config.subset,
+                "learning_rate": config.learning_rate, "test_accuracy": batch["test"][k],
+                "train_accuracy": batch["clean"][k], "validation_accuracy": batch["validation"][k],
+                "constraint": constraint, "epochs": config.epochs, "train_images": config.train_images,
+                "validation_images": config.validation_images, "test_images": config.test_images,
+                "batch_size": config.batch_size, "weight_decay": config.weight_decay,
+                "label_smoothing": config.label_smoothing, "mixup": config.mixup, "precision": config.precision,
+                "card": _card(self.device), "seconds": round(batch["seconds"] / len(names), 3), "together": len(names),
+                "version": selfsim.__version__, "commit": self.commit,
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "libraries": json.dumps(libraries),
+            })  # fmt: skip
+            history += _history_rows(name, batch["history"][k])
+            for epoch, rates in batch["looks"].items():
+                for layer in rates["ss_rate"]:
+                    history.append({"run": name, "epoch": epoch, "split": "train", "layer": layer} | {
+                        measure: by_layer[layer][k] for measure, by_layer in rates.items()
+                    })  # fmt: skip
+        columns = list(tables.HISTORY)
+        tables.write(self.results, runs=pd.DataFrame(rows), history=pd.DataFrame(history).reindex(columns=columns))
+
+    # One batch on the device.
+
+    def _trained(self, family: str, configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
+        """Train configurations together, in as many parts as memory needs."""
+        wanted = sorted({config.seed for config in configs})
+        with ThreadPoolExecutor(4) as pool:
+            images = dict(zip(wanted, pool.map(self.images, wanted), strict=True))
+        results = []
+        for first in range(0, len(configs), self.together):
+            part = configs[first : first + self.together]
+            try:
+                results.append(self._batch(family, part, [images[config.seed] for config in part]))
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                self.together = -(-len(part) // 2)
+                results += self._trained(family, configs[first:])
+                break
+        return results
+
+    def _batch(self, family: str, configs: Sequence[TrainConfig], images: Sequence[Images]) -> dict[str, Any]:
+        began = time.monotonic()
+        config = configs[0]
+        looks = {0, round(0.9 * config.epochs), config.epochs}
+        with torch_settings():
+            stack = Stack(configs, images, self.device)
+            seen: dict[int, Any] = {}
+            for epoch in range(config.epochs + 1):
+                if epoch:
+                    stack.train_epoch(epoch)
+                if epoch % config.evaluate_every == 0 or epoch in looks:
+                    stack.evaluate(epoch)
+                if epoch in looks:
+                    seen[epoch] = training_rates(stack)
+            stack.finish()
+            seconds = time.monotonic() - began
+            self.seconds_a_run[family] = seconds / len(configs)
+            last = {
+                (split, metric): [_last(history, split, metric) for history in stack.history]
+                for split, metric in (("validation", "accuracy"), ("train", "clean_accuracy"), ("test", "accuracy"))
+            }
+        print(f"{family}: {len(configs)} runs in {seconds:.1f} s", flush=True)
+        return {
+            "validation": last["validation", "accuracy"], "clean": last["train", "clean_accuracy"],
+            "test": last["test", "accuracy"], "history": stack.history, "looks": seen, "rates": seen[config.epochs],
+            "failed": stack.failed, "seconds": seconds,
+        }  # fmt: skip
+
+    def _time_for(self, family: str, runs: int) -> bool:
+        return self._fitting(family, runs) >= runs
+
+    def _fitting(self, family: str, runs: int) -> int:
+        """Return how many of `runs` will be done in time: all, or whole seeds, or none."""
+        seconds = self.seconds_a_run.get(family, 0.0)
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            return 0
+        if runs * seconds <= left:
+            return runs
+        arms = len(ARMS)
+        return int(left / (arms * seconds)) * arms
+
+    def _half_of_noise(self, family: str) -> dict[str, float]:
+        """Return half the lower end of each layer's null band, in units of the median."""
+        config = self.config(family, FREE, rate=0.001, seed=TUNING_SEED)
+        images = self.images(TUNING_SEED)
+        stack = Stack([config], [images], torch.device("cpu"))
+        values: dict[str, torch.Tensor] = {}
+        x = images.prepared(images.train.images[: config.batch_size])
+        with torch.no_grad(), stack.reading(values):
+            stack.logits(x[None])
+        ends = {}
+        for layer, value in values.items():
+            ends[layer] = _lower_end(value.shape[1], value.shape[2]) / 2
+        return ends
+
+
+@cache
+def _lower_end(samples: int, neurons: int) -> float:
+    like = torch.randn(samples, neurons, generator=torch.Generator().manual_seed(0))
+    return float(null_band(partial(ss_rate, unit="median"), like, null="gauss", draws=200).low)
+
+
+@torch.no_grad()
+def training_rates(stack: Stack) -> dict[str, dict[str, list[float]]]:
+    """Return the mean rates of every layer and network over training batches, as a constraint reads them.
+
+    In training mode, on eight batches without augmentation; running statistics are put back.
+    """
+    kept = {name: buffer.clone() for name, buffer in stack.buffers.items()}
+    stack.template.train()
+    order = torch.randperm(stack.pictures.shape[1], generator=torch.Generator().manual_seed(0))
+    sums: dict[str, dict[str, torch.Tensor]] = {name: {} for name in _MEASURES}
+    batches = order.split(stack.batch)[: min(_READ_BATCHES, stack.steps_per_epoch)]
+    for places in batches:
+        x = (stack.pictures[:, places.to(stack.device)].float() - stack.mean) / stack.std
+        values: dict[str, torch.Tensor] = {}
+        with stack.reading(values):
+            stack.logits(x[stack.set_of])
+        for layer, value in values.items():
+            for name, measure in _MEASURES.items():
+                sums[name][layer] = sums[name].get(layer, 0) + measure(value)
+    for name, buffer in stack.buffers.items():
+        buffer.copy_(kept[name])
+    return {
+        name: {layer: (total / len(batches)).tolist() for layer, total in by_layer.items()}
+        for name, by_layer in sums.items()
+    }
+
+
+def _last(history: Sequence[Any], split: str, metric: str) -> float:
+    return next(row.value for row in reversed(history) if (row.split, row.metric, row.layer) == (split, metric, ""))
+
+
+def _history_rows(name: str, history: Sequence[Any]) -> list[dict[str, Any]]:
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for row in history:
+        if row.split == "validation" and row.metric in tables.HISTORY:
+            key = row.epoch, row.layer
+            place = {"run": name, "epoch": row.epoch, "split": row.split, "layer": row.layer}
+            rows.setdefault(key, place)[row.metric] = row.value
+    return list(rows.values())
+
+
+def _card(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
