@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ from torch import Tensor
 from .checks import errors_named
 
 T = TypeVar("T")
+
+# Layers that a GPU takes at once have at most so many pairs (i, j) together: 1 GB in float64.
+_AT_ONCE = 2**27
 
 
 def check_activations(
@@ -105,9 +109,10 @@ def check_finite(activations: Tensor, *, name: str = "activations") -> None:
 def over_batch(function: Callable[..., Any], *tensors: Tensor) -> Any:
     """Apply `function` to each layer of a batch, and stack what it returns: a tensor or a tuple of tensors.
 
-    On a CPU in as many threads as ``torch.get_num_threads()``. The first tensor is ``(…, samples, neurons)``, and the
-    others have the same leading axes, none of them empty; without leading axes, `function` is called directly. An error
-    names the place in the batch. Gradients are not recorded.
+    On a CPU in as many threads as ``torch.get_num_threads()``. On a GPU, `function` takes many layers at once, with one
+    leading axis. The first tensor is ``(…, samples, neurons)``, and the others have the same leading axes, none of them
+    empty; without leading axes, `function` is called directly. An error names the place in the batch. Gradients are not
+    recorded, and autocast is off.
 
     Examples
     --------
@@ -115,26 +120,35 @@ def over_batch(function: Callable[..., Any], *tensors: Tensor) -> Any:
     >>> over_batch(lambda x: x.sum(), torch.ones(2, 3, 4, 5)).shape
     torch.Size([2, 3])
     """
-    batch = tensors[0].shape[:-2]
+    batch, neurons, device = tensors[0].shape[:-2], tensors[0].shape[-1], tensors[0].device.type
     if not batch:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device, enabled=False):
             return function(*tensors)
 
     def compute(place: int) -> Any:
         at = ", ".join(map(str, np.unravel_index(place, batch)))
-        with torch.no_grad(), errors_named(f"[{at}] of the batch"):
+        with torch.no_grad(), torch.autocast(device, enabled=False), errors_named(f"[{at}] of the batch"):
             return function(*(tensor[place] for tensor in flat))
 
     flat = [tensor.reshape(-1, *tensor.shape[len(batch) :]) for tensor in tensors]
-    threads = min(torch.get_num_threads(), len(flat[0])) if tensors[0].device.type == "cpu" else 1
+    at_once = _AT_ONCE // neurons**2 if device != "cpu" else 1
+    if at_once > 1:
+        with contextlib.suppress(ValueError), torch.no_grad(), torch.autocast(device, enabled=False):
+            pieces = zip(*(tensor.split(at_once) for tensor in flat), strict=True)
+            return _joined(torch.cat, [function(*piece) for piece in pieces], batch)
+    # One by one: on a GPU, layers that fill it, and a batch with an error, which then names the layer.
+    threads = min(torch.get_num_threads(), len(flat[0])) if device == "cpu" else 1
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(compute, range(len(flat[0]))))
-    else:
-        found = [compute(place) for place in range(len(flat[0]))]
+            return _joined(torch.stack, list(pool.map(compute, range(len(flat[0])))), batch)
+    return _joined(torch.stack, [compute(place) for place in range(len(flat[0]))], batch)
+
+
+def _joined(join: Callable[[list[Tensor]], Tensor], found: list[Any], batch: torch.Size) -> Any:
+    """Join what a function returned for the parts of a batch, and give it the batch's leading axes."""
     if isinstance(found[0], Tensor):
-        return torch.stack(found).reshape(*batch, *found[0].shape)
-    return tuple(torch.stack(part).reshape(*batch, *part[0].shape) for part in zip(*found, strict=True))
+        return join(found).unflatten(0, batch)
+    return tuple(join(list(part)).unflatten(0, batch) for part in zip(*found, strict=True))
 
 
 def by_layer(layers: Mapping[str, Tensor], function: Callable[[Tensor], T]) -> dict[str, T]:

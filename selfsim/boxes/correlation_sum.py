@@ -6,7 +6,10 @@ count by complete linkage. The SS rate uses it by default.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 
 
 def surrogate_count(fraction: np.ndarray, n: int) -> np.ndarray:
@@ -22,10 +25,13 @@ def surrogate_count(fraction: np.ndarray, n: int) -> np.ndarray:
     return n - (n - 1) * np.log1p((n - 1) * np.asarray(fraction, dtype=np.float64)) / np.log(n)
 
 
-def surrogate_drop(fraction: np.ndarray, n: int) -> np.ndarray:
+def surrogate_drop(fraction: Any, n: int) -> Any:
     """``1 - ln N / ln n`` of the surrogate: how far the curve has fallen, from 0 at C = 0 to 1 at C = 1.
 
-    Written with log1p, so that the small steps between neighbouring fractions keep their digits.
+    Written with log1p, so that the small steps between neighbouring fractions keep their digits. For an array or a
+    tensor, in float64.
     """
-    inner = (n - 1) / n * np.log1p((n - 1) * np.asarray(fraction, dtype=np.float64)) / np.log(n)
-    return -np.log1p(-inner) / np.log(n)
+    on_gpu = isinstance(fraction, torch.Tensor)
+    xp, fraction = (torch, fraction.double()) if on_gpu else (np, np.asarray(fraction, dtype=np.float64))
+    inner = (n - 1) / n * xp.log1p((n - 1) * fraction) / np.log(n)
+    return -xp.log1p(-inner) / np.log(n)

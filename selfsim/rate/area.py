@@ -4,8 +4,9 @@ On the axis ``u = (ln(1 + l) - ln(1 + dmin)) / (ln(1 + dmax) - ln(1 + dmin))`` t
 1 to 0, and the curve ``ln N_B / ln n`` is a staircase that changes only at distances. The area between a line and a
 staircase has a closed form: it needs neither scales nor a bandwidth.
 
-The same lines work on NumPy arrays (on a CPU, where NumPy sorts and takes logarithms many times faster than torch)
-and on tensors (on a GPU).
+The same lines work on NumPy arrays (one layer on a CPU, where NumPy sorts and takes logarithms many times faster than
+torch) and on tensors (on a GPU). Tensors may have leading axes, a batch of layers. The last axis is that of the pairs,
+or of length 1 where there is one number for each layer.
 """
 
 from __future__ import annotations
@@ -20,16 +21,14 @@ import numpy as np
 import torch
 
 from ..boxes.correlation_sum import surrogate_drop
-from .distances import NoRange
+from .distances import MANY_NODES, NoRange
 from .loops import compiled_loops_pay, staircase_pass
 from .options import RateOptions
 
 # A NumPy array on a CPU, a tensor on a GPU.
 Array: TypeAlias = Any
-# Knots are processed in pieces that stay in the processor's cache.
-_PIECE = 65_536
-# What depends on the number of nodes alone is cached for up to so many.
-MANY_NODES = 2_100
+# Knots are processed in pieces: on a CPU so few that they stay in its cache, on a GPU so few that they fit its memory.
+_PIECE, _PIECE_ON_GPU = 65_536, 2**24
 
 
 def module_of(array: Array) -> ModuleType:
@@ -40,7 +39,8 @@ def module_of(array: Array) -> ModuleType:
 class Axis(NamedTuple):
     """The logarithmic axis between the shortest and the longest distance, in raw units.
 
-    A raw distance r is taken as ``ln(1 + r / unit)``; `unit` is the raw distance of length 1, or the median.
+    A raw distance r is taken as ``ln(1 + r / unit)``; `unit` is the raw distance of length 1, or the median. All have
+    the shape (…, 1).
     """
 
     low: Array
@@ -56,18 +56,22 @@ class Axis(NamedTuple):
         Raises
         ------
         NoRange
-            The ends are equal, or one of the distances `raw` is not finite. Unchecked on a GPU with
-            ``check=False``, where what follows gives NaN by itself.
+            The ends are equal, or one of the distances `raw` is not finite. On a GPU with ``check=False``, the
+            length of the axis is NaN instead, without a synchronisation.
         """
+        xp = module_of(raw)
         low, high, median = ends
         unit = one if options.unit == "absolute" else median
-        if options.check or options.scales is not None or isinstance(raw, np.ndarray):
-            _check_range(low, high, unit, one, options, raw)
+        sound = _has_range(low, high, unit, options, raw)
+        if (options.check or xp is np) and not bool(sound.all()):
+            raise _no_range(low, high, unit, one, options, raw)
         # Where all lengths are tiny, log1p is linear and only the ratio of its arguments matters: a floor keeps
         # them out of the subnormal numbers without changing a digit.
-        xp = module_of(raw)
         factor = xp.maximum(1 / (unit + low), 1e-20 / (high - low))
-        return cls(low, high, unit, factor, xp.log1p((high - low) * factor))
+        length = xp.log1p((high - low) * factor)
+        if xp is torch:
+            length = torch.where(sound, length, math.nan)
+        return cls(low, high, unit, factor, length)
 
     def positions(self, raw: Array) -> Array:
         """Positions u of raw distances, 0 at `low` and 1 at `high`, clipped to these."""
@@ -87,35 +91,41 @@ class Axis(NamedTuple):
 
     def slope_by_ends(self, u: Array, weight: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum(weight * u)`` with respect to `low` and `high`, the distances constant."""
-        by_low = -(weight * (1 - u)).sum() * self.factor / self.length
-        by_high = -(weight * u).sum() * self.slope(self.high)
+        by_low = -(weight * (1 - u)).sum(-1, keepdims=True) * self.factor / self.length
+        by_high = -(weight * u).sum(-1, keepdims=True) * self.slope(self.high)
         return by_low, by_high
 
     def slope_by_unit(self, raw: Array, u: Array, weight: Array) -> Array:
         """Derivative of ``sum(weight * u)`` with respect to `unit`."""
         at_low, at_high = 1 / (self.unit + self.low), 1 / (self.unit + self.high)
         moved = 1 / (self.unit + raw) - at_low - u * (at_high - at_low)
-        return (weight * moved).sum() / self.length
+        return (weight * moved).sum(-1, keepdims=True) / self.length
 
 
-def _check_range(low: Array, high: Array, unit: Array, one: Array, options: RateOptions, raw: Array) -> None:
-    tolerance = 8 * module_of(raw).finfo(raw.dtype).eps
+def _has_range(low: Array, high: Array, unit: Array, options: RateOptions, raw: Array) -> Array:
+    xp = module_of(raw)
+    tolerance = 8 * xp.finfo(raw.dtype).eps
     # NaN and Inf in the activations make the longest distance NaN or Inf, so one comparison finds all faults.
-    longest = high if options.quantiles is None else raw.max()
+    longest = high if options.quantiles is None else xp.amax(raw, -1, keepdims=True)
     with np.errstate(invalid="ignore"):
-        has_range = (high - low > tolerance * high) & (longest < math.inf)
-    if bool(has_range & (unit > 0)):
-        return
-    if has_range:
-        raise NoRange(
+        return (high - low > tolerance * high) & (longest < math.inf) & (unit > 0)
+
+
+def _no_range(low: Array, high: Array, unit: Array, one: Array, options: RateOptions, raw: Array) -> NoRange:
+    """Return the error for the distances of one layer; that of a batch is found layer by layer."""
+    if raw.ndim > 1:
+        return NoRange("activations: the distances of one layer span no range")
+    if _has_range(low, high, one, options, raw).all():
+        return NoRange(
             "unit: got 'median', but the median distance is 0, as where most neurons are dead; need 'absolute'"
         )
-    if raw.max() - raw.min() > tolerance * raw.max():
-        raise NoRange(
+    shortest, longest = (low / one).item(), (high / one).item()
+    if raw.max() - raw.min() > 8 * module_of(raw).finfo(raw.dtype).eps * raw.max():
+        return NoRange(
             f"quantiles: got {options.quantiles!r}, at which the {len(raw)} distances are equal "
-            f"({float(low / one):.6g}); need quantiles further apart"
+            f"({shortest:.6g}); need quantiles further apart"
         )
-    raise NoRange.all_equal(len(raw), float(low / one), float(high / one))
+    return NoRange.all_equal(len(raw), shortest, longest)
 
 
 def end_places(pairs: int, options: RateOptions) -> tuple[int, int, int]:
@@ -126,12 +136,18 @@ def end_places(pairs: int, options: RateOptions) -> tuple[int, int, int]:
 
 
 def axis_of(raw: Array, one: Array, options: RateOptions) -> Axis:
-    """The axis of unsorted distances ``(pairs,)``."""
+    """The axis of unsorted distances ``(…, pairs)``."""
+    xp = module_of(raw)
     if options.quantiles is None and options.unit == "absolute":
-        return Axis.between((raw.min(), raw.max(), one), one, options, raw)
-    places = end_places(len(raw), options)
+        return Axis.between((xp.amin(raw, -1, keepdims=True), xp.amax(raw, -1, keepdims=True), one), one, options, raw)
+    places = end_places(raw.shape[-1], options)
     ascending = raw.sort().values if isinstance(raw, torch.Tensor) else np.partition(raw, places)
-    return Axis.between([ascending[place] for place in places], one, options, raw)
+    return Axis.between(numbers_at(ascending, places), one, options, raw)
+
+
+def numbers_at(ascending: Array, places: Sequence[int] | np.ndarray) -> list[Array]:
+    """The numbers at some places of the last axis, each ``(…, 1)``."""
+    return [ascending[..., place : place + 1] for place in places]
 
 
 class Steps(NamedTuple):
@@ -148,27 +164,38 @@ class Steps(NamedTuple):
     @classmethod
     def from_drop(cls, drop: np.ndarray, dtype: Any) -> Steps:
         """Steps from `drop` after each knot but the last, ``(knots - 1,)``, float64."""
-        # Differences are taken before rounding to float32: neighbours agree in nearly all its digits.
-        ends = float(drop[0] ** 2 + (1 - drop[-1]) ** 2)
-        return cls((drop[1:] + drop[:-1]).astype(dtype), np.diff(drop).astype(dtype), ends)
+        return cls(*_steps_between(drop, dtype), float(drop[0] ** 2 + (1 - drop[-1]) ** 2))
 
     def part(self, first: int, length: int) -> Steps:
         """The steps of `length` neighbouring inner knots."""
         return Steps(self.total[first : first + length], self.rise[first : first + length], self.ends)
 
 
-class ManySteps:
-    """The surrogate's steps for many nodes, computed in parts: for 8,192 nodes all of them fill 256 MB."""
+def _steps_between(drop: Array, dtype: Any) -> tuple[Array, Array]:
+    # Differences are taken before rounding to float32: neighbours agree in nearly all its digits.
+    total, rise = drop[1:] + drop[:-1], drop[1:] - drop[:-1]
+    if isinstance(drop, torch.Tensor):
+        return total.to(dtype), rise.to(dtype)
+    return total.astype(dtype), rise.astype(dtype)
 
-    def __init__(self, n: int, dtype: Any):
-        self.n, self.pairs, self.dtype = n, n * (n - 1) // 2, dtype
-        self.ends = Steps.from_drop(surrogate_drop(np.array([1, self.pairs - 1]) / self.pairs, n), dtype).ends
+
+class ManySteps:
+    """The surrogate's steps for many nodes, computed in parts: for 8,192 nodes all of them fill 256 MB.
+
+    In the dtype of `like`; tensors on its device where it is one.
+    """
+
+    def __init__(self, n: int, like: Array):
+        self.n, self.pairs, self.like = n, n * (n - 1) // 2, like
+        self.ends = Steps.from_drop(surrogate_drop(np.array([1, self.pairs - 1]) / self.pairs, n), np.float64).ends
 
     def part(self, first: int, length: int) -> Steps:
         """The steps of `length` neighbouring inner knots."""
-        if self.dtype == np.float64:
-            drop = surrogate_drop(np.arange(first + 1, first + length + 2) / self.pairs, self.n)
-            return Steps.from_drop(drop, self.dtype)._replace(ends=self.ends)
+        on_gpu = isinstance(self.like, torch.Tensor)
+        if on_gpu or self.like.dtype == np.float64:
+            begin, end = first + 1, first + length + 2
+            knots = torch.arange(begin, end, device=self.like.device).double() if on_gpu else np.arange(begin, end)
+            return Steps(*_steps_between(surrogate_drop(knots / self.pairs, self.n), self.like.dtype), self.ends)
         # The middle of a step stands for its ends, and its derivative times its length for their difference: with
         # millions of steps, both to more digits than float32 has.
         n, log_n = self.n, np.log(self.n)
@@ -191,14 +218,10 @@ def surrogate_steps(n: int, like: Array) -> Steps | ManySteps:
     They depend on `n` alone, so a training run, which needs them at every step, finds them in a small cache (up to
     n = 2,100: 18 MB each at most). In the dtype of `like`; tensors on its device where it is one.
     """
+    if n > MANY_NODES:
+        return ManySteps(n, like)
     dtype = np.dtype(np.float64 if like.itemsize == 8 else np.float32)
-    if isinstance(like, torch.Tensor):
-        return (_cached_steps_on if n <= MANY_NODES else _steps_on)(like.device, n, dtype)
-    return _steps(n, dtype)
-
-
-def _steps(n: int, dtype: Any) -> Steps | ManySteps:
-    return ManySteps(n, dtype) if n > MANY_NODES else _cached_steps(n, dtype)
+    return _cached_steps_on(like.device, n, dtype) if isinstance(like, torch.Tensor) else _cached_steps(n, dtype)
 
 
 @functools.lru_cache(maxsize=8)
@@ -207,13 +230,11 @@ def _cached_steps(n: int, dtype: Any) -> Steps:
     return Steps.from_drop(surrogate_drop(np.arange(1, pairs) / pairs, n), dtype)
 
 
-def _steps_on(device: torch.device, n: int, dtype: Any) -> Steps:
-    steps = _steps(n, dtype).part(0, n * (n - 1) // 2 - 2)
+@functools.lru_cache(maxsize=32)
+def _cached_steps_on(device: torch.device, n: int, dtype: Any) -> Steps:
+    steps = _cached_steps(n, dtype)
     total, rise = (torch.from_numpy(array).to(device) for array in steps[:2])
     return Steps(total, rise, steps.ends)
-
-
-_cached_steps_on = functools.lru_cache(maxsize=8)(_steps_on)
 
 
 def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
@@ -228,14 +249,14 @@ def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
 
     Parameters
     ----------
-    u : array, shape (knots - 2,)
+    u : array, shape (…, knots - 2)
         The inner knots, ascending, in [0, 1]; the first and the last lie at 0 and 1.
     steps : Steps
 
     Returns
     -------
-    area : array, 0-dim
-    slope : array, shape (knots - 2,)
+    area : array, shape (…)
+    slope : array, shape (…, knots - 2)
     """
     if isinstance(u, np.ndarray) and compiled_loops_pay(len(u)):
         slope = np.empty_like(u)
@@ -247,7 +268,7 @@ def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
     inside = xp.clip(steps.rise - distance, 0, None)
     distance *= steps.rise
     inside *= inside
-    area = distance.sum() + 0.5 * inside.sum()
+    area = distance.sum(-1) + 0.5 * inside.sum(-1)
     slope = xp.clip(m, -steps.rise, steps.rise)
     slope *= 2
     return area, slope
@@ -256,13 +277,13 @@ def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
 class AreaSlope(NamedTuple):
     """Derivative of an area with respect to its raw knots, and to the two ends and the unit of its axis."""
 
-    by_knot: Array  # (knots,)
-    by_ends: tuple[Array, Array, Array]
+    by_knot: Array  # (…, knots)
+    by_ends: tuple[Array, Array, Array]  # (…, 1)
 
     def with_ends(self, places: tuple[int, int, int] | np.ndarray) -> Array:
         """`by_knot`, with what the ends and the unit contribute added at their places."""
-        for place, change in zip(places, self.by_ends, strict=True):
-            self.by_knot[place] += change
+        for at, change in zip(numbers_at(self.by_knot, places), self.by_ends, strict=True):
+            at += change
         return self.by_knot
 
 
@@ -270,14 +291,15 @@ def area(
     knots: Array, axis: Axis, steps: Steps | ManySteps, options: RateOptions, need_slope: bool
 ) -> tuple[Array, AreaSlope | None]:
     """Twice the area for a staircase whose ascending raw knots are given, and its derivative if `need_slope`."""
-    on_gpu = isinstance(knots, torch.Tensor)
-    by_knot = module_of(knots).zeros_like(knots) if need_slope else None
+    xp, last = module_of(knots), knots.shape[-1] - 1
+    by_knot = xp.zeros_like(knots) if need_slope else None
     value, by_low, by_high, by_unit = steps.ends, 0.0, 0.0, 0.0
-    piece = len(knots) if on_gpu else _PIECE
-    for first in range(1, len(knots) - 1, piece):
-        inner = knots[first : min(first + piece, len(knots) - 1)]
+    piece = _PIECE if xp is np else _PIECE_ON_GPU
+    for first in range(1, last, piece):
+        stop = min(first + piece, last)
+        inner = knots[..., first:stop]
         u = axis.positions(inner)
-        part, by_u = staircase(u, steps.part(first - 1, len(inner)))
+        part, by_u = staircase(u, steps.part(first - 1, stop - first))
         value = value + part
         if by_knot is None:
             continue
@@ -289,5 +311,5 @@ def area(
             if options.unit == "median":
                 by_unit = by_unit + axis.slope_by_unit(inner, u, by_u)
         by_u *= axis.slope(inner)
-        by_knot[first : first + len(inner)] = by_u
+        by_knot[..., first:stop] = by_u
     return value, None if by_knot is None else AreaSlope(by_knot, (by_low, by_high, by_unit))

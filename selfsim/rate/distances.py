@@ -6,8 +6,9 @@ Neuron ``i`` is the vector of its activations on the samples; the edge between t
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor
 from ..validation import check_activations
 from .loops import compiled_loops_pay, distances_of_rows, fill_rows, keep_freed_memory
 
+# What depends on the number of nodes alone is cached for up to so many.
+MANY_NODES = 2_100
 # Rows of a block on a CPU: few enough for the cache, enough for the matrix product.
 _ROWS = 256
 # From this many pairs on, the system would take freed memory back.
@@ -26,44 +29,48 @@ _MUCH = 100_000
 class Scaled(NamedTuple):
     """Activations brought near 1 by an exact power of two, so that no square overflows or vanishes."""
 
-    neurons: Tensor  # (samples, neurons), contiguous
-    scale: Tensor  # 0-dim; `neurons` are the activations times this
+    neurons: Tensor  # (…, samples, neurons), contiguous
+    scale: Tensor  # (…); `neurons` are the activations times this
 
 
 def scaled_neurons(activations: Tensor) -> Scaled:
-    """Divide ``(samples, neurons)`` by a power of two near their spread.
+    """Divide each layer of ``(…, samples, neurons)`` by a power of two near its spread.
 
     A power of two keeps every digit. Without it, float32 activations of 1e30 or 1e-30 have no finite, or no
     non-zero, squared distance. No synchronisation on a GPU.
     """
     # A constant added to all neurons changes no distance, so the size that matters is that of the spread.
-    low, high = torch.aminmax(activations)
+    low, high = activations.amin((-2, -1)), activations.amax((-2, -1))
     spread = (high - low).clamp(max=torch.finfo(activations.dtype).max)
     most = 1000 if activations.dtype == torch.float64 else 120  # the power of two is to be a normal number
     exponent = torch.frexp(spread).exponent.clamp(-most, most)
     scale = torch.exp2((-exponent).to(activations.dtype))
-    return Scaled((activations * scale).contiguous(), scale)
+    return Scaled((activations * scale[..., None, None]).contiguous(), scale)
 
 
 def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
-    """Euclidean distances ``(pairs,)`` between the columns of ``(samples, neurons)``, in scipy's order of pairs.
+    """Euclidean distances ``(…, pairs)`` between the columns of ``(…, samples, neurons)``, in scipy's order of pairs.
 
     With `rows`, only those between these neurons and all later ones, which are contiguous in that order. Differences
-    are taken before squares, so a common offset costs no digits.
+    are taken before squares, so a common offset costs no digits. Only tensors on a GPU may have leading axes or all
+    rows at once; elsewhere they are as fast layer by layer.
     """
-    n = neurons.shape[1]
+    n = neurons.shape[-1]
     first, stop = (0, n) if rows is None else (rows.start, rows.stop)
     pairs = _pairs_before(stop, n) - _pairs_before(first, n)
-    if neurons.device.type == "cpu" and compiled_loops_pay(pairs):
+    if one_layer_on_cpu(neurons) and compiled_loops_pay(pairs):
         if pairs >= _MUCH:
             keep_freed_memory()
         array = neurons.numpy()
         distances = np.empty(pairs, dtype=array.dtype)  # numpy asks for large pages, torch does not
         distances_of_rows(array, first, stop, distances)
         return torch.from_numpy(distances)
-    if stop - first == n and neurons.device.type == "cuda" and neurons.dtype == torch.float32:
+    if stop - first == n and not one_layer_on_cpu(neurons) and neurons.dtype == torch.float32:
         return distances_by_product(neurons)
-    vectors = neurons.t().contiguous()
+    vectors = neurons.mT.contiguous()
+    if neurons.ndim > 2:
+        square = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
+        return square.flatten(-2).index_select(-1, _places(_in_square, n, square.device))
     if stop - first == n:
         return torch.pdist(vectors)
     block = torch.cdist(vectors[first:stop], vectors[first:], compute_mode="donot_use_mm_for_euclid_dist")
@@ -71,19 +78,48 @@ def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
 
 
 def distances_by_product(neurons: Tensor) -> Tensor:
-    """The same from one matrix product in float64, for float32 neurons on a GPU, where `pdist` takes far longer.
+    """All distances from one matrix product in float64, for float32 neurons on a GPU, where `pdist` takes far longer.
 
     The product keeps the digits of a distance down to 1e-7 of the norms of its two neurons, and a shorter one is 0.
     Neurons whose largest activations differ in float32 are farther apart. Those that agree in all of these, and differ
     in activations below 1e-7 of them alone, count as coincident.
     """
     centred = without_offset(neurons.double())
-    product = centred.t() @ centred
-    squares = product.diagonal()
-    i, j = torch.triu_indices(len(product), len(product), 1, device=product.device)
-    ends = squares[i] + squares[j]
-    found = ends - 2 * product[i, j]
-    return torch.where(found > 1e-14 * ends, found, 0.0).sqrt().to(neurons.dtype)
+    product = centred.mT @ centred
+    squares = product.diagonal(dim1=-2, dim2=-1)
+    ends = squares[..., :, None] + squares[..., None, :]
+    found = product.mul_(-2).add_(ends)
+    found.masked_fill_(found <= ends.mul_(1e-14), 0)
+    pairs = found.flatten(-2).index_select(-1, _places(_in_square, found.shape[-1], found.device))
+    return pairs.sqrt_().to(neurons.dtype)
+
+
+def _in_square(n: int, device: torch.device) -> Tensor:
+    """Place of each pair ``(pairs,)`` in the flattened square."""
+    i, j = torch.triu_indices(n, n, 1, dtype=_integers(n * n), device=device)
+    return i.mul_(n).add_(j)
+
+
+def _in_pairs(n: int, device: torch.device) -> Tensor:
+    """Place among the pairs of each entry of the flattened square ``(n * n,)``; for the diagonal, any."""
+    j = torch.arange(n, dtype=_integers(n * n), device=device)
+    above = (j * (2 * n - 1 - j) // 2 - j - 1)[:, None] + j
+    return torch.where(j[:, None] < j, above, above.mT).clamp_(min=0).flatten()
+
+
+def _integers(most: int) -> torch.dtype:
+    return torch.int32 if most < 2**31 else torch.int64
+
+
+def _places(build: Callable[[int, torch.device], Tensor], n: int, device: torch.device) -> Tensor:
+    """Return what `build` gives, on a GPU from a small cache up to n = 2,100 (18 MB each at most)."""
+    return _cached_places(build, n, device) if n <= MANY_NODES and device.type != "cpu" else build(n, device)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached_places(build: Callable[[int, torch.device], Tensor], n: int, device: torch.device) -> Tensor:
+    # From the CPU: made while a CUDA graph is captured, they would be empty until it runs; the copy raises there.
+    return build(n, torch.device("cpu")).to(device)
 
 
 def without_offset(neurons: Tensor) -> Tensor:
@@ -92,27 +128,31 @@ def without_offset(neurons: Tensor) -> Tensor:
     No difference between neurons changes. A common offset goes, and neurons near 0 keep their digits, which those of
     the mean would swamp.
     """
-    low, high = torch.aminmax(neurons, dim=1, keepdim=True)
+    low, high = torch.aminmax(neurons, dim=-1, keepdim=True)
     return neurons - (low.clamp(min=0) + high.clamp(max=0))
 
 
 def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice) -> None:
-    """Add to `gradient` ``(samples, neurons)`` what the pairs of `rows` with later neurons contribute.
+    """Add to `gradient` ``(…, samples, neurons)`` what the pairs of `rows` with later neurons contribute.
 
     A value whose derivative with respect to the distance of i and j is ``weight_ij * distance_ij`` has the gradient
     ``rowsum(W) X - W X``: two matrix products for a block of rows instead of a pass over pairs and samples. The two
     terms nearly cancel where neurons share an offset, which would cost digits, so X comes from `without_offset`.
     """
     first, stop = rows.start, rows.stop
-    block = weight.new_empty(stop - first, centred.shape[1] - first)
-    square, beyond = block[:, : stop - first], block[:, stop - first :]
-    if weight.device.type == "cpu" and compiled_loops_pay(len(weight)):
-        fill_rows(weight.numpy(), block.numpy())
+    n = centred.shape[-1]
+    if stop - first == n and not one_layer_on_cpu(centred):
+        block = square_form(weight, n)
     else:
-        block.zero_()[_above_diagonal(block)] = weight
-        square += square.t().clone()
-    gradient[:, rows] += centred[:, rows] * block.sum(1) - centred[:, first:] @ block.t()
-    if stop < centred.shape[1]:
+        block = weight.new_empty(stop - first, n - first)
+        if weight.device.type == "cpu" and compiled_loops_pay(len(weight)):
+            fill_rows(weight.numpy(), block.numpy())
+        else:
+            block.zero_()[_above_diagonal(block)] = weight
+            block[:, : stop - first] += block[:, : stop - first].t().clone()
+    gradient[..., rows] += centred[..., rows] * block.sum(-1)[..., None, :] - centred[..., first:] @ block.mT
+    if stop < n:
+        beyond = block[:, stop - first :]
         gradient[:, stop:] += centred[:, stop:] * beyond.sum(0) - centred[:, rows] @ beyond
 
 
@@ -124,9 +164,9 @@ def _above_diagonal(block: Tensor) -> tuple[Tensor, Tensor]:
 
 def row_blocks(neurons: Tensor, max_bytes: int | None = None) -> Iterator[tuple[slice, slice]]:
     """Yield blocks of rows and their pairs with all later neurons; the work on a block fits `max_bytes`."""
-    n = neurons.shape[1]
+    n = neurons.shape[-1]
     if max_bytes is None:  # a block that stays in the processor's cache; a GPU takes all at once
-        size = _ROWS if neurons.device.type == "cpu" else n
+        size = _ROWS if one_layer_on_cpu(neurons) else n
     else:  # about six arrays of the size of the block
         size = max(1, max_bytes // (6 * n * neurons.element_size()))
     for first in range(0, n - 1, size):
@@ -147,11 +187,15 @@ def by_distance(value: Tensor, distances: Tensor) -> Tensor:
 
 
 def square_form(condensed: Tensor, n: int) -> Tensor:
-    """Symmetric ``(n, n)`` matrix with zero diagonal from condensed ``(pairs,)`` values."""
-    square = condensed.new_zeros(n, n)
-    i, j = torch.triu_indices(n, n, 1, device=condensed.device)
-    square[i, j] = condensed
-    return square + square.t()
+    """Symmetric ``(…, n, n)`` matrix with zero diagonal from condensed ``(…, pairs)`` values."""
+    square = condensed.index_select(-1, _places(_in_pairs, n, condensed.device)).unflatten(-1, (n, n))
+    square.diagonal(dim1=-2, dim2=-1).zero_()
+    return square
+
+
+def one_layer_on_cpu(neurons: Tensor) -> bool:
+    """Whether these are the neurons of one layer on a CPU, which NumPy takes; a batch on a CPU goes as on a GPU."""
+    return neurons.device.type == "cpu" and neurons.ndim == 2
 
 
 def equal_within(dtype: torch.dtype) -> float:

@@ -210,10 +210,11 @@ def sorted_with_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unsorted(ascending: Any, order: Any) -> Any:
-    """The array (or tensor) with ``array[order] = ascending``."""
-    on_cpu = isinstance(ascending, np.ndarray)
-    array = (np if on_cpu else torch).empty_like(ascending)
-    if on_cpu and compiled_loops_pay(len(ascending)):
+    """The array, or tensor with leading axes, with ``array[order] = ascending``."""
+    if isinstance(ascending, torch.Tensor):
+        return torch.empty_like(ascending).scatter_(-1, order, ascending)
+    array = np.empty_like(ascending)
+    if compiled_loops_pay(len(ascending)):
         scatter(ascending, order, array)
     else:
         array[order] = ascending

@@ -94,7 +94,7 @@ def sum_over_scales(drop: np.ndarray) -> float:
 def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> float:
     """The rate of given distances ``(pairs,)`` at ``options.scales`` (256 by default), as published."""
     axis = axis_of(raw, one, options)
-    low, high, unit = float(axis.low), float(axis.high), float(axis.unit)
+    low, high, unit = axis.low.item(), axis.high.item(), axis.unit.item()
     at = scale_lengths(low / unit, high / unit, options.scales or PAPER_SCALES) * unit
     fraction = fractions_below(torch.as_tensor(raw), at, open_ends=options.quantiles is not None)
     return sum_over_scales(surrogate_drop(fraction, n))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..validation import by_layer, check_activations, check_finite, over_batch, untraced
-from .area import Array, Axis, area, end_places, surrogate_steps
+from .area import Array, Axis, area, end_places, numbers_at, surrogate_steps
 from .distances import (
     NoRange,
     add_gradient,
@@ -115,9 +115,9 @@ def ss_rate(
 
     Notes
     -----
-    Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Complete linkage runs on
-    the CPU. Where distances are tied, the derivative is one of the one-sided ones. The layers of a batch are computed
-    in as many threads as ``torch.get_num_threads()`` on a CPU.
+    Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Complete linkage and greedy
+    colouring run on the CPU. Where distances are tied, the derivative is one of the one-sided ones. The layers of a
+    batch are computed in as many threads as ``torch.get_num_threads()`` on a CPU, and at once on a GPU.
 
     References
     ----------
@@ -143,12 +143,13 @@ def _rate(activations: Tensor, options: RateOptions) -> Tensor:
     x = check_activations(activations, min_neurons=3 + options.leave_out, finite=False, batched=True)
     if not x.shape[:-2].numel():  # a batch without layers
         return x.sum((-2, -1))
-    if x.device.type not in ("cpu", "cuda"):  # Apple's mps lacks half of what follows
+    # Apple's mps lacks half of what follows, and boxes are found on the CPU.
+    if x.device.type not in ("cpu", "cuda") or (x.device.type != "cpu" and options.count != "surrogate"):
         return _rate(x.cpu(), options).to(x.device)
     if options.standardize:
         x = _standardized(x, check=options.check)
     if options.leave_out:
-        kept = over_batch(lambda layer: _without_most_distant(layer, options.leave_out), x.detach())
+        kept = over_batch(lambda layers: _without_most_distant(layers, options.leave_out), x.detach())
         x = torch.take_along_dim(x, kept.unsqueeze(-2), dim=-1)
     return _evaluated(x, options)
 
@@ -171,7 +172,8 @@ class ByDistances(torch.autograd.Function):
     """A value of each layer of ``(…, samples, neurons)`` that depends on its distances, with its gradient.
 
     ``of_layer(activations, need_weight=...)`` returns the value of one layer and, where it is needed, the derivative
-    with respect to each distance, divided by the distance (else an empty tensor).
+    with respect to each distance, divided by the distance (else an empty tensor). On a GPU, it is given many layers at
+    once, with one leading axis.
     """
 
     @staticmethod
@@ -227,23 +229,23 @@ class GradientByDistances(torch.autograd.Function):
 
 
 def _rate_and_weight(activations: Tensor, *, options: RateOptions, need_weight: bool) -> tuple[Tensor, Tensor]:
-    """Return the rate of one layer, and its derivative with respect to each distance, divided by the distance."""
+    """Return the rate of each layer, and its derivative with respect to each distance, divided by the distance."""
     neurons, scale = scaled_neurons(activations)
     distances = raw_distances(neurons)
-    one = scale * activations.shape[0] ** 0.5
+    one = scale[..., None] * activations.shape[-2] ** 0.5
     try:
-        value, slope = value_and_slope(distances, one, neurons.shape[1], options, need_weight)
+        value, slope = value_and_slope(distances, one, neurons.shape[-1], options, need_weight)
     except NoRange:
         if options.check:
             check_finite(activations)
             raise
         value = torch.full_like(scale, math.nan)
         slope = torch.full_like(distances, math.nan) if need_weight else None
-    return value, distances.new_empty(0) if slope is None else by_distance(slope, distances)
+    return value, distances[..., :0] if slope is None else by_distance(slope, distances)
 
 
 def gradient_by_weight(activations: Tensor, weight: Tensor, upstream: Tensor) -> Tensor:
-    """Return the gradient of a value whose derivative by each distance is `weight` times the distance.
+    """Return the gradient of values ``(…)`` whose derivative by each distance is `weight` times the distance.
 
     It is computed in the precision of `weight` and returned in that of the activations.
     """
@@ -251,8 +253,8 @@ def gradient_by_weight(activations: Tensor, weight: Tensor, upstream: Tensor) ->
     centred = without_offset(neurons.to(weight.dtype))
     gradient = torch.zeros_like(centred)
     for rows, pairs in row_blocks(neurons):
-        add_gradient(gradient, centred, weight[pairs], rows)
-    return (gradient * (upstream.to(weight.dtype) * scale)).to(activations.dtype)
+        add_gradient(gradient, centred, weight[..., pairs], rows)
+    return (gradient * (upstream.to(weight.dtype) * scale)[..., None, None]).to(activations.dtype)
 
 
 def value_and_slope(
@@ -262,9 +264,9 @@ def value_and_slope(
 
     Parameters
     ----------
-    raw : Tensor, shape (pairs,)
-        Condensed distances, in any unit.
-    one : Tensor, 0-dim
+    raw : Tensor, shape (…, pairs)
+        Condensed distances, in any unit. NumPy computes those of one layer on a CPU.
+    one : Tensor, shape (…, 1)
         The raw distance of length 1.
     n : int
         Number of neurons.
@@ -273,8 +275,8 @@ def value_and_slope(
 
     Returns
     -------
-    value : Tensor, 0-dim
-    slope : Tensor, shape (pairs,), or None
+    value : Tensor, shape (…)
+    slope : Tensor, shape (…, pairs), or None
         None without `need_slope`, and for greedy colouring.
 
     Raises
@@ -282,10 +284,9 @@ def value_and_slope(
     NoRange
         The distances are all equal, or not all finite.
     """
-    # scipy's linkage and the colouring run on the CPU, wherever the activations are.
-    on_cpu = raw.device.type == "cpu" or options.count != "surrogate"
-    distances: Array = raw.cpu().numpy() if on_cpu else raw
-    unit: Array = one.cpu().numpy()[()] if on_cpu else one
+    on_cpu = raw.device.type == "cpu" and raw.ndim == 1
+    distances: Array = raw.numpy() if on_cpu else raw
+    unit: Array = one.numpy() if on_cpu else one
     slope: Array | None = None
     if options.count != "surrogate":  # scipy's clustering and networkx take half a second to import
         from .by_count import rate_by_coloring, rate_by_linkage
@@ -314,8 +315,8 @@ def surrogate_area(
         ascending, order = sorted_with_order(raw)
     else:
         ascending = np.sort(raw)  # without the order, several times faster
-    places = end_places(len(raw), options)
-    axis = Axis.between([ascending[place] for place in places], one, options, raw)
+    places = end_places(raw.shape[-1], options)
+    axis = Axis.between(numbers_at(ascending, places), one, options, raw)
     value, slope = area(ascending, axis, surrogate_steps(n, raw), options, need_slope)
     if slope is None:
         return value, None
@@ -325,7 +326,7 @@ def surrogate_area(
 def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
     """Derivative of the rate with respect to the length of each edge, ``(pairs,)``, in scipy's order of pairs."""
     neurons, scale = scaled_neurons(activations.detach())
-    one = scale * activations.shape[0] ** 0.5
+    one = scale[None] * activations.shape[0] ** 0.5
     slope = value_and_slope(raw_distances(neurons), one, activations.shape[1], options, True)[1]
     if slope is None:
         raise ValueError(f"count: got {options.count!r}, whose rate has no gradient; need another one")
@@ -351,7 +352,7 @@ def _standardized(activations: Tensor, *, check: bool) -> Tensor:
 
 
 def _without_most_distant(activations: Tensor, k: int) -> Tensor:
-    """Ascending indices of all neurons but the `k` with the largest mean distance to the others."""
-    n = activations.shape[1]
-    mean_distance = square_form(raw_distances(scaled_neurons(activations).neurons), n).sum(1)
-    return mean_distance.argsort()[: n - k].sort().values
+    """Ascending indices ``(…, neurons - k)`` of all but those with the largest mean distance to the others."""
+    n = activations.shape[-1]
+    mean_distance = square_form(raw_distances(scaled_neurons(activations).neurons), n).sum(-1)
+    return mean_distance.argsort()[..., : n - k].sort().values

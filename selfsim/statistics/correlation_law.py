@@ -3,7 +3,8 @@
 The correlation sum C(r) is the share of pairs at most r apart. In a self-similar set of dimension D it grows like
 ``r ** D``, so ln r, read at the pair of rank j, is linear in ln j with the slope 1/D.
 
-The same lines work on NumPy arrays (on a CPU) and on tensors (on a GPU), without synchronisation.
+The same lines work on NumPy arrays (one layer on a CPU) and, without synchronisation, on tensors (on a GPU). Tensors
+may have leading axes, a batch of layers. The last axis is that of the pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ..checks import check_number
-from ..rate.area import MANY_NODES, Array, module_of
+from ..rate.area import Array, module_of
+from ..rate.distances import MANY_NODES
 
 # Pairs up to the start and up to the end of a window.
 FEWEST_BEFORE, FEWEST_PAIRS = 20, 200
@@ -130,16 +132,16 @@ def _ranks_on(device: torch.device, n: int, window: Window) -> Ranks:
     return ranks._replace(**arrays)
 
 
-cached_ranks_on = functools.lru_cache(maxsize=8)(_ranks_on)
+cached_ranks_on = functools.lru_cache(maxsize=32)(_ranks_on)
 
 
 class Fit(NamedTuple):
     """A line fitted to the means of ln distance over octaves of the rank."""
 
-    deviation: Array  # root mean square residual, in standard deviations of the means
-    slope: Array  # of ln distance against ln rank: 1 / dimension
-    octaves: Array  # log2 of the ratio of the distances at the ends of the window
-    weight: Array | None  # (pairs in the window,): derivative of the deviation, divided by the distance
+    deviation: Array  # (…): root mean square residual, in standard deviations of the means
+    slope: Array  # (…): of ln distance against ln rank: 1 / dimension
+    octaves: Array  # (…): log2 of the ratio of the distances at the ends of the window
+    weight: Array | None  # (…, pairs in the window): derivative of the deviation, divided by the distance
 
 
 def fit(distances: Array, ranks: Ranks, *, need_weight: bool = False) -> Fit:
@@ -147,42 +149,49 @@ def fit(distances: Array, ranks: Ranks, *, need_weight: bool = False) -> Fit:
     xp = module_of(distances)
     with np.errstate(all="ignore"):
         distances = distances.double() if isinstance(distances, torch.Tensor) else distances.astype(np.float64)
-        logs = xp.log(distances / distances[-1])
-        sums = _with_zero(xp.cumsum(ranks.weight * logs, 0))[ranks.cuts]
-        means = (sums[_STEPS:] - sums[:-_STEPS]) / ranks.extent
-        centred = means - means.mean()
-        along = ranks.direction @ centred
+        logs = xp.log(distances / distances[..., -1:])
+        sums = _with_zero(xp.cumsum(ranks.weight * logs, -1))[..., ranks.cuts]
+        means = (sums[..., _STEPS:] - sums[..., :-_STEPS]) / ranks.extent
+        centred = means - means.mean(-1, keepdims=True)
+        along = _dot(centred, ranks.direction)
         residual = centred - along * ranks.direction
-        total = centred @ centred
-        deviation = xp.sqrt(residual @ residual / total)
+        total = _dot(centred, centred)
+        deviation = xp.sqrt(_dot(residual, residual) / total)
         weight = None
         if need_weight:
             # Where the line is perfect, the deviation is at its minimum and its derivative is taken as 0.
             by_mean = residual / xp.clip(deviation, 1e-12, None) - deviation * centred
             by_mean = by_mean / (total * ranks.extent)
-            none = by_mean[:1].repeat(_STEPS) * 0
-            by_cut = xp.concatenate([none, by_mean]) - xp.concatenate([by_mean, none])
-            weight = _repeated(-xp.cumsum(by_cut, 0)[:-1], ranks) * ranks.weight / distances**2
-        return Fit(deviation, along / ranks.length, (logs[-1] - logs[0]) / math.log(2), weight)
+            none = xp.zeros_like(by_mean[..., :_STEPS])
+            by_cut = xp.concatenate([none, by_mean], -1) - xp.concatenate([by_mean, none], -1)
+            weight = _repeated(-xp.cumsum(by_cut, -1)[..., :-1], ranks) * ranks.weight / distances**2
+        octaves = (logs[..., -1] - logs[..., 0]) / math.log(2)
+        return Fit(deviation[..., 0], along[..., 0] / ranks.length, octaves, weight)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Scalar products over the last axis, which stays with the length 1."""
+    return np.atleast_1d(a @ b) if isinstance(a, np.ndarray) else (a * b).sum(-1, keepdim=True)
 
 
 def _with_zero(sums: Array) -> Array:
-    return module_of(sums).concatenate([sums[:1] * 0, sums])
+    xp = module_of(sums)
+    return xp.concatenate([xp.zeros_like(sums[..., :1]), sums], -1)
 
 
 def _repeated(by_step: Array, ranks: Ranks) -> Array:
     """Return `by_step` for each pair of the step."""
     if isinstance(by_step, torch.Tensor):
-        return torch.repeat_interleave(by_step, ranks.sizes, output_size=len(ranks.weight))
+        return torch.repeat_interleave(by_step, ranks.sizes, -1, output_size=len(ranks.weight))
     return np.repeat(by_step, ranks.sizes)
 
 
 def is_sound(distances: Array, ranks: Ranks) -> Array:
     """Whether the distances of a window, ascending, are above 0, finite, and not equal over a third of the window."""
-    starts, ends = distances[ranks.cuts[: -ranks.third]], distances[ranks.cuts[ranks.third :] - 1]
+    starts, ends = distances[..., ranks.cuts[: -ranks.third]], distances[..., ranks.cuts[ranks.third :] - 1]
     with np.errstate(invalid="ignore"):
-        differ = (ends - starts > _rounding(distances) * ends).all()
-    return (distances[0] > 0) & (distances[-1] < math.inf) & differ
+        differ = (ends - starts > _rounding(distances) * ends).all(-1)
+    return (distances[..., 0] > 0) & (distances[..., -1] < math.inf) & differ
 
 
 def _rounding(distances: Array) -> float:
@@ -191,7 +200,9 @@ def _rounding(distances: Array) -> float:
 
 
 def fault(distances: Array, ranks: Ranks, n: int) -> str:
-    """Return why the distances of a window have no fit; empty if `is_sound`."""
+    """Return why the distances of a window have no fit; empty if `is_sound`. A batch only knows whether."""
+    if distances.ndim > 1:
+        return "the distances of one layer have no fit"
     if bool(is_sound(distances, ranks)):
         return ""
     pairs = n * (n - 1) // 2

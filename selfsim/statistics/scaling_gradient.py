@@ -39,19 +39,19 @@ def _evaluated(activations: Tensor, window: Window, check: bool) -> Tensor:
 def _deviation_and_weight(
     activations: Tensor, *, window: Window, check: bool, need_weight: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the deviation of one layer, and its derivative with respect to each distance, divided by the distance.
+    """Return the deviation of each layer, and its derivative with respect to each distance, divided by the distance.
 
     The derivative is in float64: it grows like 1 / distance², which overflows float32 for neurons that are nearly
     dead, and its sums over all neurons would lose the digits of these.
     """
-    raw, n = raw_distances(scaled_neurons(activations).neurons), activations.shape[1]
-    on_cpu = raw.device.type == "cpu"
+    raw, n = raw_distances(scaled_neurons(activations).neurons), activations.shape[-1]
+    on_cpu = raw.device.type == "cpu" and raw.ndim == 1
     ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
     ranks = ranks_of(n, window) if on_cpu else ranks_on(raw.device, n, window)
-    within = ascending[ranks.first : ranks.last]
+    within = ascending[..., ranks.first : ranks.last]
     # NaN and Inf in the activations make the longest distance NaN or Inf.
-    sound = is_sound(within, ranks) & (ascending[-1] < math.inf)
-    if check and not bool(sound):
+    sound = is_sound(within, ranks) & (ascending[..., -1] < math.inf)
+    if check and not bool(sound.all()):
         check_finite(activations)
         raise ValueError(f"activations: {fault(within, ranks, n)}")
     found = fit(within, ranks, need_weight=need_weight)
@@ -59,7 +59,7 @@ def _deviation_and_weight(
     valid = xp.where(sound, 1.0, math.nan)
     deviation = torch.as_tensor(found.deviation * valid).to(raw)
     if found.weight is None:
-        return deviation, raw.new_empty(0)
+        return deviation, raw[..., :0]
     weight = xp.zeros_like(ascending, dtype=xp.float64)
-    weight[ranks.first : ranks.last] = found.weight * valid
+    weight[..., ranks.first : ranks.last] = found.weight * valid[..., None]
     return deviation, torch.as_tensor(unsorted(weight, order))
