@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,15 @@ def step(section: Section, device: torch.device, arguments: argparse.Namespace) 
 
 
 def study(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
-    """Run as many cells of the study's grid as the minutes allow."""
-    if importlib.util.find_spec("study.convergence") is None:
-        section.leave_out("study", "there is no study.convergence")
+    """Run as many batches of the second study as the minutes allow; finished ones in its folder are not run again."""
+    if arguments.data is None:
+        section.leave_out("study", "needs --data, the folder of CIFAR-10")
         return
     from study import convergence
 
-    convergence.main(["--minutes", f"{section.left() / 60:.2f}", "--output", str(arguments.output)])
+    options = ["--data", arguments.data, "--results", str(arguments.output / "convergence"), "--device", str(device)]
+    options += ["--minutes", f"{section.left() / 60:.3f}", "--commit", arguments.commit or ""]
+    convergence.main([*options, *shlex.split(arguments.study)])
 
 
 SECTIONS = {"checks": checks, "timings": timings, "step": step, "study": study}
@@ -100,6 +103,11 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"), help="folder for gpu.json")
     parser.add_argument("--only", type=sections_named, default=list(SECTIONS), metavar="SECTION,…")
+    parser.add_argument("--data", help="folder of CIFAR-10, for the study")
+    parser.add_argument(
+        "--study", default="", metavar="OPTIONS", help="further options of `python -m study.convergence`"
+    )
+    parser.add_argument("--commit", help="of this code, where git cannot tell")
     parser.add_argument("--device", help="by default cuda, and cpu for a dry run")
     parser.add_argument("--dry-run", action="store_true", help="everything once, tiny, on the CPU")
     parser.add_argument("--list", action="store_true", help="print what another machine needs")
@@ -116,6 +124,8 @@ def main(given: list[str] | None = None) -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device: torch sees no CUDA card on this machine; need --dry-run")
     report = Report(arguments.output / "gpu.json", device, 60 * arguments.minutes)
+    if arguments.commit:
+        report.card["environment"]["commit"] = arguments.commit
     for name in arguments.only:
         last = name == arguments.only[-1]
         with report.section(name, 1.0 if last else SHARES[name]) as section:

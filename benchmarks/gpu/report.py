@@ -44,7 +44,7 @@ class Report:
         began = time.monotonic()
         try:
             yield section
-        except Exception:
+        except (Exception, SystemExit):  # a parser of arguments ends by the latter
             section.content["failed"] = short_traceback()
         section.content["seconds"] = round(time.monotonic() - began, 2)
         self.write()
