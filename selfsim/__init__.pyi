@@ -47,6 +47,7 @@ from .training.runs import Run as Run
 from .training.runs import load_run as load_run
 from .training.runs import load_runs as load_runs
 from .training.scale_control import ScaleControl as ScaleControl
+from .training.stacked import train_many as train_many
 from .uncertainty import mean_interval as mean_interval
 from .uncertainty import paired_difference as paired_difference
 from .uncertainty import rank_correlation as rank_correlation

@@ -92,7 +92,7 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
         architecture="mlp", size="tiny", dataset="digits", train_images=50, epochs=2, batch_size=8, optimizer="adamw",
         learning_rate=0.1, weight_decay=0.1, schedule="cosine", warmup_epochs=0.5, label_smoothing=0.1, mixup=0.1,
         rand_augment=1, random_erasing=0.1, ema=0.9, precision="float32", clip_gradient=1.0, select="last", layers=2,
-        constraint=None, samples=16, seed=0, augment=False,
+        constraint=None, samples=16, seed=0, augment=False, subset=0, evaluate_every=1,
     ),
     selfsim.two_nn: dict(activations=LAYER),
     selfsim.weight_exponents: dict(weights={"a": LAYER}),

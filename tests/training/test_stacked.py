@@ -1,0 +1,172 @@
+"""Networks trained together are those trained one by one, up to rounding."""
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from selfsim import TrainConfig, load_images, train, train_many
+
+SMALL = dict(train_images=128, validation_images=64, test_images=64, samples=32, batch_size=32, augment=True)
+CAPPED = {"target": 0.1, "weight": None, "cap": 0.3, "ramp": [0, 0.5], "unit": "median"}
+CONSTRAINTS = {
+    "none": None,
+    "capped": CAPPED,
+    "by layer": {"target": {f"blocks.{i}": 0.05 * i + 0.05 for i in range(6)}, "weight": 20, "cap": 1, "ramp": None},
+    "scaling": {"measure": "scaling", "target": 0.03, "weight": None, "cap": 0.3, "ramp": [0.2, 0.5]},
+    "paper": {"paper": True, "target": 0.3, "weight": 50, "gate": 0.5, "gate_every": 1},
+    "gate of each layer": {"target": 0.1, "weight": 10, "gate": 0.5, "gate_by": "layer", "gate_every": 2},
+}
+
+
+def rows(run):
+    return {(row.epoch, row.split, row.layer, row.metric): row.value for row in run.history}
+
+
+def distance(one, other):
+    """The L2 distance between the weights of two runs."""
+    return math.sqrt(sum(float((one.weights[k].double() - other.weights[k]).square().sum()) for k in one.weights))
+
+
+def assert_alike(together, alone, within=0.01):
+    moved = alone.series("weight_distance", split="train")[-1]
+    # Adam divides by the size of the gradient, so that rounding in tiny gradients counts in full.
+    assert distance(together, alone) < within * moved
+    ours, theirs = rows(together), rows(alone)
+    left_out = {"gradient_angle", "task_gradient_norm", "constraint_gradient_norm"}
+    assert {key[3] for key in theirs.keys() - ours.keys()} <= left_out | {
+        "neighbours_kept", "boxes_kept", "drivers_kept"
+    }  # fmt: skip
+    for key in ours.keys() & theirs.keys():
+        # Single images may change sides, and the rates of few neurons move with them.
+        near = {"rel": 0.05, "abs": 0.02} if key[3] != "target" else {"abs": 1e-7}
+        assert ours[key] == pytest.approx(theirs[key], **near), key
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Runs with each constraint, trained together and alone; seeds and learning rates differ."""
+    configs = [
+        TrainConfig(
+            "mlp", epochs=3, seed=place % 2, learning_rate=0.001 * (1 + place % 3), constraint=constraint, **SMALL
+        )
+        for place, constraint in enumerate(CONSTRAINTS.values())
+    ]
+    configs.append(TrainConfig("mlp", epochs=3, seed=5, mixup=0.8, label_smoothing=0.1, weight_decay=0.2, **SMALL))
+    names = [*CONSTRAINTS, "mixup"]
+    together = train_many(configs, device="cpu")
+    alone = [train(config, device="cpu") for config in configs]
+    return dict(zip(names, zip(together, alone, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", [*CONSTRAINTS, "mixup"])
+def test_equals_the_single_run(pairs, name):
+    assert_alike(*pairs[name])
+
+
+def test_the_constraints_matter(pairs):
+    """Without this, the test above would pass if the constraints did nothing."""
+    _, free = pairs["none"]
+    for name in ("capped", "by layer", "scaling", "gate of each layer"):
+        _, alone = pairs[name]
+        config = alone.config
+        plain = train(
+            TrainConfig("mlp", epochs=3, seed=config.seed, learning_rate=config.learning_rate, **SMALL), device="cpu"
+        )
+        assert distance(alone, plain) > 0.02 * free.series("weight_distance", split="train")[-1], name
+
+
+@pytest.mark.long  # timm's blocks take a minute
+@pytest.mark.parametrize("architecture", ["resnet34", "vit_small", "pvt", "poolformer"])
+def test_equals_the_single_run_for_other_blocks(architecture):
+    """Batch normalisation has statistics of its own in every network."""
+    configs = [
+        TrainConfig(architecture, epochs=2, seed=seed, constraint=constraint, **SMALL)
+        for seed, constraint in enumerate((None, CAPPED, CONSTRAINTS["paper"]))
+    ]
+    for together, config in zip(train_many(configs, device="cpu"), configs, strict=True):
+        assert_alike(together, train(config, device="cpu"), within=0.03)
+
+
+def test_what_a_run_has():
+    configs = [TrainConfig("mlp", epochs=4, evaluate_every=3, seed=seed, subset=seed, **SMALL) for seed in (0, 1)]
+    runs = train_many(configs, device="cpu")
+    assert [run.config for run in runs] == configs
+    for run in runs:
+        assert [row.epoch for row in run.history if row.metric == "accuracy" and row.split == "validation"] == [0, 3, 4]
+        images = run.config.load_images()
+        x = images.prepared(images.test.images)
+        with torch.no_grad():
+            hits = (run.model(x).argmax(1) == images.test.labels).double().mean()
+        assert run.series("accuracy", split="test") == [pytest.approx(float(hits), abs=0.02)]
+        clean = (run.model(images.prepared(images.train.images)).argmax(1) == images.train.labels).double().mean()
+        assert run.series("clean_accuracy", split="train") == [pytest.approx(float(clean), abs=0.02)]
+    data = [run.environment["data"]["fingerprints"]["train"] for run in runs]
+    assert data[0] != data[1]
+
+
+def test_a_network_that_diverges_leaves_the_others_alone():
+    configs = [TrainConfig("mlp", epochs=1, learning_rate=rate, **SMALL) for rate in (1e-3, 1e30)]
+    with pytest.warns(UserWarning, match=r"loss: became NaN or infinite in the networks \[1\]"):
+        runs = train_many(configs, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (alone,) = train_many(configs[:1], device="cpu")
+    assert distance(runs[0], alone) < 1e-6
+    assert math.isnan(runs[1].series("loss", split="train")[-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 2}, r"configs: epochs is 1 at \[0\] and 2 at \[1\], need one value"),
+        ({"constraint": {"target": {"schedule": "linear", "start": 0.2, "end": 0.1}}}, "need a number as target"),
+        ({"constraint": {"scale": True, "target": 1.0}}, r"at \[1\], need a SelfSimilarityConstraint or None"),
+    ],
+)
+def test_configurations_that_do_not_go_together(changes, message):
+    base = dict(epochs=1, **SMALL)
+    with pytest.raises(ValueError, match=message):
+        train_many([TrainConfig("mlp", **base), TrainConfig("mlp", **(base | changes))], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ema": 0.9}, r"configs: got ema=0.9 at \[0\], need 0"),
+        ({"select": "best"}, r"configs: got select='best' at \[0\], need 'last'"),
+        ({"precision": "float16"}, "need 'bfloat16'"),
+    ],
+)
+def test_what_only_single_runs_can_do(options, message):
+    with pytest.raises(ValueError, match=message):
+        train_many([TrainConfig("mlp", epochs=1, **(SMALL | options))], device="cpu")
+
+
+def test_bad_arguments():
+    config = TrainConfig("mlp", epochs=1, **SMALL)
+    with pytest.raises(ValueError, match="configs: got none"):
+        train_many([])
+    with pytest.raises(TypeError, match=r"configs: got str at \[0\], need a TrainConfig"):
+        train_many(["mlp"])
+    with pytest.raises(ValueError, match="images: got 2, need one for each of the 1 configurations"):
+        train_many([config], images=[load_images("digits")] * 2)
+    with pytest.raises(ValueError, match="images: got 8 pixels, need 32"):
+        train_many([TrainConfig("mlp", size="small", epochs=1)], images=[load_images("digits")])
+
+
+def test_subsets_are_draws_of_training_images():
+    first, again, second = (load_images("digits", train_images=100, subset=subset) for subset in (0, 0, 1))
+    assert first.fingerprint == again.fingerprint == load_images("digits", train_images=100).fingerprint
+    assert first.part_fingerprints["train"] != second.part_fingerprints["train"]
+    for part in ("validation", "test"):
+        assert first.part_fingerprints[part] == second.part_fingerprints[part]
+    assert first.train.labels.bincount().tolist() == second.train.labels.bincount().tolist()
+
+
+def test_new_fields_leave_the_names_of_earlier_runs():
+    """The name is a hash of the configuration; at their defaults, later fields are no part of it."""
+    config = TrainConfig("mlp", epochs=3)
+    assert not {"subset", "evaluate_every"} & set(config.as_json().split('"'))
+    assert TrainConfig("mlp", epochs=3, subset=1).name != config.name != TrainConfig("mlp", evaluate_every=2).name
