@@ -145,8 +145,10 @@ class Study:
         file.write_text(json.dumps(known, indent=1) + "\n")
 
     def tune(self, family: str) -> None:
-        """Tune the constrained arms."""
-        self._tune(family, (HOLD, LOWER, SCALING, PUBLISHED))
+        """Tune the constrained arms, whose targets come from the tuned free run."""
+        file = self._converged_file()
+        if file.is_file() and family in json.loads(file.read_text()):
+            self._tune(family, (HOLD, LOWER, SCALING, PUBLISHED))
 
     def _tune(self, family: str, arms: Sequence[str]) -> tuple[int, dict[str, dict[str, list[float]]]] | None:
         """Tune arms; return the place of the best free run and the rates of all runs, None if nothing was run."""
@@ -231,7 +233,7 @@ class Study:
         batch: dict[str, Any],
     ) -> None:
         environment = environment_facts(self.device)
-        libraries = {name: environment[name] for name in ("python", "torch", "numpy") if name in environment}
+        libraries = environment["libraries"] | {"python": environment["python"]}
         rows, history = [], []
         for k, (name, (arm, seed), config) in enumerate(zip(names, cells, configs, strict=True)):
             constraint = "" if config.constraint is None else json.dumps(dict(config.constraint))

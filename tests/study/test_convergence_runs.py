@@ -1,0 +1,80 @@
+"""The second study's runner on tiny networks and the digits."""
+
+import json
+
+import pytest
+import torch
+
+from selfsim import TrainConfig, load_images
+from selfsim.rate.options import RateOptions
+from selfsim.training.hold import converged_rates
+from selfsim.training.measure import ScalingOptions
+from selfsim.training.runs import Run
+from selfsim.training.stack import Stack
+from study import convergence, convergence_tables
+
+TINY = {
+    "dataset": "digits", "size": "tiny", "train_images": 128, "validation_images": 64, "test_images": 64, "epochs": 4,
+    "samples": 32, "batch_size": 32, "precision": "float32",
+}  # fmt: skip
+
+
+def arguments(results, *more):
+    options = [part for name, value in TINY.items() for part in ("--option", name, json.dumps(value))]
+    return ["--data", "", "--results", str(results), "--families", "mlp", "--seeds", "0", "--device", "cpu",
+            "--rates", "0.001", "0.002", *options, *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("convergence")
+    convergence.main(arguments(folder))
+    return folder
+
+
+def test_tunes_and_trains_every_arm(results):
+    found = convergence_tables.read(results)
+    assert set(found.runs.arm) == set(convergence_tables.ARMS)
+    assert found.tuning.groupby("arm").chosen.sum().tolist() == [1] * 6
+    for row in found.tuning[found.tuning.chosen].itertuples():
+        of_arm = found.tuning[found.tuning.arm == row.arm]
+        assert row.validation_accuracy == of_arm.validation_accuracy.max()
+        assert found.runs.learning_rate[found.runs.arm == row.arm].tolist() == [row.learning_rate]
+
+
+def test_the_arms_differ_in_what_the_design_says(results):
+    found = convergence_tables.read(results).runs.set_index("arm")
+    converged = json.loads((results / "converged.json").read_text())["mlp"]
+    assert json.loads(found.constraint["hold"])["target"] == converged["ss_rate_median"]
+    assert json.loads(found.constraint["lower"])["target"] == converged["half_of_noise"]
+    assert json.loads(found.constraint["published"])["target"] == converged["ss_rate"]
+    assert json.loads(found.constraint["scaling"])["measure"] == "scaling"
+    assert found.mixup.to_dict() == dict.fromkeys(convergence_tables.ARMS, 0) | {"control": 0.8}
+    assert found.constraint[["free", "control"]].isna().all()
+
+
+def test_what_is_done_is_not_done_again(results, capsys):
+    before = {file.name: file.read_bytes() for file in results.iterdir()}
+    convergence.main(arguments(results))
+    assert "runs in" not in capsys.readouterr().out
+    assert before == {file.name: file.read_bytes() for file in results.iterdir()}
+
+
+def test_stops_in_time(tmp_path, capsys):
+    convergence.main(arguments(tmp_path, "--minutes", "0"))
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_rates_are_what_a_constraint_reads():
+    """Those of `SelfSimilarityConstraint.hold`, where all training images are read."""
+    config = TrainConfig("mlp", **(TINY | {"epochs": 1, "train_images": 128}))
+    images = load_images("digits", train_images=128, validation_images=64, test_images=64)
+    stack = Stack([config], [images], torch.device("cpu"))
+    weights = stack.weights()[0]
+    rates = convergence.training_rates(stack)
+    run = Run(config, [], stack.built_as, {}, weights)
+    for name, measure in {"ss_rate_median": RateOptions(unit="median"), "scaling_deviation": ScalingOptions()}.items():
+        for layer, value in converged_rates(run, measure).items():
+            # The batches are others, of the same images.
+            assert rates[name][layer] == [pytest.approx(value, abs=0.02)]
