@@ -332,14 +332,19 @@ class Study:
             stack.logits(x[None])
         ends = {}
         for layer, value in values.items():
-            ends[layer] = _lower_end(value.shape[1], value.shape[2]) / 2
+            ends[layer] = self._lower_end(value.shape[1], value.shape[2]) / 2
         return ends
 
-
-@cache
-def _lower_end(samples: int, neurons: int) -> float:
-    like = torch.randn(samples, neurons, generator=torch.Generator().manual_seed(0))
-    return float(null_band(partial(ss_rate, unit="median"), like, null="gauss", draws=200).low)
+    def _lower_end(self, samples: int, neurons: int) -> float:
+        """Return the lower end of the null band in units of the median; kept in a file, for it takes seconds."""
+        file, key = self.results / "noise.json", f"{samples} samples, {neurons} neurons"
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        if key not in known:
+            like = torch.randn(samples, neurons, generator=torch.Generator().manual_seed(0))
+            known[key] = float(null_band(partial(ss_rate, unit="median"), like, null="gauss", draws=1000).low)
+            self.results.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(known, indent=1) + "\n")
+        return known[key]
 
 
 @torch.no_grad()
