@@ -1,7 +1,7 @@
 """Check and time the package on a graphics card, in a given number of minutes.
 
     python -m benchmarks.gpu --minutes 9 --output results/benchmarks   # writes results/benchmarks/gpu.json
-    python -m benchmarks.gpu --minutes 2.5 --only checks,timings,step --output out
+    python -m benchmarks.gpu --minutes 2.5 --only checks,timings,step,stacked --output out
     python -m benchmarks.gpu --dry-run --output out                    # tiny, on the CPU, about a minute
     python -m benchmarks.gpu --list                                    # the files that another machine needs
     python -m benchmarks.gpu --page                                    # book/gpu.md from results/benchmarks/gpu.json
@@ -26,11 +26,12 @@ from .alone import KINDS, Alone
 from .checks import all_checks, run_checks
 from .page import summary, write_page
 from .report import Report, Section
+from .stacked import run_stacked
 from .step import run_step
 from .timings import run_timings
 
 # Of the time that is left, how much a section may use, when others follow.
-SHARES = {"checks": 0.4, "timings": 0.6, "step": 0.8, "study": 1.0}
+SHARES = {"checks": 0.4, "timings": 0.6, "step": 0.6, "stacked": 0.3, "study": 1.0}
 PACKAGES = ("torch", "numpy", "scipy", "networkx", "sklearn", "tqdm", "numba", "timm", "torchvision", "pandas")
 MOST_BYTES = 64 * 2**20
 
@@ -55,6 +56,10 @@ def step(section: Section, device: torch.device, arguments: argparse.Namespace) 
     run_step(section, device, small=arguments.dry_run)
 
 
+def stacked(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
+    run_stacked(section, device, small=arguments.dry_run)
+
+
 def study(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
     """Run as many batches of the second study as the minutes allow; finished ones in its folder are not run again."""
     if arguments.data is None:
@@ -67,7 +72,7 @@ def study(section: Section, device: torch.device, arguments: argparse.Namespace)
     convergence.main([*options, *shlex.split(arguments.study)])
 
 
-SECTIONS = {"checks": checks, "timings": timings, "step": step, "study": study}
+SECTIONS = {"checks": checks, "timings": timings, "step": step, "stacked": stacked, "study": study}
 
 
 def needed_files(folder: Path | None) -> tuple[list[tuple[str, int]], list[str]]:

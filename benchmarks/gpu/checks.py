@@ -381,19 +381,19 @@ def digits_run(device: torch.device, **changes: Any) -> Any:
     return selfsim.train(config, device=device)
 
 
-def _ends(run: Any) -> list[float]:
+def ends(run: Any) -> list[float]:
     rates = [run.series("ss_rate", layer=layer)[-1] for layer in run.layers]
     return [*rates, run.series("accuracy", split="validation")[-1]]
 
 
 def train_error(device: torch.device) -> Errors:
     """Compare the last epoch of a training run: rounding grows with every step, so only roughly."""
-    found, expected = _ends(digits_run(device)), _ends(digits_run(torch.device("cpu")))
+    found, expected = ends(digits_run(device)), ends(digits_run(torch.device("cpu")))
     return {"": max(abs(a - b) for a, b in zip(found, expected, strict=True))}
 
 
 def train_twice_error(device: torch.device) -> Errors:
-    first, second = _ends(digits_run(device)), _ends(digits_run(device))
+    first, second = ends(digits_run(device)), ends(digits_run(device))
     return {"": max(abs(a - b) for a, b in zip(first, second, strict=True))}
 
 

@@ -21,7 +21,7 @@ def _rows(result: Result, section: str) -> list[dict[str, Any]]:
 
 def checks_summary(result: Result) -> tuple[int, int, list[dict[str, Any]]]:
     """Return how many checks passed, how many there were, and those that failed."""
-    rows = _rows(result, "checks")
+    rows = [row for section in ("checks", "stacked") for row in _rows(result, section) if "passed" in row]
     failed = [row for row in rows if not row["passed"]]
     return len(rows) - len(failed), len(rows), failed
 
@@ -50,6 +50,18 @@ def step_table(result: Result) -> str:
     for row in _rows(result, "step"):
         lines.append(f"| {row['name']} | {row['milliseconds']:.1f} | {row['ratio']:.3f} |")
     return "\n".join(lines)
+
+
+def stacked_table(result: Result) -> str:
+    lines = ["| trained at once | seconds a network | a single run | times as fast |", "|---|---|---|---|"]
+    for row in _timed_stacks(result):
+        cells = [_three_digits(row[key]) for key in ("seconds a network", "seconds a single run", "ratio")]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _timed_stacks(result: Result) -> list[dict[str, Any]]:
+    return [row for row in _rows(result, "stacked") if "ratio" in row]
 
 
 def against_table(result: Result) -> str:
@@ -89,7 +101,7 @@ def page_section(result: Result | None) -> str:
     passed, number, failed = checks_summary(result)
     parts = [
         f"**Run on {_hardware(result)}.** {passed} of {number} checks passed: values and gradients in float32 "
-        "and float64 against the CPU's float64, synchronisations, autocast, `torch.compile` and CUDA graphs."
+        "and float64 against the CPU's float64, synchronisations, autocast, `torch.compile`, CUDA graphs and training."
     ]
     if failed:
         lines = ["| failed check | error | allowed |", "|---|---|---|"]
@@ -103,6 +115,8 @@ def page_section(result: Result | None) -> str:
         parts += ["Every call, with its gradient where it has one:", timings_table(result)]
     if rows := _rows(result, "step"):
         parts += [f"A training step of {rows[0]['model']}, with the default constraint:", step_table(result)]
+    if _timed_stacks(result):
+        parts += ["Many small networks trained at once, against one after another:", stacked_table(result)]
     return "\n\n".join(parts)
 
 
@@ -129,7 +143,7 @@ def summary(result: Result) -> str:
         error = "raised" if row["error"] is None else f"{row['error']:.2g} > {row['tolerance']:.2g}"
         note = row.get("note", "").strip().splitlines()
         lines.append(f"  failed: {row['name']}: {error}  {note[-1][:150] if note else ''}")
-    for name in ("checks", "timings", "step", "study"):
+    for name in ("checks", "timings", "step", "stacked", "study"):
         section = result.get(name, {})
         for item in section.get("left out", []):
             reason = item["reason"].strip().splitlines()[-1][:150]
@@ -140,4 +154,6 @@ def summary(result: Result) -> str:
         lines.append(timings_table(result))
     if _rows(result, "step"):
         lines.append(step_table(result))
+    if _timed_stacks(result):
+        lines.append(stacked_table(result))
     return "\n".join(lines)

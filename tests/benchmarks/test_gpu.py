@@ -47,7 +47,7 @@ def test_a_dry_run_passes_every_check_and_measures_every_call(tmp_path, capsys):
     assert passed == number > 150
     names = {row["name"] for row in result["checks"]["rows"]}
     assert any(name.startswith("compile: ss_rate") for name in names)
-    for section in ("checks", "timings", "step"):
+    for section in ("checks", "timings", "step", "stacked"):
         assert result[section]["left out"] == []
         assert "failed" not in result[section]
     assert {row["name"] for row in result["step"]["rows"]} == {"without", "all layers", "one layer per step"}
@@ -127,7 +127,7 @@ def test_what_a_machine_needs_is_listed_with_sizes(tmp_path, monkeypatch, capsys
 def test_a_section_that_is_unknown_is_refused(capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--only", "checks,speed"])
-    assert "got speed, need some of checks,timings,step,study" in capsys.readouterr().err
+    assert "got speed, need some of checks,timings,step,stacked,study" in capsys.readouterr().err
 
 
 def test_tables_follow_from_the_rows():
