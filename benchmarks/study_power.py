@@ -1,6 +1,6 @@
 """Simulated second studies: coverage, power and false claims of the rules in study/design.md.
 
-    .venv/bin/python -m benchmarks.study_power               # 6 minutes, into results/benchmarks/study_power.json
+    .venv/bin/python -m benchmarks.study_power               # 2 minutes, into results/benchmarks/study_power.json
 
 Five families with ten pairs each. The mean difference of a family is the effect plus a normal deviation with the
 standard deviation `between`; paired differences spread by `sd` around it. Arm *lower* has the effect, *hold* has none,
@@ -76,7 +76,7 @@ def simulate(effect: float, sd: float, between: float, *, studies: int, seed: in
 def main() -> None:
     """Simulate every case and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/study_power.json"))
     arguments = parser.parse_args()
     cases = itertools.product(SDS, BETWEEN, EFFECTS)

@@ -1,4 +1,7 @@
-"""What book/study.md fixed before the runs: stages, arms, thresholds, and the rules of the verdicts."""
+"""What book/study.md fixed before the runs: stages, arms, thresholds, and the rules of the verdicts.
+
+The rules of C3, C5, C6, C7 and C10 (groups) are the later ones that the page lists under "Corrections".
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ SUGGESTED, SCALE_ALONE, LINEAR = "target 0.2, weight 10", "scale alone", "linear
 
 ALPHA = 0.05  # over all comparisons of a question
 SMALLEST_GAIN = 0.01  # of the accuracy, that matters
+NOT_TESTABLE = "not testable here"
 LEAST_PAIRS = 3  # with fewer, nothing was tested
 LEAST_FAMILIES = 10  # for a relation over families
 LARGEST_FACTOR = 3.0  # by which the median distance may change
@@ -74,15 +78,22 @@ def trend_verdict(interval: Interval | None, corrected: float, *, direction: int
     return "shown" if interval.estimate * direction >= 0 else "shown the other way round"
 
 
-def limit_verdict(intervals: Mapping[str, Interval | None], limited: str = "poolformer") -> str:
-    """Decide whether the constraint fails for the `limited` architecture and not for another (C6)."""
-    of_limited = intervals.get(limited)
-    others = [interval for name, interval in intervals.items() if name != limited and interval is not None]
-    if of_limited is None or not others:
+def limit_verdict(corrected: Sequence[float], *, gaining: int) -> str:
+    """Decide whether the constraint works worse for one architecture than for the others (C6).
+
+    Parameters
+    ----------
+    corrected : sequence of float
+        P-values, after the correction, of the one being lower than each of the others; 1 where it is not.
+    gaining : int
+        How many of the others gain. Without a gain elsewhere, no limit of a gain can be shown.
+    """
+    if not len(corrected):
         return "not tested"
-    if of_limited.high < SMALLEST_GAIN and any(other.high >= SMALLEST_GAIN for other in others):
-        return "reproduced"
-    return "not reproduced at this scale" if of_limited.low >= SMALLEST_GAIN else "undecided"
+    lower = sum(p < ALPHA for p in corrected)
+    if not lower:
+        return "not shown"
+    return f"loses more than {lower} of {len(corrected)} others" + ("" if gaining else "; no family gains")
 
 
 def relation_verdict(correlation: Interval | None) -> str:

@@ -20,9 +20,11 @@ import torch
 from selfsim.models.architectures import architecture
 from selfsim.statistics.scaling import scaling
 from selfsim.training.runs import Run
-from selfsim.uncertainty import Interval
+from selfsim.uncertainty import Interval, mean_interval
 
-from . import design
+from . import convergence_tables, design
+from .answer import answer_facts, write_figure
+from .convergence_statistics import t_tests
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
 from .layers import read_invariance
@@ -43,18 +45,26 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 def write_facts(results: Path, book: Path) -> dict[str, str]:
     """Write the facts from the tables in `results` and the chapters of `book`, and return them."""
+    tables = convergence_tables.read(results.parent / "convergence")
     written = facts(
         read_stages(results),
         invariance=read_invariance(results),
         chapters=book / "chapters",
         benchmarks=results.parent / "benchmarks",
+        convergence=tables,
     )
+    write_figure(tables, book / "_static")
     (book / "_ext" / FILE).write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return written
 
 
 def facts(
-    stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame, chapters: Path, benchmarks: Path
+    stages: Mapping[str, Sequence[Run]],
+    *,
+    invariance: pd.DataFrame,
+    chapters: Path,
+    benchmarks: Path,
+    convergence: convergence_tables.Convergence,
 ) -> dict[str, str]:
     """Return every fact by its name.
 
@@ -68,12 +78,22 @@ def facts(
         The folder of the published chapters, which count the layers outside null bands.
     benchmarks : path
         The folder of the benchmarks' results.
+    convergence : Convergence
+        The tables of the second study.
     """
     answers = findings(stages, invariance=invariance)
+    first = _first_study(stages)
+    seconds = {
+        run.config.name: float(run.environment["seconds"]) for runs in stages.values() for run in runs if run.history
+    }
     return {
         **{f"{key}.verdict": answers[key].verdict for key in ("degrade", "groups", "scale")},
-        "groups.all.verdict": answers["groups, more families"].verdict,
         **_gains(stages),
+        **first,
+        **answer_facts(convergence, findings=answers, first=first, seconds=sum(seconds.values())),
+        "differ": answers["differ"].effect,
+        "groups": answers["groups"].effect,
+        "limit": answers["limit"].verdict,
         **_relations(answers["invariance"]),
         **_targets_in_time(stages[design.TARGETS]),
         **_doses(stages[design.DOSE]),
@@ -82,6 +102,7 @@ def facts(
         **_chapters(chapters),
         **_known_sets(benchmarks),
         **_defaults(benchmarks),
+        **_simulated(benchmarks),
         **{f"scaling.dimensions.{n}": str(_most_dimensions(n)) for n in (64, 128)},
         "power_law": f"{power_law_rate(128):.2f}",
         "power.5": f"{minimal_effect(5):.1f}",
@@ -111,6 +132,25 @@ def _gains(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     return said
 
 
+def _first_study(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """State what the two constraints did over all families, whose means are the units."""
+    of_arms = differences(pairs([*stages[design.FIRST], *stages[design.OTHERS]]), "accuracy")
+    said = {}
+    for key, arm in (("default", DEFAULT), ("published", PUBLISHED)):
+        by_family = {name: values for (name, of), values in of_arms.items() if of == arm}
+        pool = mean_interval([float(np.mean(values)) for values in by_family.values()])
+        small = sum(
+            t_tests(float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5, len(values) - 1)[1]
+            < design.ALPHA
+            for values in by_family.values()
+        )
+        said[f"first.{key}"] = points(pool, digits=1 if key == "default" else 2)
+        said[f"first.{key}.families"] = _WORDS[len(by_family)]
+        said[f"first.{key}.pairs"] = f"{min(map(len, by_family.values()))} to {max(map(len, by_family.values()))}"
+        said[f"first.{key}.equivalent"] = _WORDS[small]
+    return said
+
+
 def _firm_last(verdicts: pd.Series) -> list[str]:
     """Let one open comparison leave a family undecided."""
     return ["undecided"] if "undecided" in set(verdicts) else list(verdicts)
@@ -120,8 +160,7 @@ def _relations(finding: Finding) -> dict[str, str]:
     said = {}
     for kind, row in _table(finding).iterrows():
         said[f"invariance.{kind}"] = f"{row.interval:.2f}"
-        said[f"invariance.{kind}.verdict"] = row.verdict
-    return said
+    return said | {"invariance.verdict": finding.verdict}
 
 
 def _targets_in_time(runs: Sequence[Run]) -> dict[str, str]:
@@ -281,15 +320,29 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
     return said
 
 
+def _simulated(benchmarks: Path) -> dict[str, str]:
+    """State what the rules of the second study's design decide in simulated studies."""
+    cases = pd.DataFrame(json.loads((benchmarks / "study_power.json").read_text(encoding="utf-8"))["cases"])
+    said = {
+        "simulated.studies": f"{cases.studies.min():,}",
+        "simulated.covered": f"{100 * cases.covered.min():.0f} to {100 * cases.covered.max():.0f} %",
+    }
+    for case in cases.query("sd == 1 and between == 0.3").to_dict("records"):
+        outcomes = {"claimed": case["gain"] + case["loss"]}
+        outcomes |= {key: case[key] for key in ("small", "null", "inconclusive")}
+        said |= {f"simulated.{case['effect']:g}.{key}": f"{100 * share:.0f} %" for key, share in outcomes.items()}
+    return said
+
+
 def _table(finding: Finding) -> pd.DataFrame:
     if finding.table is None:
         raise ValueError(f"stages: got no comparisons for {finding.question!r}")
     return finding.table
 
 
-def points(interval: Interval) -> str:
+def points(interval: Interval, *, digits: int = 1) -> str:
     """Return a change of the accuracy in points, with its interval."""
-    low, middle, high = (f"{100 * value:+.1f}" for value in (interval.low, interval.estimate, interval.high))
+    low, middle, high = (f"{100 * value:+.{digits}f}" for value in (interval.low, interval.estimate, interval.high))
     return f"{middle} points [{low}, {high}]"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,24 @@ from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.models.data import DATASETS
 from selfsim.models.small_builds import PIXELS
 from selfsim.training.runs import Run
-from selfsim.uncertainty import Interval
+from selfsim.uncertainty import Interval, mean_interval
 
 from . import design
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .layers import spreads
 from .statistics import (
-    architecture_differences,
+    architecture_scores,
     compared,
-    convolution_differences,
+    convolution_difference,
     differences,
+    holm,
     manipulation,
     measured,
     pairs,
     relation,
+    same_distribution,
     scale_factor,
+    welch,
 )
 
 _KINDS = {entry.family for entry in ARCHITECTURES}
@@ -100,7 +103,8 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     )
     derived = f"{rates}; chapter: What the rate measures, and what it does not"
     answers["measure"] = Finding("C2", "Does box covering quantify self-similarity?", "no, by derivation", derived)
-    add("differ", "C3", "Do architectures differ?", compared(architecture_differences(first)), first, **_NOISE)
+    scores = architecture_scores(both)
+    answers["differ"] = _differ(scores, both)
     for runs, where in ((first, ""), (others, ", other families")):
         if runs or not where:
             question = f"Does self-similarity degrade in training{where} (does the rate rise)?"
@@ -111,25 +115,20 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
             add(f"gain{where}", "C4", question, gains_table(runs), runs, **_POINTS)
     gains = default_gains(both)
     answers["invariance"] = _relation(gains, invariance, both)
-    answers["limit"] = _limit(gains, both)
-    runs = stages.get(design.TARGETS, [])
-    table = gains_table(runs, control=DEFAULT, arms=(design.LINEAR,))
-    add("time", "C7", "Is a target that changes in time better than a fixed one?", table, runs, **_POINTS)
+    answers["limit"] = _limit(both)
+    answers["time"] = _in_time(stages.get(design.TARGETS, []))
     question, chapter = "Do feature networks have other topological properties?", "Feature networks as complex networks"
     answers["topology"] = Finding("C8", question, "see chapter", chapter)
     question, chapter = "Are the weights power laws, and does it matter?", "Invariance across layers"
     answers["weights"] = Finding("C9", question, "see chapter", chapter)
-    for runs, key in ((first, "groups"), (both, "groups, more families")):
-        if others or key == "groups":
-            table = _with_trends(compared({"convolutions − others": convolution_differences(runs)}))
-            question = f"Do convolutions have higher rates ({len(unconstrained_runs(runs))} families)?"
-            add(key, "C10", question, table, runs, **_NOISE)
+    answers["groups"] = _groups(scores, both)
     add("performance", "C10", "Does the constraint change the accuracy?", _changes(first), first, **_POINTS)
     if runs := stages.get(design.DOSE, []):
         add("dose", "C10", "Do target and weight change the accuracy?", _changes(runs), runs, **_POINTS)
     if runs := stages.get(design.CONFIRM, []):
         question = "Does the target that stage b suggests raise the accuracy (new seeds)?"
         add("confirm", "C10", question, _with_trends(_changes(runs)), runs, **_POINTS)
+        answers["confirm"] = replace(answers["confirm"], verdict=_verdicts_by_name(answers["confirm"].table))
     if runs := stages.get(design.CONTROL, []):
         answers["scale"] = scale_finding(runs)
     table = _changes(first, "weight_distance")
@@ -199,21 +198,70 @@ def power_law_rate(n: int, *, points: int = 100_001) -> float:
     return 2 * float(np.trapezoid(np.abs(u - drop), u))
 
 
-def _limit(gains: Mapping[str, Interval], runs: Sequence[Run]) -> Finding:
-    """Answer C6: the gain of PoolFormer beside the largest that another architecture may have."""
-    question, verdict = "Does the constraint fail for PoolFormer, and not for others?", design.limit_verdict(gains)
-    if verdict == "not tested":
-        return Finding("C6", question, verdict)
-    others = {name: interval for name, interval in gains.items() if name != "poolformer"}
-    highest = max(others, key=lambda name: others[name].high)
-    ends = [f"{interval_text(gains[name], **_PERCENT)} points ({title(name)})" for name in ("poolformer", highest)]
-    above = sum(interval.low > 0 for interval in others.values())
-    effect = f"{' beside at most '.join(ends)}; {above} of {len(others)} others have an interval above 0"
-    return Finding("C6", question, verdict, effect, scale(runs))
+def _differ(scores: Mapping[str, Sequence[float]], runs: Sequence[Run]) -> Finding:
+    """Answer C3: one rank test over all architectures, of the distances from noise."""
+    question, p = "Do architectures differ?", same_distribution(scores)
+    table = compared({title(name): values for name, values in scores.items()}).drop(columns=["p", "corrected"])
+    if p != p:
+        return Finding("C3", question, "not tested", table=table)
+    ends = _extremes(table, **_NOISE)
+    verdict = "shown" if p < design.ALPHA else "not shown"
+    return Finding("C3", question, verdict, f"Kruskal–Wallis, p = {p:.2g}; {ends}", scale(runs), table)
+
+
+def _groups(scores: Mapping[str, Sequence[float]], runs: Sequence[Run]) -> Finding:
+    """Answer C10: convolutional architectures against the others, architectures as units."""
+    question, interval = "Do convolutions have higher rates?", convolution_difference(scores)
+    if interval is None:
+        if max(map(len, scores.values()), default=0) < design.LEAST_PAIRS:
+            return Finding("C10", question, "not tested")
+        reason = "two convolutional and two other architectures are needed, with three seeds each"
+        return Finding("C10", question, design.NOT_TESTABLE, reason)
+    above, below = interval.low > 0, interval.high < 0
+    verdict = "shown" if above else "shown the other way round" if below else "not shown"
+    effect = f"{interval_text(interval, digits=1)}{_NOISE['unit']} over {interval.n} architectures"
+    return Finding("C10", question, verdict, effect, scale(runs))
+
+
+def _in_time(runs: Sequence[Run]) -> Finding:
+    """Answer C7: a schedule against the fixed target, where the fixed target is no handicap."""
+    question = "Is a target that changes in time better than a fixed one?"
+    table = gains_table(runs, control=DEFAULT, arms=(design.LINEAR,))
+    effect = _extremes(table, **_POINTS)
+    if not effect:
+        return Finding("C7", question, "not tested", table=table)
+    fixed = default_gains(runs)
+    if fixed and all(interval.high < 0 for interval in fixed.values()):
+        verdict = design.NOT_TESTABLE
+        effect = f"the fixed target loses accuracy, so pulling less is enough to win; {effect}"
+    else:
+        verdict = _verdict(table)
+    return Finding("C7", question, verdict, effect, scale(runs, table), table.drop(columns="verdict"))
+
+
+def _limit(runs: Sequence[Run]) -> Finding:
+    """Answer C6: what the constraint does to PoolFormer minus what it does to each other family."""
+    question = "Does the constraint fail for PoolFormer, and not for others?"
+    of_arms = {name: both for (name, arm), both in pairs(runs).items() if arm == DEFAULT}
+    by_name = {
+        name: values for name, values in differences(of_arms, "accuracy").items() if len(values) >= design.LEAST_PAIRS
+    }
+    limited = by_name.pop("poolformer", None)
+    if limited is None or not by_name:
+        return Finding("C6", question, "not tested")
+    rows = {}
+    for name, values in by_name.items():
+        interval, p = welch(limited, values, "difference of two mean differences")
+        rows["poolformer", name] = {"interval": interval, "p": p}
+    table = pd.DataFrame.from_dict(rows, orient="index").assign(corrected=lambda t: holm(t.p))
+    lower = [1 if row.interval.estimate >= 0 else row.corrected for row in table.itertuples()]
+    gaining = sum(mean_interval(values).low > 0 for values in by_name.values())
+    effect = f"PoolFormer minus another family: {_extremes(table, **_POINTS)}"
+    return Finding("C6", question, design.limit_verdict(lower, gaining=gaining), effect, scale(runs), table)
 
 
 def _relation(gains: Mapping[str, Interval], invariance: pd.DataFrame | None, runs: Sequence[Run]) -> Finding:
-    """Answer C5: each kind of invariance against the gains of the architectures."""
+    """Answer C5: each kind of invariance against the gains of the architectures, if any gains."""
     question = "Do models with invariant features gain most?"
     if not gains:
         return Finding("C5", question, "not tested")
@@ -224,9 +272,11 @@ def _relation(gains: Mapping[str, Interval], invariance: pd.DataFrame | None, ru
         needed = f"gains of {len(gains)} families; {design.LEAST_FAMILIES}, with their invariances, are needed"
         return Finding("C5", question, "undecided", needed)
     table = pd.DataFrame({"families": {k: rho.n if rho else 0 for k, rho in rows.items()}, "interval": rows})
-    table["verdict"] = [design.relation_verdict(rho) for rho in rows.values()]
-    effect = "rank correlation " + _extremes(table, digits=2)
     tested = scale([run for run in runs if run.config.architecture in gains])
+    effect = "rank correlation " + _extremes(table, digits=2)
+    if not any(interval.low > 0 for interval in gains.values()):
+        return Finding("C5", question, design.NOT_TESTABLE, f"no family gains; {effect}", tested, table)
+    table["verdict"] = [design.relation_verdict(rho) for rho in rows.values()]
     return Finding("C5", question, design.overall_verdict(table.verdict), effect, tested, table)
 
 
@@ -253,6 +303,16 @@ def _verdict(table: pd.DataFrame) -> str:
     if not table.interval.notna().any():
         return "not tested"
     return "shown" if (table.corrected < design.ALPHA).any() else "not shown"
+
+
+def _verdicts_by_name(table: pd.DataFrame | None) -> str:
+    """Return the verdict that all rows share, or each with the architectures that it is for."""
+    names: dict[str, list[str]] = {}
+    for (name, _), row in ({} if table is None else table.to_dict("index")).items():
+        names.setdefault(row["verdict"], []).append(title(name))
+    if len(names) < 2:
+        return next(iter(names), "not tested")
+    return ", ".join(f"{verdict} for {' and '.join(of)}" for verdict, of in names.items())
 
 
 def _extremes(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
@@ -211,33 +210,50 @@ def mean_score(run: Run) -> float:
     return float(np.mean(list(null_score(run).values()))) if run.history else math.nan
 
 
-def architecture_differences(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> dict[str, list[float]]:
-    """Return "B − A" of every two architectures without constraint, seed by seed."""
-    table = _unconstrained(runs, value)
-    by = table.groupby(["seed", "title"]).value.last().unstack()
-    return {f"{b} − {a}": (by[b] - by[a]).dropna().tolist() for a, b in itertools.combinations(table.title.unique(), 2)}
+def architecture_scores(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> dict[str, list[float]]:
+    """Return a value of every run without constraint, by architecture."""
+    return {
+        name: group.value.dropna().tolist() for name, group in _unconstrained(runs, value).groupby("name", sort=False)
+    }
 
 
-def convolution_differences(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> list[float]:
-    """Return the mean of the convolutional architectures minus that of the others, without constraint, seed by seed.
+def same_distribution(scores: Mapping[str, Sequence[float]]) -> float:
+    """Return the p-value of the Kruskal–Wallis test over architectures; NaN for fewer than three seeds in one."""
+    if len(scores) < 2 or min(map(len, scores.values())) < LEAST_PAIRS:
+        return math.nan
+    return float(stats.kruskal(*scores.values()).pvalue)
 
-    Seeds that not all of them have are left out: with other architectures, a group has another mean.
+
+def convolution_difference(scores: Mapping[str, Sequence[float]]) -> Interval | None:
+    """Return the mean of the convolutional architectures minus that of the others, with Welch's 95 % interval.
+
+    An architecture counts once, with its mean over seeds. None for fewer than two on one side.
     """
-    table = _unconstrained(runs, value)
-    of_seed = table.groupby("seed").value.transform("size")
-    table = table[of_seed == of_seed.max()]
-    sides = table.groupby(["seed", table.family == "convolution"]).value.mean().unstack().reindex(columns=[True, False])
-    return (sides[True] - sides[False]).dropna().tolist()
+    sides: dict[bool, list[float]] = {True: [], False: []}
+    for name, values in scores.items():
+        if len(values) >= LEAST_PAIRS:
+            sides[architecture(name).family == "convolution"].append(float(np.mean(values)))
+    return welch(sides[True], sides[False], "difference of the means of such architectures")[0]
+
+
+def welch(a: Sequence[float], b: Sequence[float], quantity: str) -> tuple[Interval | None, float]:
+    """Return mean(a) − mean(b) with Welch's 95 % interval, and the p-value; None and NaN for fewer than two values."""
+    if min(len(a), len(b)) < 2:
+        return None, math.nan
+    test = stats.ttest_ind(a, b, equal_var=False)
+    low, high = test.confidence_interval()
+    difference = float(np.mean(a) - np.mean(b))
+    return Interval(difference, float(low), float(high), 0.95, len(a) + len(b), quantity), float(test.pvalue)
 
 
 def _unconstrained(runs: Sequence[Run], value: Callable[[Run], float]) -> pd.DataFrame:
     rows = [
-        (run.config.seed, entry.title, entry.family, value(run))
+        (entry.name, value(run))
         for run in runs
-        if run.config.constraint is None
+        if run.config.constraint is None and run.history
         for entry in [architecture(run.config.architecture)]
     ]
-    return pd.DataFrame(rows, columns=["seed", "title", "family", "value"])
+    return pd.DataFrame(rows, columns=["name", "value"])
 
 
 @lru_cache(maxsize=64)

@@ -44,6 +44,19 @@ class StudyRole(SphinxRole):
         return [nodes.Text(facts.get(self.text, self.text).replace("-", "\u2212"))], []
 
 
+class StudyText(SphinxDirective):
+    """Markdown of the study, such as a table, by its name in study.json."""
+
+    required_arguments = 1
+
+    def run(self):
+        self.env.note_dependency(str(FACTS))
+        text = json.loads(FACTS.read_text(encoding="utf-8"))[self.arguments[0]]
+        content = nodes.container()
+        self.state.nested_parse(StringList(text.splitlines(), source=self.env.docname), 0, content)
+        return content.children
+
+
 class ChapterStatus(SphinxDirective):
     """A table of this book's chapters: when, how long and with what they were executed."""
 
@@ -110,6 +123,7 @@ def launch_buttons(app, pagename, templatename, context, doctree):
 def setup(app):
     app.add_role("chapter", ChapterRole())
     app.add_role("study", StudyRole())
+    app.add_directive("study-text", StudyText)
     app.add_directive("chapter-status", ChapterStatus)
     app.connect("html-page-context", launch_buttons)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

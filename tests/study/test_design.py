@@ -36,12 +36,10 @@ def test_verdicts_on_trends():
 
 
 def test_verdicts_on_the_limit():
-    below, above, wide = interval(-0.02, 0.005), interval(0.02, 0.03), interval(-0.01, 0.03)
-    assert design.limit_verdict({"poolformer": below, "mlp": below, "resmlp": wide}) == "reproduced"
-    assert design.limit_verdict({"poolformer": below, "mlp": below}) == "undecided"
-    assert design.limit_verdict({"poolformer": above, "mlp": above}) == "not reproduced at this scale"
-    assert design.limit_verdict({"poolformer": None, "mlp": above}) == "not tested"
-    assert design.limit_verdict({"mlp": above}) == "not tested"
+    assert design.limit_verdict([0.01, 0.2, 0.04], gaining=1) == "loses more than 2 of 3 others"
+    assert design.limit_verdict([0.01, 0.2, 0.04], gaining=0) == "loses more than 2 of 3 others; no family gains"
+    assert design.limit_verdict([0.2, 1.0], gaining=1) == "not shown"
+    assert design.limit_verdict([], gaining=0) == "not tested"
 
 
 def test_verdicts_on_the_relation():

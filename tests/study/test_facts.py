@@ -16,7 +16,7 @@ from scipy import stats
 from selfsim.rate.options import RateOptions
 from selfsim.rate.rate import surrogate_area
 from selfsim.uncertainty import Interval
-from study import facts, findings, layers, tables
+from study import convergence_tables, facts, findings, layers, tables
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "study"
@@ -26,7 +26,8 @@ STORED = json.loads((ROOT / "book" / "_ext" / facts.FILE).read_text(encoding="ut
 def test_the_stored_facts_are_those_of_the_tables():
     stages, invariance = tables.read_stages(RESULTS), layers.read_invariance(RESULTS)
     folders = {"chapters": ROOT / "book" / "chapters", "benchmarks": ROOT / "results" / "benchmarks"}
-    made = facts.facts(stages, invariance=invariance, **folders)
+    second = convergence_tables.read(ROOT / "results" / "convergence")
+    made = facts.facts(stages, invariance=invariance, convergence=second, **folders)
     assert made == STORED, "python -m study --facts writes them anew"
 
 
@@ -68,10 +69,11 @@ def test_the_rate_of_a_power_law_is_the_area_under_its_staircase(dimension):
 def test_pages_name_facts_that_exist():
     named = {
         (page.name, name)
-        for page in (ROOT / "book").glob("*.md")
-        for name in re.findall(r"\{study\}`([^`]*)`", page.read_text(encoding="utf-8"))
+        for page in [*(ROOT / "book").glob("*.md"), ROOT / "study" / "design.md"]
+        for name in re.findall(r"\{study\}`([^`]*)`|\{study-text\} (\S+)", page.read_text(encoding="utf-8"))
+        for name in filter(None, name)
     }
-    assert {page for page, _ in named} >= {"intro.md", "constraint.md", "study.md", "limitations.md"}
+    assert {page for page, _ in named} >= {"answer.md", "intro.md", "constraint.md", "study.md", "design.md"}
     assert {name for _, name in named} <= set(STORED)
 
 
@@ -91,6 +93,22 @@ def test_the_role_of_the_pages_writes_the_fact_or_the_unknown_name():
     assert written("no.such.fact") == "no.such.fact"
 
 
+def test_what_the_first_study_says_over_families_is_a_t_interval_of_their_means():
+    means = []
+    for stage in ("families", "others"):
+        runs = pd.read_csv(RESULTS / f"{stage}-runs.csv").query("status == 'done'")
+        history = pd.read_csv(RESULTS / f"{stage}-history.csv")
+        test = history[history.split == "test"].set_index("run").accuracy
+        runs = runs.assign(accuracy=runs.run.map(test), paper=runs.constraint.str.contains("paper", na=False))
+        keys = ["architecture", "seed"]
+        free = runs[runs.constraint.isna()].set_index(keys).accuracy
+        means += (runs[runs.paper].set_index(keys).accuracy - free).groupby("architecture").mean().dropna().tolist()
+    low, high = stats.t.interval(0.95, len(means) - 1, np.mean(means), stats.sem(means))
+    low, middle, high = 100 * low, 100 * np.mean(means), 100 * high
+    assert STORED["first.published"] == f"{middle:+.2f} points [{low:+.2f}, {high:+.2f}]"
+    assert STORED["first.published.families"] == "ten" and len(means) == 10
+
+
 def test_numbers_are_in_points_and_spans_from_the_lowest_to_the_highest():
     some = pd.Series([Interval(0.012, -0.004, 0.031, 0.95, 5), Interval(-0.05, -0.1, 0.0, 0.95, 5)])
     assert facts.points(some[0]) == "+1.2 points [-0.4, +3.1]"
@@ -104,5 +122,6 @@ def test_a_study_without_a_stage_has_no_facts():
             invariance=pd.DataFrame(columns=["run", "architecture", "seed", "layer", *layers.KINDS]),
             chapters=ROOT / "book" / "chapters",
             benchmarks=ROOT / "results" / "benchmarks",
+            convergence=convergence_tables.read(ROOT / "results" / "convergence"),
         )
     assert np.isfinite(float(STORED["power.5"]))

@@ -108,17 +108,18 @@ def test_noise_of_any_size_is_scored_as_noise(size):
     assert statistics.mean_score(ideal) < -5
 
 
-def test_architectures_and_groups_are_compared_seed_by_seed():
-    scores = {("mlp", 0): 1.0, ("mlp", 1): 2.0, ("resnet34", 0): 4.0, ("resnet34", 1): 8.0, ("resmlp", 1): 4.0}
-    runs = [made_run(name, seed=seed) for name, seed in scores] + [made_run("mlp", DEFAULT, 0)]
+def test_architectures_are_the_units_of_groups_and_one_rank_test_compares_them():
+    scores = {"mlp": (1.0, 2.0, 1.5), "resmlp": (4.0, 5.0, 4.5), "vgg11": (8.0, 8.5, 9.0), "resnet34": (7.0, 7.5, 8.0)}
+    runs = [made_run(name, seed=seed) for name in scores for seed in range(3)] + [made_run("mlp", DEFAULT, 0)]
 
     def value(run):
-        return scores[run.config.architecture, run.config.seed]
+        return scores[run.config.architecture][run.config.seed]
 
-    assert statistics.architecture_differences(runs, value) == {
-        "ResNet-34 − Plain MLP": [3.0, 6.0],
-        "ResMLP-12 − Plain MLP": [2.0],
-        "ResMLP-12 − ResNet-34": [-4.0],
-    }
-    # Seed 0 has no ResMLP: with it, the mean of the others would be that of other networks.
-    assert statistics.convolution_differences(runs, value) == [8.0 - (2.0 + 4.0) / 2]
+    by_name = statistics.architecture_scores(runs, value)
+    assert by_name == {name: list(values) for name, values in scores.items()}
+    assert statistics.same_distribution(by_name) == pytest.approx(stats.kruskal(*scores.values()).pvalue)
+    assert math.isnan(statistics.same_distribution({"mlp": [1.0, 2.0, 3.0], "resmlp": [1.0]}))
+    interval = statistics.convolution_difference(by_name)
+    test = stats.ttest_ind([8.5, 7.5], [1.5, 4.5], equal_var=False).confidence_interval()
+    assert (interval.low, interval.high) == pytest.approx((test.low, test.high)) and interval.n == 4
+    assert statistics.convolution_difference({k: v for k, v in by_name.items() if k != "vgg11"}) is None

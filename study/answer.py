@@ -1,0 +1,388 @@
+"""What the page "Does it work?" says: its sentences, tables and figure, from the tables of both studies."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from selfsim.figures.style import CONSTRAINED, GREY, UNCONSTRAINED, closed, use_style
+from selfsim.models.architectures import architecture
+from selfsim.uncertainty import Interval
+
+from .convergence_statistics import (
+    INCONCLUSIVE,
+    LEAST_PAIRS,
+    NULL,
+    NULL_DOES_NOT_COUNT,
+    SMALLEST_EFFECT,
+    by_family,
+    control_gains,
+    families,
+    noise_floor,
+    over_families,
+    reached,
+    regime,
+    spread_of_pairs,
+)
+from .convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING, Convergence
+from .design import NOT_TESTABLE
+from .findings import Finding
+
+FIGURE = "answer.svg"
+NOT_RUN = "not run"
+ARMS = {
+    HOLD: "held where training without constraint converges",
+    LOWER: "lowered to half of what noise has",
+    PUBLISHED: "constraint as published",
+    SCALING: "deviation from a power law lowered instead of the rate",
+    CONTROL: "untouched; label smoothing and mixup (positive control)",
+}
+_SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
+_SHORT |= {CONTROL: "positive control"}
+_WORDS = {
+    "gain": "accuracy rises",
+    "gain of less than one point": "accuracy rises, by less than one point",
+    "loss": "accuracy falls",
+    "loss of less than one point": "accuracy falls, by less than one point",
+    NULL: "no change as large as one point",
+    NULL_DOES_NOT_COUNT: "no change seen, but the positive control gained too little for that to count",
+    INCONCLUSIVE: "open: neither a change nor its absence is shown",
+}
+_CLAIMS = {
+    "C1": "One construction, the feature network, describes all architectures.",
+    "C2": "Box covering gives the degree of self-similarity, the SS rate.",
+    "C3": "The degree differs between architectures, and it degrades in training.",
+    "C4": "Constraining the rate raises accuracy by up to six points.",
+    "C5": "Models with invariant features gain most.",
+    "C6": "For models with local interaction (PoolFormer) the constraint does not work well.",
+    "C7": "A fixed target may hold back the training; targets could change in time.",
+    "C8": "Feature networks have other topological properties, such as small worlds.",
+    "C9": "Power laws of the weights go along with performance.",
+    "C10": "MLPs and attention are more self-similar than convolutions; the degree changes performance.",
+}
+
+
+def answer_facts(
+    tables: Convergence, *, findings: Mapping[str, Finding], first: Mapping[str, str], seconds: float
+) -> dict[str, str]:
+    """Return every sentence and table of the page, by its name after ``answer.``.
+
+    Parameters
+    ----------
+    tables : Convergence
+        Of the second study, complete or not.
+    findings : mapping of str to Finding
+        Of the first study.
+    first : mapping of str to str
+        The facts ``first.…`` of the first study.
+    seconds : float
+        Core-seconds of the first study.
+    """
+    comparisons = by_family(tables)
+    pools = over_families(tables, comparisons)
+    moved = reached(tables).moved
+    said = {
+        "sentence": _sentence(pools, moved, first),
+        "control": _control_sentence(pools),
+        "table": _table(comparisons, pools, moved),
+        "figure": _figure_text(pools) if len(comparisons) else "*A figure follows with the first runs.*",
+        "families": _families_table(comparisons, moved),
+        "scope": _scope(tables),
+        "regime": _regime_sentence(tables),
+        "noise": _noise_sentence(tables, comparisons),
+        "tuning": _tuning_sentence(tables),
+        "compute": _compute_sentence(tables, seconds),
+        "missing": _missing_sentence(comparisons, pools),
+        "claims": _claims_table(findings, pools, first),
+    }
+    return {f"answer.{key}": text for key, text in said.items()}
+
+
+def change(interval: Interval, digits: int = 1) -> str:
+    """Return a change of the accuracy in points with its interval, with minus signs."""
+    low, middle, high = (f"{100 * v:+.{digits}f}" for v in (interval.low, interval.estimate, interval.high))
+    return _minus(f"{middle} [{low}, {high}]")
+
+
+def _sentence(pools: pd.DataFrame, moved: pd.Series, first: Mapping[str, str]) -> str:
+    done = [arm for arm in (HOLD, LOWER) if arm in pools.index]
+    if not done:
+        return (
+            "Not known yet: the second study, which has room for a gain, has not been run. In the first one, after "
+            f"three epochs, the constraint as published changed the accuracy by {first['first.published']} over "
+            f"{first['first.published.families']} families."
+        )
+    verbs = {HOLD: "holding", LOWER: "lowering"}
+    parts = [f"{verbs[arm]} the rate changes it by {change(pools.interval[arm])} points" for arm in done]
+    words = dict.fromkeys(_WORDS[pools.verdict[arm]] for arm in done)
+    verdict = (
+        "; ".join(words)
+        if len(words) == 1
+        else "; ".join(f"{verbs[arm]}: {_WORDS[pools.verdict[arm]]}" for arm in done)
+    )
+    count = len(pools.families[done[0]])
+    start = verdict[0].upper() + verdict[1:]
+    changes = " and ".join(parts)
+    went = [f"{_moved_count(moved, arm)} when {verbs[arm]}" for arm in done if _moved_count(moved, arm)]
+    return f"{start}. At convergence, {changes} of test accuracy (means over {count} families, 95 % intervals)." + (
+        f" The rate moved as intended in {' and in '.join(went)} it." if went else ""
+    )
+
+
+def _control_sentence(pools: pd.DataFrame) -> str:
+    if CONTROL not in pools.index:
+        return "The positive control is not run yet, so no null counts."
+    interval = pools.interval[CONTROL]
+    found = (
+        f"A regulariser that is known to help here, label smoothing with mixup, changes it by {change(interval)} points"
+    )
+    return found + (
+        ", so a gain of that size would have been noticed."
+        if control_gains(interval)
+        else ", too little for a null to count."
+    )
+
+
+def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series) -> str:
+    rows = []
+    for arm, done in ARMS.items():
+        own = comparisons[comparisons.index.get_level_values("arm") == arm]
+        if arm in pools.index:
+            pool = pools.loc[arm]
+            number = f"{len(pool.families)}, {pool.pairs} each" if pool.pairs else ""
+            went = _moved_count(moved, arm)
+            words = _WORDS[pool.verdict] + (f" (the rate moved in {went})" if went else "")
+            rows.append((done, number, change(pool.interval), words))
+        elif len(own):
+            number = f"{len(own)}, {own.pairs.min()} to {own.pairs.max()} each"
+            rows.append((done, number, "not pooled", f"too few families with {LEAST_PAIRS} pairs in the regime"))
+        else:
+            rows.append((done, "0", "", NOT_RUN))
+    return _markdown(("what was done to the rate", "families, pairs", "change in points [95 %]", "in words"), rows)
+
+
+def _moved_count(moved: pd.Series, arm: str) -> str:
+    own = [bool(value) for (_, of), value in moved.items() if of == arm]
+    return f"{sum(own)} of {len(own)} families" if own else ""
+
+
+def _families_table(comparisons: pd.DataFrame, moved: pd.Series) -> str:
+    rows = []
+    for (name, arm), row in comparisons.iterrows():
+        went = {True: "yes", False: "no"}.get(moved.get((name, arm)), "")
+        p = [f"{value:.3f}" if math.isfinite(value) else "" for value in (row.corrected, row.exact)]
+        interval = change(row.interval) if row.interval is not None else "one pair"
+        rows.append((architecture(name).title, _SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
+    if not rows:
+        return "*Not run yet.*"
+    heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "rate moved", "verdict")
+    return _markdown(heads, rows)
+
+
+def _scope(tables: Convergence) -> str:
+    runs = tables.runs
+    if not len(runs):
+        return "No run of the second study has been made yet."
+    names = ", ".join(architecture(name).title for name in families(tables))
+    failed = int((runs.status != "done").sum())
+    images, epochs = (_range(runs[column].dropna().astype(int)) for column in ("train_images", "epochs"))
+    return (
+        f"{len(runs)} runs of {names}: {images} training images, {epochs} epochs, {_range(runs.seed.nunique())} seeds. "
+        f"{failed or 'None'} of them failed."
+    )
+
+
+def _regime_sentence(tables: Convergence) -> str:
+    table = regime(tables)
+    if not len(table):
+        return "The regime is not checked yet."
+    gaps, changes = 100 * table.gap.dropna(), 100 * table.settling.dropna().abs()
+    unmet = [architecture(name).title for name in table.index[~table.met.astype(bool)]]
+    known = (
+        f"Training accuracy is {gaps.min():.0f} to {gaps.max():.0f} points above test accuracy, and validation "
+        f"accuracy changes by at most {changes.max():.1f} points over the last tenth of the epochs. "
+        if len(gaps) and len(changes)
+        else ""
+    )
+    return known + (f"The regime is not met by {', '.join(unmet)}." if unmet else "All families meet the regime.")
+
+
+def _noise_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
+    floor, spread = noise_floor(tables), spread_of_pairs(comparisons)
+    if not len(floor):
+        return "The noise floor is not measured yet."
+    text = (
+        f"Over its seeds, the free arm spreads by {100 * floor.sd.min():.1f} to {100 * floor.sd.max():.1f} points (sd)"
+    )
+    return text + (f", and paired differences by {100 * spread:.1f}." if math.isfinite(spread) else ".")
+
+
+def _tuning_sentence(tables: Convergence) -> str:
+    chosen = tables.tuning[tables.tuning.chosen.astype(bool)] if len(tables.tuning) else tables.tuning
+    if not len(chosen):
+        return "No learning rate is tuned yet."
+    ends = tables.tuning.groupby(["architecture", "arm"]).learning_rate.agg(["min", "max"])
+    edge = sum(
+        row.learning_rate
+        in (ends.loc[(row.architecture, row.arm), "min"], ends.loc[(row.architecture, row.arm), "max"])
+        for row in chosen.itertuples()
+    )
+    low, high = chosen.learning_rate.min(), chosen.learning_rate.max()
+    return (
+        f"{len(tables.tuning)} runs tuned {len(chosen)} learning rates, {low:g} to {high:g}; "
+        f"{edge or 'none'} of these lie at an edge of the values that were tried."
+    )
+
+
+def _compute_sentence(tables: Convergence, seconds: float) -> str:
+    first = f"The first study took {seconds / 3600:.0f} core-hours of a CPU"
+    own = tables.runs.seconds.dropna().astype(float)
+    if not len(own):
+        return f"{first}."
+    cards = ", ".join(sorted(set(tables.runs.card.dropna())))
+    return f"{first}; the runs of the second took {own.sum() / 60:.0f} minutes on one device ({cards}), without tuning."
+
+
+def _missing_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+    begun = set(comparisons.index.get_level_values("arm"))
+    missing = [_SHORT[arm] for arm in ARMS if arm not in begun]
+    alone = [_SHORT[arm] for arm in ARMS if arm in begun and arm not in pools.index]
+    said = [f"Not run: {', '.join(missing)}." if missing else ""]
+    said += [f"Run in too few families to be pooled: {', '.join(alone)}." if alone else ""]
+    return " ".join(filter(None, said)) or "All arms of the design were run."
+
+
+def _claims_table(findings: Mapping[str, Finding], pools: pd.DataFrame, first: Mapping[str, str]) -> str:
+    """One line for each of the ten claims."""
+
+    def verdict(key: str) -> str:
+        """The verdict with its numbers, or the reason why there is none."""
+        finding = findings[key]
+        if finding.verdict == NOT_TESTABLE:
+            return f"not testable, because {finding.effect.split('; ')[0]}"
+        return f"{finding.verdict}, {finding.effect}".removesuffix(", ")
+
+    pooled = [f"{_SHORT[arm]} {change(pools.interval[arm])}" for arm in (HOLD, LOWER, PUBLISHED) if arm in pools.index]
+    second = f"At convergence, in points: {'; '.join(pooled)}." if pooled else "At convergence: not run."
+    early = f"After three epochs: as published {first['first.published']}, target 0.1 {first['first.default']}."
+    degrade = " and ".join(dict.fromkeys(one.verdict for key, one in findings.items() if key.startswith("degrade")))
+    lines = {
+        "C1": "Built: one function reads the hidden neurons of ten architectures.",
+        "C2": "No, by derivation: an exact power law of the distances has nearly the worst rate.",
+        "C3": f"Architectures differ: {verdict('differ')}. Degradation in three epochs: {degrade}.",
+        "C4": f"{second} {early}",
+        "C5": f"First study: {verdict('invariance')}.",
+        "C6": f"First study, target 0.1: PoolFormer {findings['limit'].verdict}.",
+        "C7": f"First study: {verdict('time')}.",
+        "C8": "They can be computed; untrained layers are small worlds as well ({chapter}`chapter <small-world>`).",
+        "C9": "Two trainings were looked at, too few to say ({chapter}`chapter <invariance>`).",
+        "C10": f"Two groups: {verdict('groups')}. Performance in the first study: {findings['performance'].verdict}, "
+        f"target 0.1 {first['first.default']}.",
+    }
+    return _markdown(
+        ("", "the paper says", "here"),
+        [(key, _CLAIMS[key], _minus(line)) for key, line in lines.items()],
+    )
+
+
+def _minus(text: str) -> str:
+    """Replace hyphens in front of numbers by minus signs."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", text)
+
+
+def _markdown(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(heads), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _range(values: pd.Series | int) -> str:
+    if isinstance(values, int):
+        return str(values)
+    return " to ".join(f"{value:,}" for value in sorted({values.min(), values.max()}))
+
+
+def _figure_text(pools: pd.DataFrame) -> str:
+    numbers = "; ".join(f"{_SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
+    alt = (
+        "Forest plot: for every arm one mark a family and a diamond for the mean over families, with intervals, beside "
+    )
+    alt += f"a line at zero and dotted lines at one point. In points: {numbers or 'nothing pooled'}"
+    caption = (
+        "Change of the test accuracy against training without constraint, in percentage points, with 95 % intervals. "
+    )
+    caption += (
+        "Marks are families, diamonds their random-effects mean; between the dotted lines lies less than one point."
+    )
+    return f"```{{figure}} _static/{FIGURE}\n:name: answer-forest\n:alt: {alt}\n\n{caption}\n```"
+
+
+def plot_forest(tables: Convergence) -> Figure:
+    """Plot the change of accuracy: one row a family, by arm, with the pooled estimate as a diamond.
+
+    Parameters
+    ----------
+    tables : Convergence
+        At least one comparison.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    comparisons = by_family(tables)
+    pools = over_families(tables, comparisons)
+    labels: list[str] = []
+    heads: list[int] = []
+    points: list[tuple[int, Interval, bool]] = []
+    for arm in ARMS:
+        heads.append(len(labels))
+        labels.append(_SHORT[arm])
+        own = comparisons[comparisons.index.get_level_values("arm") == arm]
+        for (name, _), row in own.iterrows():
+            if row.interval is not None:
+                points.append((len(labels), row.interval, False))
+                labels.append(architecture(name).title)
+        if arm in pools.index:
+            points.append((len(labels), pools.interval[arm], True))
+            labels.append("families together")
+        elif not len(own):
+            labels[-1] += ": not run"
+    figure, axes = plt.subplots(figsize=(6.5, 0.27 * len(labels) + 0.9))
+    axes.axvline(0, color=GREY, linewidth=2, zorder=0)
+    for edge in (-100 * SMALLEST_EFFECT, 100 * SMALLEST_EFFECT):
+        axes.axvline(edge, color=UNCONSTRAINED["color"], linewidth=1, linestyle=":")
+    for pooled, style in (
+        (False, {"color": UNCONSTRAINED["color"], "marker": "o"}),
+        (True, {"color": CONSTRAINED["color"], "marker": "D", "markersize": 7}),
+    ):
+        rows = [(y, 100 * np.array([i.estimate, i.low, i.high])) for y, i, of in points if of == pooled]
+        if rows:
+            y = [row for row, _ in rows]
+            x, low, high = np.array([values for _, values in rows]).T
+            axes.errorbar(x, y, xerr=(x - low, high - x), linestyle="none", capsize=3, **style)
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="change of test accuracy, in points")
+    axes.set_yticks(range(len(labels)), labels)
+    for place in heads:
+        axes.get_yticklabels()[place].set_fontweight("bold")
+        if place:
+            axes.axhline(place - 0.5, color=GREY, linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return closed(figure)
+
+
+def write_figure(tables: Convergence, folder: Path) -> None:
+    """Write the forest plot into `folder` if there is anything to plot."""
+    if len(by_family(tables)):
+        with plt.rc_context({"svg.hashsalt": "selfsim", "svg.fonttype": "path"}):
+            use_style()
+            plot_forest(tables).savefig(folder / FIGURE, metadata={"Date": None, "Creator": None})
+        text = (folder / FIGURE).read_text(encoding="utf-8")
+        (folder / FIGURE).write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")

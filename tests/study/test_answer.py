@@ -1,0 +1,111 @@
+"""What the page that answers says, on made-up tables: whole, partial and none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from study import answer, findings
+from study.convergence_statistics import over_families
+from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, RUNS, read, write
+
+from .made_convergence import FAMILIES, made_tables
+
+FIRST = {"first.published": "-0.07 points [-0.22, +0.08]", "first.published.families": "ten"}
+FIRST |= {"first.default": "-3.1 points [-4.9, -1.2]"}
+
+
+def said(tables):
+    facts = answer.answer_facts(tables, findings=findings.findings({}), first=FIRST, seconds=7200)
+    return {key.removeprefix("answer."): text for key, text in facts.items()}
+
+
+def rows(text):
+    """The cells of a Markdown table, without its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+
+
+@pytest.mark.parametrize(
+    ("gains", "start", "control"),
+    [
+        ({}, "No change as large as one point. At convergence, holding", "would have been noticed"),
+        (
+            {LOWER: 0.03},
+            "holding: no change as large as one point; lowering: accuracy rises",
+            "would have been noticed",
+        ),
+        ({HOLD: -0.03, LOWER: -0.03}, "Accuracy falls. At convergence, holding", "would have been noticed"),
+        ({CONTROL: 0.002}, "No change seen, but the positive control gained too little", "too little for a null"),
+    ],
+)
+def test_the_first_sentence_is_the_answer(gains, start, control):
+    tables = made_tables(gains, number=1)
+    text = said(tables)
+    assert text["sentence"].endswith("5 of 5 families when lowering it.")
+    assert text["sentence"].lower().startswith(start.lower()), text["sentence"]
+    assert control in text["control"]
+    pools = over_families(tables)
+    for arm in (HOLD, LOWER):
+        assert answer.change(pools.interval[arm]) in text["sentence"]
+    table = rows(text["table"])
+    assert [row[0] for row in table] == list(answer.ARMS.values())
+    assert all(row[1] == "5, 10 each" for row in table)
+    assert table[1][2] == answer.change(pools.interval[LOWER])
+    assert "(the rate moved in 5 of 5 families)" in table[1][3]
+    assert len(rows(text["families"])) == 25 and len(rows(text["claims"])) == 10
+
+
+def test_without_runs_everything_says_that_nothing_was_run():
+    text = said(made_tables(families=()))
+    assert text["sentence"].startswith("Not known yet") and FIRST["first.published"] in text["sentence"]
+    assert all(row[3] == answer.NOT_RUN for row in rows(text["table"]))
+    assert text["missing"].startswith("Not run: ") and "figure" in text["figure"]
+    assert "2 core-hours" in text["compute"]
+
+
+def test_partial_tables_say_what_is_missing():
+    tables = made_tables(families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL))
+    text = said(tables)
+    by_arm = {row[0]: row for row in rows(text["table"])}
+    assert by_arm[answer.ARMS[HOLD]][1] == "2, 10 each" and by_arm[answer.ARMS[LOWER]][3] == answer.NOT_RUN
+    assert "lowering" not in text["sentence"] and "rate lowered" in text["missing"]
+    few = said(made_tables(families=FAMILIES[:2], arms=(FREE, HOLD), seeds=3))
+    assert rows(few["table"])[0][2] == "not pooled" and few["sentence"].startswith("Not known yet")
+    one = said(made_tables(families=("mlp",), arms=(FREE, HOLD), seeds=1))
+    assert rows(one["families"])[0][3] == "one pair"
+
+
+def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():
+    tables = made_tables()
+    runs, tuning = tables.runs.copy(), tables.tuning.copy()
+    runs.loc[runs.architecture == "resnet34", "train_accuracy"] = 0.5
+    of_one = (tuning.architecture == "mlp") & (tuning.arm == HOLD)
+    tuning.loc[of_one, "chosen"] = tuning[of_one].learning_rate == tuning[of_one].learning_rate.max()
+    text = said(replace(tables, runs=runs, tuning=tuning))
+    assert "not met by ResNet-34" in text["regime"] and rows(text["table"])[0][1] == "4, 10 each"
+    assert "1 of these lie at an edge" in text["tuning"]
+
+
+def test_the_forest_has_every_family_and_every_pool(tmp_path):
+    figure = answer.plot_forest(made_tables({LOWER: 0.02}))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels.count("families together") == 5 and labels.count("ViT-S") == 5
+    assert "rate lowered: not run" in [
+        label.get_text() for label in answer.plot_forest(made_tables(arms=(FREE, HOLD))).axes[0].get_yticklabels()
+    ]
+    answer.write_figure(made_tables(families=()), tmp_path)
+    assert not list(tmp_path.iterdir())
+    answer.write_figure(made_tables(), tmp_path)
+    first = (tmp_path / answer.FIGURE).read_bytes()
+    answer.write_figure(made_tables(), tmp_path)
+    assert (tmp_path / answer.FIGURE).read_bytes() == first
+
+
+def test_tables_read_from_files_say_the_same(tmp_path):
+    made = made_tables({HOLD: 0.02})
+    write(tmp_path, runs=made.runs, history=made.history, tuning=made.tuning)
+    stored = read(tmp_path)
+    assert said(stored) == said(made) and list(stored.runs) == list(RUNS)
+    assert not re.search(r"[^\w-]-\d", said(stored)["table"])  # minus signs
