@@ -1,4 +1,4 @@
-"""Simulated second studies: coverage, power and false claims of the rules in study/design.md.
+"""Simulated second studies: coverage, power and false claims of the rules in book/design.md.
 
     .venv/bin/python -m benchmarks.study_power               # 2 minutes, into results/benchmarks/study_power.json
 

@@ -1,4 +1,4 @@
-"""The statistics of the second study: the rules of study/design.md, from the tables to verdicts.
+"""The statistics of the second study: the rules of book/design.md, from the tables to verdicts.
 
 Differences of accuracy are shares (0.01 is a point).
 """

@@ -1,4 +1,4 @@
-"""The three tables of the second study (study/design.md): their columns, and how they are written and read.
+"""The three tables of the second study (book/design.md): their columns, and how they are written and read.
 
 They are ``runs.csv``, ``history.csv`` and ``tuning.csv`` in ``results/convergence/``. `write` adds rows and replaces
 those with the same key, so a runner can call it after every batch. `read` checks them. Accuracies are shares between 0
