@@ -12,17 +12,17 @@ import numpy as np
 import torch
 
 
-def surrogate_count(fraction: np.ndarray, n: int) -> np.ndarray:
+def surrogate_count(fraction: Any, n: int) -> Any:
     """Boxes that cover `n` nodes when the `fraction` C of pairs is closer than the box size.
 
-    ``N = n - (n - 1) ln(1 + (n - 1) C) / ln n``: n at C = 0 and 1 at C = 1.
+    ``N = n - (n - 1) ln(1 + (n - 1) C) / ln n``: n at C = 0 and 1 at C = 1. For an array or a tensor, in float64.
 
     Examples
     --------
     >>> surrogate_count(np.array([0.0, 1.0]), 8)
     array([8., 1.])
     """
-    return n - (n - 1) * np.log1p((n - 1) * np.asarray(fraction, dtype=np.float64)) / np.log(n)
+    return n - (n - 1) * _log_mass(fraction, n) / np.log(n)
 
 
 def surrogate_drop(fraction: Any, n: int) -> Any:
@@ -31,7 +31,12 @@ def surrogate_drop(fraction: Any, n: int) -> Any:
     Written with log1p, so that the small steps between neighbouring fractions keep their digits. For an array or a
     tensor, in float64.
     """
-    on_gpu = isinstance(fraction, torch.Tensor)
-    xp, fraction = (torch, fraction.double()) if on_gpu else (np, np.asarray(fraction, dtype=np.float64))
-    inner = (n - 1) / n * xp.log1p((n - 1) * fraction) / np.log(n)
-    return -xp.log1p(-inner) / np.log(n)
+    inner = (n - 1) / n * _log_mass(fraction, n) / np.log(n)
+    return -(torch if isinstance(inner, torch.Tensor) else np).log1p(-inner) / np.log(n)
+
+
+def _log_mass(fraction: Any, n: int) -> Any:
+    """Logarithm of the mean number of nodes within the box size, the node itself included."""
+    if isinstance(fraction, torch.Tensor):
+        return torch.log1p((n - 1) * fraction.double())
+    return np.log1p((n - 1) * np.asarray(fraction, dtype=np.float64))

@@ -166,7 +166,7 @@ def count_between(values: NDArray, limits: NDArray, table: NDArray, shift: int, 
     """
     lowest, last = limits[0], len(table) - 1
     for value in values:
-        k = table[min(max(value - lowest, 0) >> shift, last)]
+        k = 0 if value < lowest else table[min((value - lowest) >> shift, last)]
         while k < len(limits) and value >= limits[k]:
             k += 1
         counts[k] += 1

@@ -6,6 +6,9 @@ the same for all pairs, so it is tabulated once and looked up.
 
 The sum needs only the two ends and the counts below each scale, so the distances can be computed block by block and
 forgotten: for 16,384 neurons they alone fill half a gigabyte.
+
+On a GPU, whole batches are computed without a synchronisation: the ends and the scales stay there, and h is summed
+directly, because the degree of a series would depend on them.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from ..boxes.correlation_sum import surrogate_count, surrogate_drop
 from ..validation import check_finite
-from .area import Array, axis_of
+from .area import Array, axis_of, module_of
 from .distances import (
     NoRange,
     add_gradient,
@@ -36,8 +39,8 @@ from .loops import chebyshev_sum, compiled_loops_pay, count_between, sorted_with
 from .options import RateOptions
 
 PAPER_SCALES = 256
-# Lengths processed at once by the direct sum.
-_PIECE = 32_768
+# Lengths processed at once by the direct sum, and on a GPU lengths times scales.
+_PIECE, _PIECE_ON_GPU = 32_768, 2**24
 # Bytes of distances that are cheaper to keep than to compute three times.
 _KEPT = 2**22
 
@@ -86,13 +89,22 @@ def _rounded_up(values: np.ndarray, dtype: type) -> np.ndarray:
     return np.where(rounded < values, np.nextafter(rounded, np.inf, dtype=dtype), rounded)
 
 
-def sum_over_scales(drop: np.ndarray) -> float:
-    """``(2 / m) sum_i |p_i - y_i|`` from ``1 - y_i`` at m scales."""
-    return float(2 * np.mean(np.abs(np.linspace(0.0, 1.0, len(drop)) - drop)))
+def sum_over_scales(drop: Array) -> Array:
+    """``(2 / m) sum_i |p_i - y_i|`` from ``1 - y_i`` at m scales ``(…, m)``."""
+    return 2 * abs(_evenly(drop.shape[-1], drop) - drop).mean(-1)
 
 
-def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> float:
-    """The rate of given distances ``(pairs,)`` at ``options.scales`` (256 by default), as published."""
+def _evenly(scales: int, like: Array) -> Array:
+    """Positions of the scales on the axis, float64."""
+    if isinstance(like, Tensor):
+        return torch.linspace(0.0, 1.0, scales, dtype=torch.float64, device=like.device)
+    return np.linspace(0.0, 1.0, scales)
+
+
+def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> Array:
+    """The rate of given distances ``(…, pairs)`` at ``options.scales`` (256 by default), as published."""
+    if isinstance(raw, Tensor):
+        return paper_rate(raw, one, n, options, False)[0]
     axis = axis_of(raw, one, options)
     low, high, unit = axis.low.item(), axis.high.item(), axis.unit.item()
     at = scale_lengths(low / unit, high / unit, options.scales or PAPER_SCALES) * unit
@@ -100,19 +112,47 @@ def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> fl
     return sum_over_scales(surrogate_drop(fraction, n))
 
 
-def straight_through_weight(fraction: np.ndarray, n: int) -> np.ndarray:
-    """Weights ``(scales,)`` of the paper's derivative of S with respect to a length d.
+def paper_rate(
+    raw: Tensor, one: Tensor, n: int, options: RateOptions, need_slope: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same for tensors on a GPU, and the paper's derivative ``(…, pairs)`` by each distance if `need_slope`."""
+    axis, pairs = axis_of(raw, one, options), raw.shape[-1]
+    low, high, unit = axis.low.double(), axis.high.double(), axis.unit.double()
+    log_low = torch.log1p(low / unit)
+    evenly = _evenly(options.scales or PAPER_SCALES, raw)
+    at = torch.expm1(log_low + (torch.log1p(high / unit) - log_low) * evenly) * unit
+    # Rounded up to the distances' own type, the scales are passed by the same distances.
+    limits = at.to(raw.dtype)
+    limits = torch.where(limits < at, torch.nextafter(limits, torch.full_like(limits, math.inf)), limits)
+    fraction = torch.searchsorted(raw.sort().values, limits).double() / pairs
+    if options.quantiles is None:  # rounding would decide; see `fractions_below`
+        fraction[..., 0], fraction[..., -1] = 0.0, (pairs - 1) / pairs
+    no_range = 0 * axis.length  # NaN where there is no range, without the check
+    value = sum_over_scales(surrogate_drop(fraction, n)) + no_range[..., 0]
+    if not need_slope:
+        return value, None
+    at, weight = ((array / one).to(raw)[..., None, :] for array in (at, straight_through_weight(fraction, n)))
+    piece = max(1, _PIECE_ON_GPU // (at.numel() or 1))
+    slopes = []
+    for lengths in (raw / one).split(piece, -1):
+        count = torch.sigmoid(at - lengths[..., None])
+        slopes.append((count * (1 - count) * weight).sum(-1))
+    return value, torch.cat(slopes, -1) + no_range
+
+
+def straight_through_weight(fraction: Array, n: int) -> Array:
+    """Weights ``(…, scales)`` of the paper's derivative of S with respect to a length d.
 
     ``h(d) = sum_i weight_i sigmoid'(l_i - d)`` with ``weight_i = -(n / P) dS/dC_i``. The signs at the two end scales
     are rounding noise in the published code and are zero here.
     """
-    scales = len(fraction)
+    xp, scales = module_of(fraction), fraction.shape[-1]
     count = surrogate_count(fraction, n)
-    residual = (1 - np.linspace(0.0, 1.0, scales)) - np.log(count) / math.log(n)
+    residual = (1 - _evenly(scales, fraction)) - xp.log(count) / math.log(n)
     by_fraction = (
-        np.sign(residual) * (2 / scales) * (n - 1) ** 2 / (count * math.log(n) ** 2 * (1 + (n - 1) * fraction))
+        xp.sign(residual) * (2 / scales) * (n - 1) ** 2 / (count * math.log(n) ** 2 * (1 + (n - 1) * fraction))
     )
-    by_fraction[[0, -1]] = 0.0
+    by_fraction[..., 0] = by_fraction[..., -1] = 0.0
     return -by_fraction * n / (n * (n - 1) / 2)
 
 

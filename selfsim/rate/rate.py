@@ -7,6 +7,7 @@ over 256 scales (`paper`) and the rate of real boxes (`by_count`).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ from .distances import (
 )
 from .loops import sorted_with_order, unsorted
 from .options import RateKeywords, RateOptions
-from .paper import PAPER_SCALES, PaperRate, rate_over_scales
+from .paper import PAPER_SCALES, PaperRate, paper_rate, rate_over_scales
 
 OfLayer: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 
@@ -157,10 +158,11 @@ def _rate(activations: Tensor, options: RateOptions) -> Tensor:
 # NumPy's sort and scipy's linkage cannot be traced; in a compiled graph they run as they are.
 @untraced
 def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
-    needs_all = options.gradient == "exact" and activations.requires_grad and torch.is_grad_enabled()
-    if options.max_bytes is not None and needs_all:
+    needs_all = activations.requires_grad and torch.is_grad_enabled()
+    if options.max_bytes is not None and options.gradient == "exact" and needs_all:
         raise ValueError("max_bytes: got it with gradient='exact', which needs all distances; need 'straight-through'")
-    if options.gradient == "straight-through" or options.max_bytes is not None:
+    published = options.gradient == "straight-through"
+    if options.max_bytes is not None or (published and activations.device.type == "cpu"):
         layers = activations.flatten(0, -3) if activations.ndim > 2 else activations[None]
         rates = [PaperRate.apply(x, options.scales or PAPER_SCALES, options.max_bytes, options.check) for x in layers]
         return torch.stack(rates).reshape(activations.shape[:-2]) if rates else activations.new_empty(0)
@@ -287,6 +289,7 @@ def value_and_slope(
     on_cpu = raw.device.type == "cpu" and raw.ndim == 1
     distances: Array = raw.numpy() if on_cpu else raw
     unit: Array = one.numpy() if on_cpu else one
+    value: Array
     slope: Array | None = None
     if options.count != "surrogate":  # scipy's clustering and networkx take half a second to import
         from .by_count import rate_by_coloring, rate_by_linkage
@@ -294,9 +297,12 @@ def value_and_slope(
         value, slope = rate_by_linkage(distances, unit, n, options, need_slope)
     elif options.count == "greedy-coloring":
         value = rate_by_coloring(distances, unit, n, options)
+    elif options.gradient == "straight-through":  # on a GPU; see `PaperRate` for a CPU
+        value, slope = paper_rate(distances, unit, n, options, need_slope)
     else:
         if options.scales is None or need_slope:
             value, slope = surrogate_area(distances, unit, n, options, need_slope)
+            options = dataclasses.replace(options, check=False)  # done
         if options.scales is not None:
             value = rate_over_scales(distances, unit, n, options)
     like_raw = functools.partial(torch.as_tensor, dtype=raw.dtype, device=raw.device)
