@@ -22,6 +22,7 @@ from selfsim import Probe, SelfSimilarityConstraint, scaling_deviation, ss_rate
 
 from .checks import Check, Errors, batch, gradients, perceptron, relative, rows_of, some, value_and_gradient
 from .report import ROOT, Section
+from .timings import captured
 
 # By kind of device: the time limit of a process in seconds. A dry run may meet a busy machine.
 SECONDS = {"cuda": 60.0, "cpu": 600.0}
@@ -126,21 +127,7 @@ def graph_checks(device: torch.device) -> Iterator[Check]:
 
 def _replayed_errors(measure: Callable[[Tensor], Tensor], layers: int | None, device: torch.device) -> Errors:
     first, second = (some(torch.float32, seed=seed, layers=layers).to(device) for seed in (0, 1))
-    x = first.clone().requires_grad_()
-
-    def call() -> tuple[Tensor, Tensor]:
-        value = measure(x)
-        return value, torch.autograd.grad(value.sum(), x)[0]
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        value, gradient = call()
+    graph, x, value, gradient = captured(measure, first)
     with torch.no_grad():
         x.copy_(second)
     graph.replay()

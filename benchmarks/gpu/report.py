@@ -61,6 +61,11 @@ class Section:
         """Return the seconds that are left to this section."""
         return self._end - time.monotonic()
 
+    def passed(self, section: str, name: str) -> bool:
+        """Return whether a check of an earlier section passed."""
+        rows = self._report.sections.get(section, {"rows": []})["rows"]
+        return any(row["name"] == name and row["passed"] for row in rows)
+
     def add(self, **row: Any) -> None:
         self.content["rows"].append(row)
         self._report.write()
