@@ -47,11 +47,12 @@ class StackedPenalty:
         self.weighted = column(lambda c: c.weight is not None) > 0
         self.gate = column(lambda c: math.inf if c.gate is None else c.gate)
         self.target = torch.tensor([_targets(c, layers) for c in constraints], **on_device)
-        self.groups: dict[tuple[Measure, bool], list[int]] = {}
+        self.groups: dict[tuple[Measure, bool, int], list[int]] = {}
         for place, constraint in enumerate(constraints):
             if constraint is not None:
                 measure = dataclasses.replace(constraint.measure, check=False)
-                self.groups.setdefault((measure, constraint.keeps_scale), []).append(place)
+                drawn = min(constraint.layers_per_step or 0, len(layers))
+                self.groups.setdefault((measure, constraint.keeps_scale, drawn), []).append(place)
         self.rows = [_places(places, device) for places in self.groups.values()]
         shape = len(constraints), len(layers)
         self.share = torch.zeros(len(constraints), **on_device)
@@ -121,22 +122,27 @@ class StackedPenalty:
 
     def _rates(self, values: Mapping[str, Tensor], groups: frozenset[int]) -> Tensor:
         """Return the rate of every layer of every network, equal to its target where none acts."""
-        columns = list(self.target.unbind(1))
+        rates = self.target.clone()
         widths: dict[int, list[int]] = {}
         for place, layer in enumerate(self.layers):
             widths.setdefault(values[layer].shape[-1], []).append(place)
-        for group, ((measure, keeps_scale), rows) in enumerate(zip(self.groups, self.rows, strict=True)):
+        for group, (key, rows) in enumerate(zip(self.groups, self.rows, strict=True)):
             if group not in groups:
                 continue
+            measure, keeps_scale, drawn = key
             for places in widths.values():
                 x = torch.stack([values[self.layers[place]][rows] for place in places])
+                here = torch.stack([rates[rows][:, place] for place in places], 1)
+                if drawn and len(widths) == 1:  # the other layers need not be measured
+                    chosen = self.chosen[rows].topk(drawn).indices
+                    x = x.gather(0, chosen.t()[..., None, None].expand(-1, -1, *x.shape[-2:]))
+                else:
+                    chosen = torch.arange(len(places), device=x.device).expand(here.shape)
                 if keeps_scale:
                     x = with_shape_gradient(x)
-                for place, rate in zip(places, measured(x, measure), strict=True):
-                    column = columns[place].clone()
-                    column[rows] = rate.to(column.dtype)
-                    columns[place] = column
-        return torch.stack(columns, 1)
+                found = measured(x, measure).t().to(here.dtype)
+                rates = _replaced(rates, rows, places, here.scatter(1, chosen, found))
+        return rates
 
     def _meeting(self, pull: Tensor) -> Meeting:
         """Return the function by which each network's two gradients meet at one layer, as `LayerPenalty` has it."""
@@ -166,6 +172,15 @@ class StackedPenalty:
             self.old[place] = torch.where(renewed, means, self.old[place])
         self.sums.zero_()
         self.calls.zero_()
+
+
+def _replaced(rates: Tensor, rows: slice | Tensor, places: list[int], values: Tensor) -> Tensor:
+    """Return a copy of ``rates`` (networks, layers) with `values` at some rows and columns."""
+    columns = list(rates.unbind(1))
+    for place, value in zip(places, values.unbind(1), strict=True):
+        columns[place] = columns[place].clone()
+        columns[place][rows] = value
+    return torch.stack(columns, 1)
 
 
 def _targets(constraint: SelfSimilarityConstraint | None, layers: Sequence[str]) -> list[float]:

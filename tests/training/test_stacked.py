@@ -82,7 +82,7 @@ def test_the_constraints_matter(pairs):
 def test_equals_the_single_run_for_other_blocks(architecture):
     """Batch normalisation has statistics of its own in every network."""
     configs = [
-        TrainConfig(architecture, epochs=2, seed=seed, constraint=constraint, **SMALL)
+        TrainConfig(architecture, epochs=1, seed=seed, constraint=constraint, **SMALL)
         for seed, constraint in enumerate((None, CAPPED, CONSTRAINTS["paper"]))
     ]
     for together, config in zip(train_many(configs, device="cpu"), configs, strict=True):
