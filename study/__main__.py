@@ -1,8 +1,8 @@
 """Write the tables in results/study/ from the folders of the sweeps, or compare new runs with these tables.
 
-    python -m study                       # every stage that has runs in runs/study/
+    python -m study                       # every stage that has runs in runs/study/, then the text of the pages
     python -m study --layers              # and what needs weights and images: claim C5, the comparison
-    python -m study --facts               # only the numbers that the book's prose takes from these tables
+    python -m study --facts               # only the sentences, tables and figure that pages take from the tables
     python -m study --compare runs/again  # are the runs in this folder equal to those in the tables?
 
 Stages are the grids in study/grids/; the runs of a stage may lie in any folder of runs/study/. Give ``-p`` as
@@ -23,7 +23,8 @@ from study.facts import FILE, write_facts
 from study.layers import MEASURED_STAGES, write_invariance, write_measures
 from study.tables import agreement, read_stages, write_stage
 
-GRIDS = Path(__file__).parent / "grids"
+GRIDS = sorted((Path(__file__).parent / "grids").glob("*.yml"))
+RUNS = Path("runs/study")
 BOOK = Path(__file__).parents[1] / "book"
 
 
@@ -32,10 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of the sweeps' folders")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the sweeps' folders")
     parser.add_argument("--results", type=Path, default=Path("results/study"), help="folder of the tables")
     parser.add_argument("--compare", type=Path, metavar="FOLDER", help="only compare the runs in this folder")
-    parser.add_argument("--facts", action="store_true", help="only write the numbers of the book's prose")
+    parser.add_argument("--facts", action="store_true", help="only write what pages take from the tables")
     parser.add_argument("--layers", action="store_true", help="also measure the layers, from weights and images")
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
@@ -43,14 +44,21 @@ def main() -> None:
         stored = [run for runs in read_stages(arguments.results).values() for run in runs]
         print(agreement(load_runs(arguments.compare), stored).to_string())
         return
-    if arguments.facts:
-        print(f"{len(write_facts(arguments.results, BOOK))} facts in {BOOK / '_ext' / FILE}")
-        return
+    if not arguments.facts:
+        write_tables(parser, arguments)
+    print(f"{len(write_facts(arguments.results, BOOK))} facts in {BOOK / '_ext' / FILE}")
+
+
+def write_tables(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Write the tables of the first study from the folders of its sweeps, if they are here."""
     if not arguments.runs.is_dir():
-        parser.error(f"--runs: got {str(arguments.runs)!r}, which is no folder; need the folder of the sweeps' folders")
+        if arguments.layers or arguments.runs != RUNS:
+            parser.error(
+                f"--runs: got {str(arguments.runs)!r}, which is no folder; need the folder of the sweeps' folders"
+            )
+        return
     folders = sorted(place for place in arguments.runs.iterdir() if place.is_dir())
-    parameters = arguments.parameters or [("data_dir", "data/cifar10-jpeg")]
-    grids = [read_grid(path, parameters) for path in sorted(GRIDS.glob("*.yml"))]
+    grids = [read_grid(path, arguments.parameters or [("data_dir", "data/cifar10-jpeg")]) for path in GRIDS]
     write_stages(grids, folders, arguments.results)
     if arguments.layers:
         write_layers(grids, folders, arguments.results)

@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from selfsim.figures.style import CONSTRAINED, GREY, UNCONSTRAINED, closed, use_style
 from selfsim.models.architectures import architecture
 from selfsim.uncertainty import Interval
 
@@ -21,7 +16,6 @@ from .convergence_statistics import (
     LEAST_PAIRS,
     NULL,
     NULL_DOES_NOT_COUNT,
-    SMALLEST_EFFECT,
     by_family,
     control_gains,
     families,
@@ -44,8 +38,8 @@ ARMS = {
     SCALING: "deviation from a power law lowered instead of the rate",
     CONTROL: "untouched; label smoothing and mixup (positive control)",
 }
-_SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
-_SHORT |= {CONTROL: "positive control"}
+SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
+SHORT |= {CONTROL: "positive control"}
 _WORDS = {
     "gain": "accuracy rises",
     "gain of less than one point": "accuracy rises, by less than one point",
@@ -179,7 +173,7 @@ def _families_table(comparisons: pd.DataFrame, moved: pd.Series) -> str:
         went = {True: "yes", False: "no"}.get(moved.get((name, arm)), "")
         p = [f"{value:.3f}" if math.isfinite(value) else "" for value in (row.corrected, row.exact)]
         interval = change(row.interval) if row.interval is not None else "one pair"
-        rows.append((architecture(name).title, _SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
+        rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
     if not rows:
         return "*Not run yet.*"
     heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "rate moved", "verdict")
@@ -252,8 +246,8 @@ def _compute_sentence(tables: Convergence, seconds: float) -> str:
 
 def _missing_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
     begun = set(comparisons.index.get_level_values("arm"))
-    missing = [_SHORT[arm] for arm in ARMS if arm not in begun]
-    alone = [_SHORT[arm] for arm in ARMS if arm in begun and arm not in pools.index]
+    missing = [SHORT[arm] for arm in ARMS if arm not in begun]
+    alone = [SHORT[arm] for arm in ARMS if arm in begun and arm not in pools.index]
     said = [f"Not run: {', '.join(missing)}." if missing else ""]
     said += [f"Run in too few families to be pooled: {', '.join(alone)}." if alone else ""]
     return " ".join(filter(None, said)) or "All arms of the design were run."
@@ -269,7 +263,7 @@ def _claims_table(findings: Mapping[str, Finding], pools: pd.DataFrame, first: M
             return f"not testable, because {finding.effect.split('; ')[0]}"
         return f"{finding.verdict}, {finding.effect}".removesuffix(", ")
 
-    pooled = [f"{_SHORT[arm]} {change(pools.interval[arm])}" for arm in (HOLD, LOWER, PUBLISHED) if arm in pools.index]
+    pooled = [f"{SHORT[arm]} {change(pools.interval[arm])}" for arm in (HOLD, LOWER, PUBLISHED) if arm in pools.index]
     second = f"At convergence, in points: {'; '.join(pooled)}." if pooled else "At convergence: not run."
     early = f"After three epochs: as published {first['first.published']}, target 0.1 {first['first.default']}."
     degrade = " and ".join(dict.fromkeys(one.verdict for key, one in findings.items() if key.startswith("degrade")))
@@ -310,7 +304,7 @@ def _range(values: pd.Series | int) -> str:
 
 
 def _figure_text(pools: pd.DataFrame) -> str:
-    numbers = "; ".join(f"{_SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
+    numbers = "; ".join(f"{SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
     alt = (
         "Forest plot: for every arm one mark a family and a diamond for the mean over families, with intervals, beside "
     )
@@ -322,67 +316,3 @@ def _figure_text(pools: pd.DataFrame) -> str:
         "Marks are families, diamonds their random-effects mean; between the dotted lines lies less than one point."
     )
     return f"```{{figure}} _static/{FIGURE}\n:name: answer-forest\n:alt: {alt}\n\n{caption}\n```"
-
-
-def plot_forest(tables: Convergence) -> Figure:
-    """Plot the change of accuracy: one row a family, by arm, with the pooled estimate as a diamond.
-
-    Parameters
-    ----------
-    tables : Convergence
-        At least one comparison.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    comparisons = by_family(tables)
-    pools = over_families(tables, comparisons)
-    labels: list[str] = []
-    heads: list[int] = []
-    points: list[tuple[int, Interval, bool]] = []
-    for arm in ARMS:
-        heads.append(len(labels))
-        labels.append(_SHORT[arm])
-        own = comparisons[comparisons.index.get_level_values("arm") == arm]
-        for (name, _), row in own.iterrows():
-            if row.interval is not None:
-                points.append((len(labels), row.interval, False))
-                labels.append(architecture(name).title)
-        if arm in pools.index:
-            points.append((len(labels), pools.interval[arm], True))
-            labels.append("families together")
-        elif not len(own):
-            labels[-1] += ": not run"
-    figure, axes = plt.subplots(figsize=(6.5, 0.27 * len(labels) + 0.9))
-    axes.axvline(0, color=GREY, linewidth=2, zorder=0)
-    for edge in (-100 * SMALLEST_EFFECT, 100 * SMALLEST_EFFECT):
-        axes.axvline(edge, color=UNCONSTRAINED["color"], linewidth=1, linestyle=":")
-    for pooled, style in (
-        (False, {"color": UNCONSTRAINED["color"], "marker": "o"}),
-        (True, {"color": CONSTRAINED["color"], "marker": "D", "markersize": 7}),
-    ):
-        rows = [(y, 100 * np.array([i.estimate, i.low, i.high])) for y, i, of in points if of == pooled]
-        if rows:
-            y = [row for row, _ in rows]
-            x, low, high = np.array([values for _, values in rows]).T
-            axes.errorbar(x, y, xerr=(x - low, high - x), linestyle="none", capsize=3, **style)
-    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="change of test accuracy, in points")
-    axes.set_yticks(range(len(labels)), labels)
-    for place in heads:
-        axes.get_yticklabels()[place].set_fontweight("bold")
-        if place:
-            axes.axhline(place - 0.5, color=GREY, linewidth=0.8)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
-    return closed(figure)
-
-
-def write_figure(tables: Convergence, folder: Path) -> None:
-    """Write the forest plot into `folder` if there is anything to plot."""
-    if len(by_family(tables)):
-        with plt.rc_context({"svg.hashsalt": "selfsim", "svg.fonttype": "path"}):
-            use_style()
-            plot_forest(tables).savefig(folder / FIGURE, metadata={"Date": None, "Creator": None})
-        text = (folder / FIGURE).read_text(encoding="utf-8")
-        (folder / FIGURE).write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")

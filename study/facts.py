@@ -23,11 +23,12 @@ from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval, mean_interval
 
 from . import convergence_tables, design
-from .answer import answer_facts, write_figure
+from .answer import answer_facts
 from .convergence_statistics import t_tests
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
 from .layers import read_invariance
+from .plots import write_figure
 from .statistics import compared, differences, manipulation, measured, minimal_effect, pairs
 from .tables import read_stages
 

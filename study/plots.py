@@ -1,9 +1,10 @@
-"""The figures of the study's pages: differences with intervals, doses, and the comparison of the families."""
+"""The figures of the studies' pages: differences with intervals, doses, the comparison of the families, the answer."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,11 +14,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from selfsim.figures.runs import draw_seeds
-from selfsim.figures.style import CONSTRAINED, DASHES, GREY, UNCONSTRAINED, WIDTH, Style, closed, labelled, panels
+from selfsim.figures.style import (
+    CONSTRAINED,
+    DASHES,
+    GREY,
+    UNCONSTRAINED,
+    WIDTH,
+    Style,
+    closed,
+    labelled,
+    panels,
+    use_style,
+)
 from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.training.runs import Run
+from selfsim.uncertainty import Interval
 
+from .answer import ARMS, FIGURE, SHORT
 from .comparison import TRAINING, excess
+from .convergence_statistics import SMALLEST_EFFECT, by_family, over_families
+from .convergence_tables import Convergence
 from .design import DEFAULT, arm
 from .design import UNCONSTRAINED as NO_CONSTRAINT
 from .findings import title
@@ -280,3 +296,67 @@ def _name_rows(axes: Axes, table: pd.DataFrame, *, shift: float = 0) -> None:
     axes.set_yticks(np.arange(len(family)) + shift, family.index, rotation=0)
     for label, name in zip(axes.get_yticklabels(), family, strict=True):
         label.set(color=FAMILY_COLORS[name], fontweight="bold")
+
+
+def plot_forest(tables: Convergence) -> Figure:
+    """Plot the change of accuracy: one row a family, by arm, with the pooled estimate as a diamond.
+
+    Parameters
+    ----------
+    tables : Convergence
+        At least one comparison.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    comparisons = by_family(tables)
+    pools = over_families(tables, comparisons)
+    labels: list[str] = []
+    heads: list[int] = []
+    points: list[tuple[int, Interval, bool]] = []
+    for name in ARMS:
+        heads.append(len(labels))
+        labels.append(SHORT[name])
+        own = comparisons[comparisons.index.get_level_values("arm") == name]
+        for (family, _), row in own.iterrows():
+            if row.interval is not None:
+                points.append((len(labels), row.interval, False))
+                labels.append(architecture(family).title)
+        if name in pools.index:
+            points.append((len(labels), pools.interval[name], True))
+            labels.append("families together")
+        elif not len(own):
+            labels[-1] += ": not run"
+    figure, axes = plt.subplots(figsize=(6.5, 0.27 * len(labels) + 0.9))
+    axes.axvline(0, color=GREY, linewidth=2, zorder=0)
+    for edge in (-100 * SMALLEST_EFFECT, 100 * SMALLEST_EFFECT):
+        axes.axvline(edge, color=UNCONSTRAINED["color"], linewidth=1, linestyle=":")
+    for pooled, style in (
+        (False, {"color": UNCONSTRAINED["color"], "marker": "o"}),
+        (True, {"color": CONSTRAINED["color"], "marker": "D", "markersize": 7}),
+    ):
+        rows = [(y, 100 * np.array([i.estimate, i.low, i.high])) for y, i, of in points if of == pooled]
+        if rows:
+            y = [row for row, _ in rows]
+            x, low, high = np.array([values for _, values in rows]).T
+            axes.errorbar(x, y, xerr=(x - low, high - x), linestyle="none", capsize=3, **style)
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="change of test accuracy, in points")
+    axes.set_yticks(range(len(labels)), labels)
+    for place in heads:
+        axes.get_yticklabels()[place].set_fontweight("bold")
+        if place:
+            axes.axhline(place - 0.5, color=GREY, linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return closed(figure)
+
+
+def write_figure(tables: Convergence, folder: Path) -> None:
+    """Write the forest plot into `folder` if there is anything to plot."""
+    if len(by_family(tables)):
+        with plt.rc_context({"svg.hashsalt": "selfsim", "svg.fonttype": "path"}):
+            use_style()
+            plot_forest(tables).savefig(folder / FIGURE, metadata={"Date": None, "Creator": None})
+        text = (folder / FIGURE).read_text(encoding="utf-8")
+        (folder / FIGURE).write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from study import answer, findings
+from study import answer, findings, plots
 from study.convergence_statistics import over_families
 from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, RUNS, read, write
 
@@ -89,17 +89,17 @@ def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():
 
 
 def test_the_forest_has_every_family_and_every_pool(tmp_path):
-    figure = answer.plot_forest(made_tables({LOWER: 0.02}))
+    figure = plots.plot_forest(made_tables({LOWER: 0.02}))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels.count("families together") == 5 and labels.count("ViT-S") == 5
     assert "rate lowered: not run" in [
-        label.get_text() for label in answer.plot_forest(made_tables(arms=(FREE, HOLD))).axes[0].get_yticklabels()
+        label.get_text() for label in plots.plot_forest(made_tables(arms=(FREE, HOLD))).axes[0].get_yticklabels()
     ]
-    answer.write_figure(made_tables(families=()), tmp_path)
+    plots.write_figure(made_tables(families=()), tmp_path)
     assert not list(tmp_path.iterdir())
-    answer.write_figure(made_tables(), tmp_path)
+    plots.write_figure(made_tables(), tmp_path)
     first = (tmp_path / answer.FIGURE).read_bytes()
-    answer.write_figure(made_tables(), tmp_path)
+    plots.write_figure(made_tables(), tmp_path)
     assert (tmp_path / answer.FIGURE).read_bytes() == first
 
 
