@@ -1,4 +1,4 @@
-"""Chapters and the study on the pages: links, numbers, a table of how chapters were made, buttons to run them."""
+"""Chapters and the study on the pages: links, numbers, a table of how chapters were made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from pathlib import Path
 
-import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx import addnodes
@@ -98,32 +97,9 @@ def provenance(notebook: dict) -> dict[str, str]:
     return {label: html.unescape(text) for label, text in ROW.findall(tables[-1])} if tables else {}
 
 
-def launch_buttons(app, pagename, templatename, context, doctree):
-    """Add buttons to the foot of a published chapter that open it on Binder or on Colab."""
-    page = Path(app.srcdir, f"{pagename}.ipynb")
-    # Not from the theme's options: html_theme_options in _config.yml replaces all of them.
-    repository = yaml.safe_load(Path(app.srcdir, "_config.yml").read_text(encoding="utf-8")).get("repository") or {}
-    address = repository.get("url") or ""
-    on_github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git|/)?", address)
-    # Publication wrote the address into each chapter that can install the package.
-    if not on_github or not page.is_file() or json.dumps(f'repository = "{address}"')[1:-1] not in page.read_text():
-        return
-    project, branch = on_github[1], repository.get("branch") or "main"
-    places = {
-        "Binder (CPU)": f"https://mybinder.org/v2/gh/{project}/{branch}?urlpath=lab/tree/{pagename}.ipynb",
-        "Colab": f"https://colab.research.google.com/github/{project}/blob/{branch}/{pagename}.ipynb",
-    }
-    links = " ".join(
-        f'<a class="sd-btn sd-btn-outline-primary" href="{html.escape(to)}">Open on {name}</a>'
-        for name, to in places.items()
-    )
-    context["body"] += f'\n<p class="launch">{links}</p>\n'
-
-
 def setup(app):
     app.add_role("chapter", ChapterRole())
     app.add_role("study", StudyRole())
     app.add_directive("study-text", StudyText)
     app.add_directive("chapter-status", ChapterStatus)
-    app.connect("html-page-context", launch_buttons)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

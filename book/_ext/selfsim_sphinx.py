@@ -24,6 +24,8 @@ BAR = re.compile(r'<mo(?: class="mathopen")?>\|</mo>')
 # Where a name in code may go on in the next line: after its dots, colons, slashes and underscores, if it is long.
 CODE = re.compile(r'(?<=<span class="pre">)[^<]{16,}(?=</span>)')
 SEAM = re.compile(r"(?<=\w)([./_]|::)(?=\w)")
+# Pixels of a picture that a phone cannot show without scrolling.
+WIDE = 1100
 REFERENCE = re.compile(r"^(\s*)\.\. \[(\d+)\] ?(.*)$")
 
 
@@ -89,6 +91,8 @@ def half_size(app, doctree):
         if path.suffix == ".png" and "jupyter_execute" in path.parts and path.is_file():
             width = int.from_bytes(path.read_bytes()[16:20], "big")  # where a PNG says it
             image["width"] = f"{width // 2}px"
+            if width > WIDE:
+                image["classes"].append("wide")
 
 
 def plain_citations(app, pagename, templatename, context, doctree):

@@ -288,6 +288,14 @@ class Analysis:
 
         return FeatureNetwork(self.activations[check_choice(layer, self.layers, name="layer")])
 
+    def bands_of(self, column: str = "rate") -> dict[str, list[NullBand]]:
+        """Return the null bands of `column`, "rate" or "deviation", by layer: one for each null model."""
+        check_choice(column, _BANDED, name="column")
+        return {
+            layer: [of_null[column] for of_null in nulls.values() if column in of_null]
+            for layer, nulls in self.bands.items()
+        }
+
     def outside(self, column: str = "rate") -> dict[str, list[str]]:
         """Return the layers whose `column`, "rate" or "deviation", lies outside its band, by null model.
 

@@ -43,7 +43,8 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     ]
     folded = f"<details><summary>Missing numbers</summary><ul>{''.join(notes)}</ul></details>" if notes else ""
     return (
-        f"<div style='overflow-x:auto'><table style='white-space:nowrap'><caption>{html.escape(caption)}</caption>"
+        "<div style='overflow-x:auto'><table style='white-space:nowrap'>"
+        f"<caption style='text-align:left'>{html.escape(caption)}</caption>"
         f"<thead><tr>{header}</tr></thead><tbody>{''.join(body)}</tbody></table>{folded}</div>"
     )
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..statistics.null_models import NullBand
-from .style import BANDS, CONSTRAINED, TARGET, UNCONSTRAINED, labelled, panels
+from .style import BANDS, CONSTRAINED, NARROW, TARGET, UNCONSTRAINED, common_axis, labelled, panels
 
 Rows = Mapping[str, Mapping[str, Any]]
 Bands = Mapping[str, Mapping[str, Mapping[str, NullBand]]]
@@ -44,7 +44,7 @@ def plot_analysis(rows: Rows, bands: Bands, *, other: Rows | None = None) -> Fig
     columns = [column for column in _TITLES if any(column in row for row in rows.values())]
     if not columns:
         raise ValueError("statistics: got neither 'rate' nor 'scaling', need one of them for a figure")
-    figure, grid = panels(len(columns), height=3.0, sharey=False)
+    figure, grid = panels(len(columns), columns=1, height=2.0, width=NARROW, sharey=False)
     for axes, column in zip(grid, columns, strict=True):
         _draw_bands(axes, bands, column)
         _draw_line(axes, rows, column, UNCONSTRAINED | {"label": "layer"})
@@ -54,7 +54,7 @@ def plot_analysis(rows: Rows, bands: Bands, *, other: Rows | None = None) -> Fig
         if column == "octaves":
             axes.axhline(1, **TARGET | {"label": "one octave"})
         axes.set_title(_TITLES[column], loc="left")
-        axes.set_ylim(bottom=0)
+        common_axis(axes, column)
         _name_layers(axes, list(rows))
     handles: dict[str, Any] = {}
     for axes in grid:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..boxes.counts import BoxCounts
 from ..boxes.cover import box_cover
 from ..rate.network import FeatureNetwork
-from .style import BOXES, DASHES, GREY, closed, plain_ticks
+from .style import BOXES, DASHES, GREY, NARROW, closed, plain_ticks
 
 Boxes = Sequence[int] | NDArray[np.integer]
 Positions = Mapping[Hashable, NDArray[np.float64]]
@@ -50,14 +50,14 @@ def plot_feature_network(
     graph, positions = _layout(network, neighbours=neighbours, seed=seed)
     sizes, largest = _largest(np.asarray(boxes))
     colours = dict(zip(largest, BOXES, strict=False))
-    figure, axes = plt.subplots(figsize=(7, 5))
-    _draw_boxes(axes, graph, positions, boxes, [colours.get(int(box), GREY) for box in boxes])
+    figure, axes = plt.subplots(figsize=(NARROW, 5.2))
+    draw_boxes(axes, graph, positions, boxes, [colours.get(int(box), GREY) for box in boxes])
     for box in largest:
         axes.scatter([], [], s=34, color=colours[box], label=f"{sizes[box]} neurons")
     others = int((sizes > 0).sum()) - len(largest)
     if others:
         axes.scatter([], [], s=34, color=GREY, label=f"{others} other boxes" if others > 1 else "1 other box")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="Boxes", alignment="left")
+    figure.legend(loc="outside lower center", ncols=3)
     axes.set_title(title)
     return closed(figure)
 
@@ -77,7 +77,7 @@ def _layout(network: FeatureNetwork, *, neighbours: int, seed: int) -> tuple[nx.
     return graph, nx.spring_layout(graph, weight="closeness", seed=seed, iterations=60, k=spread)
 
 
-def _draw_boxes(axes: Axes, graph: nx.Graph, positions: Positions, boxes: Boxes, colours: Sequence[str]) -> None:
+def draw_boxes(axes: Axes, graph: nx.Graph, positions: Positions, boxes: Boxes, colours: Sequence[str]) -> None:
     """Draw neurons in their colours, edges inside boxes too; large networks with small dots."""
     inside = [(a, b) for a, b in graph.edges if boxes[a] == boxes[b]]
     scale = min(1, (300 / len(graph)) ** 0.5)
@@ -100,20 +100,24 @@ class Animation:
         What each frame shows, as text; also the alternative text of its picture.
     name : str
         The id of the HTML element; different for each animation on a page.
+    first : int
+        Number of the frame that is shown until someone moves it.
     """
 
-    def __init__(self, frames: Sequence[bytes], captions: Sequence[str], *, name: str) -> None:
-        self.frames, self.captions, self.name = list(frames), list(captions), name
+    def __init__(self, frames: Sequence[bytes], captions: Sequence[str], *, name: str, first: int = 0) -> None:
+        self.frames, self.captions, self.name, self.first = list(frames), list(captions), name, first
 
     def _repr_html_(self) -> str:
+        shown = self.first
         sources = ["data:image/png;base64," + base64.b64encode(frame).decode() for frame in self.frames]
         return Template(Path(__file__).with_name("animation.html").read_text(encoding="utf-8")).substitute(
             name=self.name,
-            first_source=sources[0],
-            first_caption=html.escape(self.captions[0]),
+            first=shown,
+            first_source=sources[shown],
+            first_caption=html.escape(self.captions[shown]),
             last=len(sources) - 1,
             # "</" inside a script would end it.
-            data=json.dumps([["", *sources[1:]], self.captions]).replace("</", "<\\/"),
+            data=json.dumps([[*sources[:shown], "", *sources[shown + 1 :]], self.captions]).replace("</", "<\\/"),
         )
 
 
@@ -144,7 +148,7 @@ def animate_boxes(
         boxes = np.asarray(box_cover(network, l_B=size, method="complete-linkage"))
         colours = continued_colours(boxes, colours)
         figure, axes = plt.subplots(figsize=(5.5, 4))
-        _draw_boxes(axes, graph, positions, boxes, colours)
+        draw_boxes(axes, graph, positions, boxes, colours)
         frames.append(_small_png(closed(figure)))
         number = int(boxes.max()) + 1
         captions.append(f"Box size {size:.3g}: {network.n} neurons in {number} box{'es' if number > 1 else ''}")

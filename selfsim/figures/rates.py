@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..rate.curve import RateCurve
-from .style import BOXES, FIT, THEORY, UNCONSTRAINED, Style, labelled, panels, plain_ticks
+from .style import BOXES, FIT, NARROW, THEORY, UNCONSTRAINED, Style, labelled, panels, plain_ticks
 
 # Titles of the sets of `selfsim.known_activations`.
 SET_TITLES = {
@@ -42,7 +42,7 @@ def plot_curves(curves: Mapping[str, RateCurve]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, grid = panels(len(curves))
+    figure, grid = panels(len(curves), columns=2, height=2.2, width=NARROW)
     for axes, (layer, curve) in zip(grid, curves.items(), strict=True):
         x = np.log1p(curve.l_B)
         axes.plot(x[[0, -1]], [np.log(curve.counts[0]), 0], **THEORY, label="ideal power law")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,18 +16,18 @@ from matplotlib.ticker import MaxNLocator
 
 from ..models.images import Images
 from ..statistics.null_models import NullBand
-from ..training.pairs import PAIRED_METRICS, final_value, mean_over_layers
+from ..training.pairs import PAIRED_METRICS, RATES, final_value, mean_over_layers
 from ..training.runs import Run
-from .style import BANDS, CONSTRAINED, GREY, TARGET, UNCONSTRAINED, WIDTH, Style, closed, labelled, panels
+from .style import BANDS, CONSTRAINED, GREY, NARROW, TARGET, UNCONSTRAINED, Style, closed, common_axis, labelled, panels
 from .tables import METRIC_TITLES, Bands
 
 
 def plot_images(images: Images) -> Figure:
     """Draw one training image of each class (the first twenty classes), as the network gets it."""
     classes = images.classes[:20]
-    columns = min(10, len(classes))
+    columns = min(5, len(classes))
     rows = math.ceil(len(classes) / columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(0.9 * columns, 1.15 * rows), squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(1.1 * columns, 1.3 * rows), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     figure.suptitle(images.title, fontsize=10)
@@ -56,7 +55,7 @@ def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target
     -------
     matplotlib.figure.Figure
     """
-    figure, grid = panels(len(free[0].layers))
+    figure, grid = panels(len(free[0].layers), columns=2, height=2.0, width=NARROW)
     for axes, layer in zip(grid, free[0].layers, strict=True):
         for of_null in zip(*(run[layer] for run in bands), strict=True):
             _draw_band(axes, of_null)
@@ -65,8 +64,8 @@ def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target
         if target is not None:
             axes.axhline(target, **TARGET)
         axes.set_title(layer, loc="left")
-    grid[0].set_ylim(0, None)
-    return labelled(figure, grid, x="epoch", y="SS rate")
+    common_axis(grid[0], "rate")
+    return labelled(figure, grid, x="epoch", y="SS rate", ncols=3)
 
 
 def plot_targets(free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, bands: Bands) -> Figure:
@@ -134,16 +133,18 @@ def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
     ]
     table = pd.DataFrame(rows)
     palette = dict.fromkeys(settings, CONSTRAINED["color"]) | {next(iter(settings)): UNCONSTRAINED["color"]}
-    figure, grid = plt.subplots(1, len(PAIRED_METRICS), figsize=(WIDTH, 0.4 * len(settings) + 1.2), sharey=True)
+    figure, grid = panels(len(PAIRED_METRICS), columns=2, height=0.4 * len(settings) + 0.8, width=NARROW)
     for axes, metric in zip(grid, PAIRED_METRICS, strict=True):
         common: dict[str, Any] = {"data": table[table.metric == metric], "x": "value", "y": "setting", "ax": axes}
         sns.lineplot(**common, units="seed", estimator=None, sort=False, orient="y", color=GREY, zorder=1)
         sns.stripplot(**common, hue="setting", palette=palette, jitter=False, size=6, legend=False)
         sns.pointplot(**common, errorbar=None, linestyle="none", marker="|", markersize=18, color="black", zorder=3)
-        axes.set_title(textwrap.fill(METRIC_TITLES[metric], 17), loc="left", fontsize=10)
+        axes.set_title(METRIC_TITLES[metric], loc="left", fontsize=10)
         axes.set(xlabel="", ylabel="")
         axes.margins(x=0.15)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        if metric in RATES:
+            common_axis(axes, "rate", way="x")
     return closed(figure)
 
 

@@ -34,6 +34,10 @@ BOXES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 # Inches of a figure of several panels: as wide as the text of a page.
 WIDTH = 9.5
+# Inches of one with two columns, which a phone shows without scrolling.
+NARROW = 6.0
+# Axes end here, or further where the data do: figures of two chapters can be compared.
+HIGHEST = {"rate": 0.55, "deviation": 0.15, "octaves": 3.0}
 
 
 def use_style() -> None:
@@ -73,15 +77,27 @@ def closed(figure: Figure) -> Figure:
 
 
 def panels(
-    number: int, *, columns: int = 3, height: float = 2.6, sharex: bool = False, sharey: bool = True
+    number: int,
+    *,
+    columns: int = 3,
+    height: float = 2.6,
+    width: float = WIDTH,
+    sharex: bool = False,
+    sharey: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with so many panels, in rows of so many columns."""
     rows, across = math.ceil(number / columns), min(columns, number)
-    size = max(WIDTH * across / columns, 5.5), height * rows + 0.5
+    size = max(width * across / columns, 5.5), height * rows + 0.5
     figure, grid = plt.subplots(rows, across, figsize=size, sharex=sharex, sharey=sharey, squeeze=False)
     for axes in grid.flat[number:]:
         axes.set_visible(False)
     return figure, list(grid.flat[:number])
+
+
+def common_axis(axes: Axes, quantity: str, *, way: str = "y") -> None:
+    """Let an axis run from 0 to the same end in every figure of this quantity, or further where the data do."""
+    high = getattr(axes, f"get_{way}lim")()[1]
+    getattr(axes, f"set_{way}lim")(0, max(HIGHEST[quantity], high))
 
 
 def labelled(

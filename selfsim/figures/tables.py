@@ -148,20 +148,22 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
         ]
     )
     first = bands[0][free[0].layers[0]]
+    lowest = [{layer: min(band.low for band in of_layer) for layer, of_layer in run.items()} for run in bands]
+    below = [_rate(run, layer) < low[layer] for run, low in zip(held, lowest, strict=True) for layer in low]
     apart = " and ".join(
         f"outside the {band.null} band in {number}" for band, number in zip(first, outside.sum(0), strict=True)
     )
     by_chance = (1 - min(band.level for band in first)) * len(outside)
     before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
     robust_before, robust_after = (f"{np.mean(final_values(runs, 'ss_rate_left_out')):.3f}" for runs in (free, held))
-    change = f"by {_difference(free, held, 'ss_rate'):+.3f}, " if len(free) > 1 else ""
+    change = f", by {_difference(free, held, 'ss_rate'):+.3f}" if len(free) > 1 else ""
     sentences = (
         f"After training on {images_in_words(free[0].config)} without constraint, the SS rate lies outside every "
         f"null band in {outside.all(1).sum()} of {len(outside)} cases (layers: {len(free[0].layers)}, seeds: "
-        f"{len(free)}; {apart}). By chance at most {by_chance:.2g} would. A rate inside a band is not shown to differ "
-        "from noise. "
-        f"The constraint (target {target:g}) took the mean rate from {before} to {after}, {change}and the rate without "
-        f"the three most distant neurons from {robust_before} to {robust_after}. "
+        f"{len(free)}; {apart}). By chance at most {by_chance:.2g} would. "
+        f"The constraint (target {target:g}) took the mean rate from {before} to {after}{change}. "
+        f"Without the three most distant neurons it went from {robust_before} to {robust_after}. "
+        f"Under the constraint the rate lies below every band in {sum(below)} of {len(below)} cases. "
     )
     if len(free) < 2:
         return sentences + "With a single seed nothing can be said about the accuracy."

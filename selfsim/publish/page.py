@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
 import html
 import json
@@ -25,6 +26,7 @@ def make_page(notebook: Any, task: Mapping[str, Any], *, seconds: float) -> Any:
     - The chapter's title takes the place of the first heading, and of ``{title}`` in alt texts and captions of figures.
       A notebook without heading or title is named after its chapter and parameters.
     - The output of the cell tagged ``summary`` and the introduction follow the title.
+    - The cells with parameters are folded, below a table of those that are not at their default.
     - Labels of figures start with the chapter's name, since one notebook can make several chapters of a book. For the
       same reason the papermill command gets the chapter's parameters.
     - Paths and times that papermill and nbclient noted are replaced by what a reader and the next run need.
@@ -55,6 +57,7 @@ def make_page(notebook: Any, task: Mapping[str, Any], *, seconds: float) -> Any:
         if is_injected(cell) and "id" in cell:
             # Papermill draws it at random, which would make every publication a change.
             cell["id"] = _INJECTED
+    _fold_parameters(notebook, parameters)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = dict(KERNEL, name="python3")
     notebook.metadata["papermill"] = {"parameters": parameters}
@@ -126,6 +129,50 @@ def _first_heading(source: str) -> tuple[str, int, int] | None:
             start, end = token.map
             return inline.content, start, end
     return None
+
+
+def _fold_parameters(notebook: Any, parameters: Mapping[str, Any]) -> None:
+    """Fold the cells with parameters, and put a table of the changed ones before the first."""
+    import nbformat
+    from papermill.translators import PythonTranslator
+
+    first, known = 0, []
+    for place, cell in enumerate(notebook.cells):
+        tags = cell.metadata.setdefault("tags", [])
+        if "parameters" in tags:
+            first, known = place, PythonTranslator.inspect(cell)
+            prompt = "all parameters, with their defaults"
+        elif is_injected(cell):
+            prompt = "the parameters of this page, as code"
+        else:
+            continue
+        tags.append("hide-input")
+        prompts = {"code_prompt_show": f"Show {prompt}", "code_prompt_hide": f"Hide {prompt}"}
+        cell.metadata["mystnb"] = prompts | cell.metadata.get("mystnb", {})
+    rows = [
+        f"| `{one.name}` | <code>{_in_table(parameters[one.name])}</code> | {_in_table(one.help)} |"
+        for one in known
+        if one.name in parameters and one.name != "runs" and repr(parameters[one.name]) != repr(_literal(one.default))
+    ]
+    if rows:
+        text = "\n".join(["This page changes these:", "", "| parameter | value | meaning |", "|---|---|---|", *rows])
+        table = nbformat.v4.new_markdown_cell(text, id="changed-parameters")
+        if notebook.nbformat_minor < 5:
+            del table["id"]
+        notebook.cells.insert(first, table)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _in_table(value: Any) -> str:
+    """Return a value as text for a cell of a Markdown table, where it is neither HTML nor a formula."""
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"[|`$*_\[\]{}\\]", lambda match: f"&#{ord(match[0])};", text)
 
 
 def _summary(notebook: Any) -> str:

@@ -235,6 +235,8 @@ def test_bad_arguments(change, error, message):
 
 
 def test_layers_outside_their_bands(analysis):
+    for layer, bands in analysis.bands_of("deviation").items():
+        assert bands == [of_null["deviation"] for of_null in analysis.bands[layer].values()]
     for null, layers in analysis.outside("deviation").items():
         for layer in analysis.layers:
             band = analysis.bands[layer][null]["deviation"]

@@ -136,6 +136,7 @@ def _page_faults(context, address: str, name: str, window: str) -> list[str]:
         layout = page.evaluate(LAYOUT)
         axe = _axe_faults(page, contrast=window == "desktop", other_rules=mode == "light")
         faults += [f"{fault} ({mode})" for fault in layout + axe]
+    page.emulate_media(reduced_motion="no-preference")  # else an animation has no button
     faults += _animation_faults(page)
     page.close()
     return faults

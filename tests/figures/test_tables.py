@@ -48,9 +48,10 @@ def test_each_seed_is_counted_in_its_own_band():
     assert "By chance at most 0.2 would." in said  # 5 % of 4
     swapped = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[::-1], target=0.1)
     assert "in 3 of 4 cases" in swapped  # layer a always, layer b with seed 0 alone
-    assert "took the mean rate from 0.200 to 0.135" in said
+    assert "took the mean rate from 0.200 to 0.135, by -0.065 [" in said
+    assert "lies below every band in 3 of 4 cases" in said  # not layer b of the first seed: 0.12 and a band from 0.09
     assert re.search(r"Over 2 paired seeds the test accuracy changed by -1\.5 points \[\S+, \S+\]", said)
-    assert len(re.findall(r"\.(?=\s|$)", said)) == 5
+    assert len(re.findall(r"\.(?=\s|$)", said)) == 6
     with pytest.raises(ValueError, match="zip"):
         figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[:1], target=0.1)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ def extension(name):
     return module
 
 
-chapters = extension("chapters")
+chapters, addresses = extension("chapters"), extension("address")
 
 
 def buttons(folder, *, address, installs_from, page="book/chapters/one"):
@@ -27,7 +28,7 @@ def buttons(folder, *, address, installs_from, page="book/chapters/one"):
     (folder / "book" / "chapters" / "one.ipynb").write_text(json.dumps(notebook))
     (folder / "_config.yml").write_text(f"repository: {{url: '{address}', branch: main}}\n")
     context = {"body": "text"}
-    chapters.launch_buttons(SimpleNamespace(srcdir=folder), page, "page.html", context, None)
+    addresses.add_links(SimpleNamespace(srcdir=folder), page, "page.html", context, None)
     return context["body"].removeprefix("text")
 
 
@@ -53,6 +54,44 @@ def test_a_published_chapter_has_buttons_for_binder_and_colab(tmp_path, ending):
 )
 def test_pages_that_cannot_be_opened_elsewhere_have_no_buttons(tmp_path, where):
     assert buttons(tmp_path, **where) == ""
+
+
+def config_with(url: str) -> str:
+    return f"repository: {{url: '{url}', branch: main}}\n"
+
+
+def test_all_addresses_follow_from_the_repository(tmp_path):
+    (tmp_path / "_config.yml").write_text(config_with("https://github.com/Someone/some.thing.git"))
+    assert addresses.address(tmp_path)[1:] == ("Someone/some.thing", "main", "https://someone.github.io/some.thing/")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "one.md").write_text("# One\n")
+    app = SimpleNamespace(srcdir=tmp_path)
+    prose, missing = {"body": "text"}, {"body": "text"}
+    addresses.add_links(app, "book/one", "page.html", prose, None)
+    assert 'href="https://github.com/Someone/some.thing/edit/main/book/one.md"' in prose["body"]
+    addresses.add_links(app, "404", "404.html", missing, None)
+    assert missing == {"body": "text", "metatags": '<base href="https://someone.github.io/some.thing/">'}
+    (tmp_path / "_config.yml").write_text(config_with(""))
+    assert addresses.address(tmp_path) == ("", "", "main", "")
+
+
+def test_former_pages_lead_to_pages_that_are_there():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
+    moved = config["selfsim_moved"]
+    found = list(addresses.former_pages(SimpleNamespace(config=SimpleNamespace(selfsim_moved=moved))))
+    assert len(found) == len(moved) > 0
+    for old, context, template in found:
+        assert not (ROOT / f"{old}.md").exists()
+        assert (ROOT / old).parent.joinpath(context["target"]).with_suffix(".md").is_file()
+        assert (ROOT / "book" / "_templates" / template).is_file()
+
+
+def test_the_book_and_the_citation_have_one_title_and_author():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert config["title"] == citation["title"]
+    assert [{"name": config["author"]}] == citation["authors"]
+    assert citation.get("repository-code", "") == config["repository"]["url"]
 
 
 def test_the_provenance_of_a_chapter_is_read_from_its_outputs():

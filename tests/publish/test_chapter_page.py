@@ -44,6 +44,26 @@ def test_the_summary_stands_below_the_title_and_where_it_was_made():
     assert page.cells[3].outputs[0].data["text/markdown"] == "One. Two. Three."
 
 
+def test_the_parameters_are_folded_below_a_table_of_the_changed_ones():
+    source = "epochs: int = 15  # passes\nsize: str = 'tiny'\nlayers: list[str] = []\nruns: str = ''  # a folder"
+    notebook = new_notebook(
+        cells=[
+            new_code_cell(source, metadata={"tags": ["parameters"]}),
+            new_code_cell("epochs = 3", metadata={"tags": ["injected-parameters"]}),
+            new_code_cell("1 + 1"),
+        ]
+    )
+    given = {"epochs": 3, "size": "tiny", "layers": ["<b>|`x`"], "runs": "a folder"}
+    _, table, *codes = make_page(notebook, TASK | {"parameters": given}, seconds=1.0).cells
+    rows = [line for line in table.source.splitlines() if line.startswith("| `")]
+    assert rows[0] == "| `epochs` | <code>3</code> | passes |"
+    assert rows[1].startswith("| `layers` | <code>") and "<b>" not in rows[1] and rows[1].count("|") == 4
+    assert len(rows) == 2  # neither a default nor the runner's own folder
+    assert ["hide-input" in cell.metadata.get("tags", []) for cell in codes] == [True, True, False]
+    default = new_notebook(cells=[new_code_cell("a: int = 1", metadata={"tags": ["parameters"]})])
+    assert len(make_page(default, TASK | {"parameters": {"a": 1}}, seconds=1.0).cells) == 2  # a title, no table
+
+
 def test_a_notebook_without_a_summary_gets_none():
     page = make_page(executed(), TASK, seconds=1.0)
     assert page.cells[1].source == "# A title\n\nAn introduction.\n\nThe question."
