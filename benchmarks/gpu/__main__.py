@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from .alone import KINDS, Alone
-from .checks import all_checks, run_checks
+from .check import run_checks
+from .checks import all_checks
 from .page import summary, write_page
 from .report import Report, Section
 from .stacked import run_stacked

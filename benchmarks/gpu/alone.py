@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from selfsim import Probe, SelfSimilarityConstraint, scaling_deviation, ss_rate
 
-from .checks import Check, Errors, batch, gradients, perceptron, relative, rows_of, some, value_and_gradient
+from .check import Check, Errors, batch, gradients, perceptron, relative, rows_of, some, value_and_gradient
 from .report import ROOT, Section
 from .timings import captured
 

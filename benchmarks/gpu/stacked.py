@@ -11,7 +11,8 @@ import torch
 from selfsim import TrainConfig, load_images, train
 from selfsim.training.stacked import train_many
 
-from .checks import Check, Errors, ends, rows_of, synchronisations
+from .check import Check, Errors, rows_of
+from .checks import ends, synchronisations
 from .report import Section
 
 ARCHITECTURES = {"mlp": 64, "vit_small": 32}  # with the number of networks

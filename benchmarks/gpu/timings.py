@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.rate import plain
 from selfsim import null_band, scaling_deviation, ss_rate
 
-from .checks import value_and_gradient
+from .check import value_and_gradient
 from .report import Section, short_traceback
 
 SIZES, SMALL = (128, 768, 4096, 16384), (48, 96)

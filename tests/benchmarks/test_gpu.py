@@ -11,15 +11,8 @@ import torch
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import alone
-from benchmarks.gpu.checks import (
-    TOLERANCES,
-    Check,
-    of_function,
-    rows_of,
-    run_checks,
-    synchronisation_checks,
-    synchronisations,
-)
+from benchmarks.gpu.check import Check, rows_of, run_checks
+from benchmarks.gpu.checks import TOLERANCES, of_function, synchronisation_checks, synchronisations
 from benchmarks.gpu.page import (
     NEVER,
     PAGE,
