@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from selfsim.models.architectures import architecture
@@ -25,7 +27,7 @@ from .convergence_statistics import (
     regime,
     spread_of_pairs,
 )
-from .convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING, Convergence
+from .convergence_tables import CONTROL, FREE, HOLD, LOWER, PUBLISHED, SCALING, Convergence
 from .design import NOT_TESTABLE
 from .findings import Finding
 
@@ -124,10 +126,8 @@ def _sentence(pools: pd.DataFrame, moved: pd.Series, first: Mapping[str, str]) -
     count = len(pools.families[done[0]])
     start = verdict[0].upper() + verdict[1:]
     changes = " and ".join(parts)
-    went = [f"{_moved_count(moved, arm)} when {verbs[arm]}" for arm in done if _moved_count(moved, arm)]
-    return f"{start}. At convergence, {changes} of test accuracy (means over {count} families, 95 % intervals)." + (
-        f" The rate moved as intended in {' and in '.join(went)} it." if went else ""
-    )
+    went = " ".join(f"The rate {_moved_text(moved, arm, pools.families[arm])}." for arm in done)
+    return f"{start}. At convergence, {changes} of test accuracy (means over {count} families, 95 % intervals). {went}"
 
 
 def _control_sentence(pools: pd.DataFrame) -> str:
@@ -151,8 +151,9 @@ def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series) -> 
         if arm in pools.index:
             pool = pools.loc[arm]
             number = f"{len(pool.families)}, {pool.pairs} each" if pool.pairs else ""
-            went = _moved_count(moved, arm)
-            words = _WORDS[pool.verdict] + (f" (the rate moved in {went})" if went else "")
+            words = _WORDS[pool.verdict]
+            if arm != CONTROL:
+                words += f" ({_moved_text(moved, arm, pool.families)})"
             rows.append((done, number, change(pool.interval), words))
         elif len(own):
             number = f"{len(own)}, {own.pairs.min()} to {own.pairs.max()} each"
@@ -162,16 +163,18 @@ def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series) -> 
     return _markdown(("what was done to the rate", "families, pairs", "change in points [95 %]", "in words"), rows)
 
 
-def _moved_count(moved: pd.Series, arm: str) -> str:
-    own = [bool(value) for (_, of), value in moved.items() if of == arm]
-    return f"{sum(own)} of {len(own)} families" if own else ""
+def _moved_text(moved: pd.Series, arm: str, names: Sequence[str]) -> str:
+    """Say in how many families of a pool the constraint did what it is for."""
+    number = sum(bool(moved.get((name, arm), False)) for name in names)
+    verb = "was held nearer to its targets" if arm in (HOLD, PUBLISHED) else "went towards its targets"
+    return f"{verb} in {number} of {len(names)} families"
 
 
 def _families_table(comparisons: pd.DataFrame, moved: pd.Series) -> str:
     rows = []
     for (name, arm), row in comparisons.iterrows():
         went = {True: "yes", False: "no"}.get(moved.get((name, arm)), "")
-        p = [f"{value:.3f}" if math.isfinite(value) else "" for value in (row.corrected, row.exact)]
+        p = [_p_value(value) for value in (row.corrected, row.exact)]
         interval = change(row.interval) if row.interval is not None else "one pair"
         rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
     if not rows:
@@ -180,16 +183,40 @@ def _families_table(comparisons: pd.DataFrame, moved: pd.Series) -> str:
     return _markdown(heads, rows)
 
 
+def _p_value(p: float) -> str:
+    if not math.isfinite(p):
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _scope(tables: Convergence) -> str:
     runs = tables.runs
     if not len(runs):
         return "No run of the second study has been made yet."
     names = ", ".join(architecture(name).title for name in families(tables))
-    failed = int((runs.status != "done").sum())
     images, epochs = (_range(runs[column].dropna().astype(int)) for column in ("train_images", "epochs"))
     return (
-        f"{len(runs)} runs of {names}: {images} training images, {epochs} epochs, {_range(runs.seed.nunique())} seeds. "
-        f"{failed or 'None'} of them failed."
+        f"{len(runs)} runs of {names}: {images} training images, {epochs} epochs, {runs.seed.nunique()} seeds. "
+        + _failed_sentence(tables)
+    )
+
+
+def _failed_sentence(tables: Convergence) -> str:
+    """Say how many runs failed, and what the pools are without their pairs."""
+    failed = tables.runs[tables.runs.status != "done"]
+    if not len(failed):
+        return "None of them failed."
+    free = set(zip(failed.architecture, failed.seed, strict=True)) if FREE in set(failed.arm) else set()
+    of_free = [
+        arm != FREE and (name, seed) in free
+        for name, seed, arm in zip(tables.runs.architecture, tables.runs.seed, tables.runs.arm, strict=True)
+    ]
+    whole = tables.runs[~tables.runs.run.isin(failed.run) & ~np.array(of_free)]
+    pools = over_families(replace(tables, runs=whole))
+    without = "; ".join(f"{SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
+    names = ", ".join(failed.run)
+    return (
+        f"{len(failed)} failed ({names}) and count as a guess. Without their pairs, in points: {without or 'no pool'}."
     )
 
 
@@ -200,7 +227,7 @@ def _regime_sentence(tables: Convergence) -> str:
     gaps, changes = 100 * table.gap.dropna(), 100 * table.settling.dropna().abs()
     unmet = [architecture(name).title for name in table.index[~table.met.astype(bool)]]
     known = (
-        f"Training accuracy is {gaps.min():.0f} to {gaps.max():.0f} points above test accuracy, and validation "
+        f"Training accuracy is {_range(gaps, '.0f')} points above test accuracy, and validation "
         f"accuracy changes by at most {changes.max():.1f} points over the last tenth of the epochs. "
         if len(gaps) and len(changes)
         else ""
@@ -212,9 +239,7 @@ def _noise_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
     floor, spread = noise_floor(tables), spread_of_pairs(comparisons)
     if not len(floor):
         return "The noise floor is not measured yet."
-    text = (
-        f"Over its seeds, the free arm spreads by {100 * floor.sd.min():.1f} to {100 * floor.sd.max():.1f} points (sd)"
-    )
+    text = f"Over its seeds, the free arm spreads by {_range(floor.sd, '.1f', 100)} points (sd)"
     return text + (f", and paired differences by {100 * spread:.1f}." if math.isfinite(spread) else ".")
 
 
@@ -223,15 +248,15 @@ def _tuning_sentence(tables: Convergence) -> str:
     if not len(chosen):
         return "No learning rate is tuned yet."
     ends = tables.tuning.groupby(["architecture", "arm"]).learning_rate.agg(["min", "max"])
-    edge = sum(
-        row.learning_rate
-        in (ends.loc[(row.architecture, row.arm), "min"], ends.loc[(row.architecture, row.arm), "max"])
+    edges = [
+        f"{architecture(row.architecture).title}, {row.arm}"
         for row in chosen.itertuples()
-    )
-    low, high = chosen.learning_rate.min(), chosen.learning_rate.max()
+        if row.learning_rate in ends.loc[(row.architecture, row.arm)].tolist()
+    ]
     return (
-        f"{len(tables.tuning)} runs tuned {len(chosen)} learning rates, {low:g} to {high:g}; "
-        f"{edge or 'none'} of these lie at an edge of the values that were tried."
+        f"{len(tables.tuning)} runs tuned {len(chosen)} learning rates, {_range(chosen.learning_rate)}; "
+        f"{len(edges) or 'none'} of these lie at an edge of the values that were tried"
+        + (f" ({'; '.join(edges)})." if edges else ".")
     )
 
 
@@ -297,10 +322,10 @@ def _markdown(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _range(values: pd.Series | int) -> str:
-    if isinstance(values, int):
-        return str(values)
-    return " to ".join(f"{value:,}" for value in sorted({values.min(), values.max()}))
+def _range(values: pd.Series, form: str = ",g", factor: float = 1) -> str:
+    """Return the smallest and the largest value as text, once if they look equal."""
+    ends = [f"{factor * values.min():{form}}", f"{factor * values.max():{form}}"]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _figure_text(pools: pd.DataFrame) -> str:

@@ -43,7 +43,7 @@ def rows(text):
 def test_the_first_sentence_is_the_answer(gains, start, control):
     tables = made_tables(gains, number=1)
     text = said(tables)
-    assert text["sentence"].endswith("5 of 5 families when lowering it.")
+    assert text["sentence"].endswith("The rate went towards its targets in 5 of 5 families.")
     assert text["sentence"].lower().startswith(start.lower()), text["sentence"]
     assert control in text["control"]
     pools = over_families(tables)
@@ -53,7 +53,7 @@ def test_the_first_sentence_is_the_answer(gains, start, control):
     assert [row[0] for row in table] == list(answer.ARMS.values())
     assert all(row[1] == "5, 10 each" for row in table)
     assert table[1][2] == answer.change(pools.interval[LOWER])
-    assert "(the rate moved in 5 of 5 families)" in table[1][3]
+    assert "(went towards its targets in 5 of 5 families)" in table[1][3]
     assert len(rows(text["families"])) == 25 and len(rows(text["claims"])) == 10
 
 
@@ -85,7 +85,21 @@ def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():
     tuning.loc[of_one, "chosen"] = tuning[of_one].learning_rate == tuning[of_one].learning_rate.max()
     text = said(replace(tables, runs=runs, tuning=tuning))
     assert "not met by ResNet-34" in text["regime"] and rows(text["table"])[0][1] == "4, 10 each"
-    assert "1 of these lie at an edge" in text["tuning"]
+    assert "1 of these lie at an edge of the values that were tried (Plain MLP, hold)" in text["tuning"]
+
+
+@pytest.mark.parametrize("arm", [HOLD, FREE])
+def test_failed_runs_are_named_and_the_pools_without_their_pairs_given(arm):
+    tables = made_tables()
+    runs = tables.runs.copy()
+    runs.loc[runs.run == f"mlp-{arm}-3", ["status", "test_accuracy"]] = ["failed", float("nan")]
+    pair = (runs.architecture == "mlp") & (runs.seed == 3)
+    whole = runs[~(pair & (runs.arm != FREE))] if arm == FREE else runs[~(pair & (runs.arm == HOLD))]
+    without = over_families(replace(tables, runs=whole[whole.status == "done"]))
+    text = said(replace(tables, runs=runs))
+    assert f"1 failed (mlp-{arm}-3) and count as a guess." in text["scope"]
+    assert f"rate held {answer.change(without.interval[HOLD])};" in text["scope"]
+    assert answer.change(without.interval[HOLD]) not in text["table"]
 
 
 def test_the_forest_has_every_family_and_every_pool(tmp_path):
