@@ -97,7 +97,7 @@ def check_finite(activations: Tensor, *, name: str = "activations") -> None:
     """Raise ``ValueError`` with the number and place of NaN and Inf in ``(…, samples, neurons)``, if any."""
     bad = ~torch.isfinite(activations.detach())
     if bad.any():
-        place = bad.nonzero()[0].tolist()
+        place = [int(index) for index in bad.nonzero()[0]]
         sample, neuron = place[-2:]
         value = activations[tuple(place)].item()
         raise ValueError(

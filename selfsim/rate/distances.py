@@ -252,8 +252,12 @@ def pair_distances(activations: Tensor | np.ndarray) -> Tensor:
     >>> pair_distances(torch.tensor([[0.0, 3.0, 0.0], [0.0, 4.0, 1.0]])) * 2**0.5
     tensor([5.0000, 1.0000, 4.2426])
     """
-    activations = check_activations(activations, min_neurons=2).detach()
+    return edge_lengths(check_activations(activations, min_neurons=2).detach())
+
+
+def edge_lengths(activations: Tensor) -> Tensor:
+    """The same for checked activations, or for any of the right shape: NaN and Inf give NaN."""
     if activations.device.type not in ("cpu", "cuda"):
-        return pair_distances(activations.cpu()).to(activations.device)
+        return edge_lengths(activations.cpu()).to(activations.device)
     neurons, scale = scaled_neurons(activations)
     return raw_distances(neurons) / scale / activations.shape[0] ** 0.5

@@ -147,17 +147,25 @@ def _rate(activations: Tensor, options: RateOptions) -> Tensor:
     # Apple's mps lacks half of what follows, and boxes are found on the CPU.
     if x.device.type not in ("cpu", "cuda") or (x.device.type != "cpu" and options.count != "surrogate"):
         return _rate(x.cpu(), options).to(x.device)
-    if options.standardize:
-        x = _standardized(x, check=options.check)
-    if options.leave_out:
-        kept = over_batch(lambda layers: _without_most_distant(layers, options.leave_out), x.detach())
-        x = torch.take_along_dim(x, kept.unsqueeze(-2), dim=-1)
     return _evaluated(x, options)
 
 
 # NumPy's sort and scipy's linkage cannot be traced; in a compiled graph they run as they are.
 @untraced
 def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
+    x = _standardized(activations) if options.standardize else activations
+    if options.leave_out:
+        kept = over_batch(lambda layers: _without_most_distant(layers, options.leave_out), x.detach())
+        x = torch.take_along_dim(x, kept.unsqueeze(-2), dim=-1)
+    try:
+        return _of_prepared(x, options)
+    except ValueError:
+        if options.standardize:
+            _check_none_constant(activations)
+        raise
+
+
+def _of_prepared(activations: Tensor, options: RateOptions) -> Tensor:
     needs_all = activations.requires_grad and torch.is_grad_enabled()
     if options.max_bytes is not None and options.gradient == "exact" and needs_all:
         raise ValueError("max_bytes: got it with gradient='exact', which needs all distances; need 'straight-through'")
@@ -339,22 +347,30 @@ def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
     return slope * one
 
 
-def _standardized(activations: Tensor, *, check: bool) -> Tensor:
-    """Every neuron with mean 0 and standard deviation 1 over the samples."""
+def _standardized(activations: Tensor) -> Tensor:
+    """Every neuron with mean 0 and standard deviation 1 over the samples; NaN for a layer with constant neurons."""
+    centred, deviation, constant = _spread(activations)
+    return centred / torch.where(constant.any(-1, keepdim=True), math.nan, deviation)
+
+
+def _spread(activations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred neurons, and the standard deviation of each over the samples and whether it is constant ``(…, 1, n)``."""
     # In units near each neuron's size, so that no square overflows or vanishes; powers of two keep every digit.
     exponent = torch.frexp(activations.detach().abs().amax(-2, keepdim=True)).exponent - 1
     x = activations / torch.exp2(exponent.to(activations.dtype))
     centred = x - x.mean(-2, keepdim=True)
     deviation = centred.square().mean(-2, keepdim=True).sqrt()
-    if check:
-        constant = deviation <= equal_within(x.dtype) * x.abs().amax(-2, keepdim=True)
-        if constant.any():
-            check_finite(activations)
-            raise ValueError(
-                f"standardize: {int(constant.sum())} of {constant.numel()} neurons are constant over the samples "
-                f"(the first is neuron {int(constant.nonzero()[0][-1])}); leave these out, or do not standardise"
-            )
-    return centred / deviation
+    return centred, deviation, deviation <= equal_within(x.dtype) * x.abs().amax(-2, keepdim=True)
+
+
+def _check_none_constant(activations: Tensor) -> None:
+    check_finite(activations)
+    constant = _spread(activations)[2]
+    if constant.any():
+        raise ValueError(
+            f"standardize: {int(constant.sum())} of {constant.numel()} neurons are constant over the samples "
+            f"(the first is neuron {int(constant.nonzero()[0][-1])}); leave these out, or do not standardise"
+        ) from None
 
 
 def _without_most_distant(activations: Tensor, k: int) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..checks import check_number
-from ..rate.distances import pair_distances
+from ..rate.distances import edge_lengths
+from ..validation import check_activations, check_finite
 from .penalty import LayerPenalty
 
 
@@ -96,10 +97,12 @@ class ScaleControl(LayerPenalty):
 
 def _log_scale(activations: Tensor) -> Tensor:
     """Return the logarithm of the median distance, with the gradient of the logarithm of the rms distance."""
-    median = pair_distances(activations).median()
+    x = check_activations(activations, min_neurons=2, finite=False)
+    median = edge_lengths(x.detach()).median()
     # The mean squared distance of pairs is twice the variance over neurons, averaged over samples.
-    size = activations.to(median.dtype).var(1).mean()
-    if median == 0 or not 0 < size < math.inf:
+    size = x.var(1).mean()
+    if not bool((median > 0) & (size > 0) & (size < math.inf)):  # one synchronisation
+        check_finite(x)
         raise ValueError(
             f"activations: got a median distance of {median.item():.3g}, need one above 0, whose square {median.dtype} "
             "can hold"

@@ -1,0 +1,187 @@
+"""Every public function that takes tensors, given tensors of a card: results, devices and synchronisations.
+
+The card is pretended (`pretended_card`), so this shows nothing about its own kernels; `python -m benchmarks.gpu` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import selfsim
+from selfsim import ScaleControl, SelfSimilarityConstraint, scaling_deviation, ss_rate
+from selfsim.models.branch import Branch
+from selfsim.rate import area, distances
+from selfsim.statistics import correlation_law
+from tests.pretended_card import Pretended, backward
+
+STATISTICS: list[tuple[Any, dict]] = [
+    (ss_rate, {}),
+    (ss_rate, {"ends": "detached"}),
+    (ss_rate, {"unit": "median", "ends": "detached"}),
+    (ss_rate, {"quantiles": (0.1, 0.9)}),
+    (ss_rate, {"standardize": True}),
+    (ss_rate, {"leave_out": 3}),
+    (ss_rate, {"standardize": True, "leave_out": 3}),
+    (ss_rate, {"scales": 256}),
+    (ss_rate, {"gradient": "straight-through"}),
+    (scaling_deviation, {}),
+    (scaling_deviation, {"window": (0.05, 0.5)}),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_constants_of_another_card():
+    """The tensors that stay on a card between two calls must not stay for a real one, nor come from it."""
+    caches = area._cached_steps_on, distances._cached_places, correlation_law.cached_ranks_on
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+def on_card(x: torch.Tensor) -> torch.Tensor:
+    return x.to("cuda").requires_grad_(x.is_floating_point())
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize(("statistic", "options"), STATISTICS)
+def test_value_and_gradient_without_a_synchronisation(statistic, options, dtype, batch):
+    x = random(*batch, 9, 66, dtype=dtype)
+    upstream = torch.ones(batch, dtype=torch.float32 if dtype == torch.float16 else dtype)
+    here = x.clone().requires_grad_()
+    expected = statistic(here, **options)
+    expected.backward(upstream)
+    with Pretended() as card:
+        there = on_card(x)
+        backward(statistic(there, **options), upstream.to("cuda"))  # fills the caches
+        for check, waits in ((False, 0), (True, 1)):
+            card.waits.clear()
+            found = statistic(there, check=check, **options)
+            assert len(card.waits) == waits
+            gradient = backward(found, upstream.to("cuda"))[there]
+            assert len(card.waits) == waits + 1  # for the gradient just above
+            assert (found.device.type, gradient.device.type) == ("cuda", "cuda")
+        found, gradient = found.detach().cpu(), gradient.cpu()
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(found, expected.detach(), atol=tolerance, rtol=0)
+    assert gradient.dtype == here.grad.dtype
+    bound = 10 * tolerance if dtype != torch.float16 else 2e-3
+    assert (gradient - here.grad).double().norm() <= bound * here.grad.double().norm()
+
+
+@pytest.mark.parametrize("statistic", [ss_rate, scaling_deviation])
+def test_an_error_names_the_layer(statistic):
+    x = random(2, 3, 9, 40)
+    x[1, 0] = 1
+    with Pretended(), pytest.raises(ValueError, match=r"^\[1, 0\] of the batch: activations: "):
+        statistic(x.to("cuda"))
+    with Pretended():
+        assert statistic(x.to("cuda"), check=False).isnan().cpu().tolist() == [[False] * 3, [True, False, False]]
+
+
+def test_constant_neurons_are_named():
+    x = random(9, 40)
+    x[:, 7] = 2
+    with Pretended(), pytest.raises(ValueError, match="^standardize: 1 of 40 neurons are constant"):
+        ss_rate(x.to("cuda"), standardize=True, leave_out=2)
+
+
+# What runs on the card otherwise, with the synchronisations of its checks.
+ON_CARD = {
+    "pair_distances": (selfsim.pair_distances, 1),
+    "ScaleControl": (lambda x: ScaleControl(1.0)(x), 1),
+    "SelfSimilarityConstraint": (lambda x: SelfSimilarityConstraint(ramp=None)(x), 1),
+    "null_activations": (lambda x: selfsim.null_activations(x, null="shuffled", seed=0), None),
+    "samples_interval": (lambda x: selfsim.samples_interval(ss_rate, x, draws=4).low, None),
+    "null_band": (lambda x: selfsim.null_band(ss_rate, x, draws=3).low, None),
+}
+# What takes tensors of a card and computes on the CPU: with scipy, networkx or compiled loops, or to report numbers.
+ON_CPU = {
+    "ss_rate, linkage": lambda x: ss_rate(x, count="complete-linkage"),
+    "ss_rate, coloring": lambda x: ss_rate(x, count="greedy-coloring"),
+    "ss_rate, blocks": lambda x: ss_rate(x, scales=64, gradient="straight-through", max_bytes=10_000),
+    "rate_curve": lambda x: selfsim.rate_curve(x).counts,
+    "rate_drivers": lambda x: selfsim.rate_drivers(x).by_neuron,
+    "FeatureNetwork": lambda x: selfsim.FeatureNetwork(x).distances,
+    "feature_networks": lambda x: selfsim.feature_networks({"a": x})["a"].distances,
+    "scaling": lambda x: selfsim.scaling(x, draws=4).deviation.value,
+    "correlation_dimension": lambda x: selfsim.correlation_dimension(x).value,
+    "two_nn": lambda x: selfsim.two_nn(x).value,
+    "spectrum_exponent": lambda x: selfsim.spectrum_exponent(x).value,
+    "weight_exponents": lambda x: selfsim.weight_exponents({"w": x})["w"].value,
+}
+# Of models, graphs, counts, numbers or files, not of tensors; models on a card are read by `benchmarks.gpu`. `movement`
+# asks autograd itself for a gradient on the card, for which there must be one.
+NO_TENSORS = """Analysis BoxCounts ConstraintProposal Probe RateDrivers Run TrainConfig activations analyze box_bound
+    box_counts box_cover check_cover create fractal_dimension invariance_across_layers known_activations load_images
+    load_run load_runs mean_interval movement multifractal paired_difference propose_constraint rank_correlation
+    renormalization_flow renormalize rewired small_world_omega small_world_sigma topology train train_many"""
+
+
+def test_every_public_name_is_listed():
+    listed = {name.partition(",")[0] for name in (*ON_CARD, *ON_CPU)} | {"scaling_deviation", *NO_TENSORS.split()}
+    assert listed == set(selfsim.__all__)
+
+
+@pytest.mark.filterwarnings("ignore:activations. got no gradient")
+@pytest.mark.parametrize("name", [*ON_CARD, *ON_CPU])
+def test_result_of_a_tensor_on_a_card(name):
+    compute, most = ON_CARD.get(name) or (ON_CPU[name], None)
+    x = random(60, 56, dtype=torch.float32)
+    expected = compute(x)
+    with Pretended() as card:
+        there = x.to("cuda")
+        compute(there)  # fills the caches
+        card.waits.clear()
+        found = compute(there)
+        assert most is None or len(card.waits) <= most
+        if isinstance(expected, torch.Tensor):
+            assert found.device.type == "cuda"
+            found = found.cpu()
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"unit": "absolute", "weight": 1.0},
+        {"measure": "scaling"},
+        {"gradient": "straight-through", "unit": "absolute", "weight": 1.0, "cap": None},
+        {"gate": 0.05, "weight": 1.0, "cap": None},
+        {"layers_per_step": 1, "ends": "attached"},
+    ],
+)
+def test_a_step_under_the_constraint_is_not_waited_for(options):
+    x = random(16, 50, dtype=torch.float32)
+
+    def step(constraint, x, task):
+        """The penalty, and the gradient at a layer's output to which the next layers give the gradient `task`."""
+        branch = Branch()
+        read = branch.of(1 * x)
+        read.selfsim_branch = branch
+        penalty = constraint({"a": read})
+        (own,) = backward(penalty, torch.ones_like(penalty)).values()
+        return penalty, own if branch.meeting is None else branch.meeting(task, own)
+
+    constraints = [SelfSimilarityConstraint(ramp=None, check=False, **options) for _ in range(2)]
+    penalty, gradient = step(constraints[0], x.clone().requires_grad_(), torch.ones_like(x))
+    with Pretended() as card:
+        there, task = on_card(x), torch.ones_like(x).to("cuda")
+        step(constraints[1], there, task)  # fills the caches
+        card.waits.clear()
+        found, moved = step(constraints[1], there, task)
+        assert card.waits == []
+        found, moved = found.detach().cpu(), moved.cpu()
+    torch.testing.assert_close(found, penalty.detach(), rtol=1e-4, atol=1e-6)
+    assert (moved - gradient).norm() <= 1e-3 * gradient.norm()
