@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import datetime
 import html
 import json
@@ -13,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .pictures import small_png
 from .run_list import title_from_parameters
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -26,6 +28,7 @@ def make_page(notebook: Any, task: Mapping[str, Any], *, seconds: float) -> Any:
     - The chapter's title takes the place of the first heading, and of ``{title}`` in alt texts and captions of figures.
       A notebook without heading or title is named after its chapter and parameters.
     - The output of the cell tagged ``summary`` and the introduction follow the title.
+    - Pictures get a palette, which makes them smaller.
     - The cells with parameters are folded, below a table of those that are not at their default.
     - Labels of figures start with the chapter's name, since one notebook can make several chapters of a book. For the
       same reason the papermill command gets the chapter's parameters.
@@ -57,6 +60,9 @@ def make_page(notebook: Any, task: Mapping[str, Any], *, seconds: float) -> Any:
         if is_injected(cell) and "id" in cell:
             # Papermill draws it at random, which would make every publication a change.
             cell["id"] = _INJECTED
+        for output in cell.get("outputs", []):
+            if drawn := output.get("data", {}).get("image/png"):
+                output["data"]["image/png"] = base64.b64encode(small_png(base64.b64decode(drawn))).decode()
     _fold_parameters(notebook, parameters)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = dict(KERNEL, name="python3")

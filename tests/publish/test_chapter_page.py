@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shlex
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill.cli import papermill
+from PIL import Image
 
 from selfsim.publish.page import make_page
 from selfsim.publish.parameters import read_notebook
+from selfsim.publish.pictures import small_png
 from selfsim.publish.publication import publish, repository_address
 
 TASK = {"notebook": "notebooks/all.ipynb", "parameters": {}, "title": "A title", "intro": "An introduction."}
@@ -62,6 +67,38 @@ def test_the_parameters_are_folded_below_a_table_of_the_changed_ones():
     assert ["hide-input" in cell.metadata.get("tags", []) for cell in codes] == [True, True, False]
     default = new_notebook(cells=[new_code_cell("a: int = 1", metadata={"tags": ["parameters"]})])
     assert len(make_page(default, TASK | {"parameters": {"a": 1}}, seconds=1.0).cells) == 2  # a title, no table
+
+
+def png(pixels) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, format="png")
+    return written.getvalue()
+
+
+def pixels_of(content: bytes):
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def test_figures_keep_their_frequent_colours_exactly_and_photographs_all():
+    random = np.random.default_rng(0)
+    photograph = random.integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    figure = np.full((80, 80, 3), 255, dtype=np.uint8)
+    figure[10:40, 10:40], figure[50:60, 5:75] = (213, 94, 0), (223, 227, 231)
+    edge = figure.copy()
+    edge[45, :78] = photograph[45, :78]  # more colours than a palette has
+    edge[46, :78], edge[47, :78], edge[48, :78] = photograph[46, :78], photograph[47, :78], photograph[48, :78]
+    for drawn in (figure, edge):
+        small = small_png(png(drawn))
+        assert len(small) < len(png(drawn))
+        flat = (drawn == figure).all(2) & (figure != photograph).any(2)
+        assert np.array_equal(pixels_of(small)[flat], drawn[flat])
+    assert small_png(png(photograph)) == png(photograph)
+    clear = np.dstack([figure, np.full((80, 80), 128, dtype=np.uint8)])
+    assert small_png(png(clear)) == png(clear)
+    output = new_output("display_data", {"image/png": base64.b64encode(png(edge)).decode()})
+    notebook = new_notebook(cells=[new_code_cell("", outputs=[output])])
+    page = make_page(notebook, TASK, seconds=1.0)
+    assert base64.b64decode(page.cells[-1].outputs[0].data["image/png"]) == small_png(png(edge))
 
 
 def test_a_notebook_without_a_summary_gets_none():
