@@ -130,8 +130,8 @@ def front_still(each: Recorded) -> Figure:
     """Draw four sizes of the first page's animation."""
     *_, states = each.layers.values()
     n = len(states[-1]["p"]) // 2
-    figure, grid = plt.subplots(1, 4, figsize=(9.5, 2.6), constrained_layout=True)
-    for axes, number in zip(grid, (n, n // 4, n // 16, 1), strict=True):
+    figure, grid = plt.subplots(2, 2, figsize=(6, 5.2), constrained_layout=True)
+    for axes, number in zip(grid.flat, (n, n // 4, n // 16, 1), strict=True):
         draw(axes, states[-1], number)
         axes.set_title(f"{number} box{'es' if number > 1 else ''}", fontsize=11)
     return figure
