@@ -28,7 +28,7 @@ THEORY: Style = {"color": "#0072b2", "linestyle": ":"}
 GREY = "#c9ced3"
 BANDS: dict[str, Style] = {
     "gauss": {"facecolor": "#dfe3e7", "label": "null: Gauss"},
-    "shuffled": {"facecolor": "none", "edgecolor": "#87909a", "hatch": "///", "label": "null: shuffled"},
+    "shuffled": {"facecolor": "none", "edgecolor": "#87909a", "hatch": "///", "zorder": 1.1, "label": "null: shuffled"},
 }
 BOXES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
