@@ -31,9 +31,24 @@ from . import convergence_tables as tables
 from .convergence_tables import ARMS, CONTROL, FREE, HOLD, LOWER, PUBLISHED, SCALING
 
 FAMILIES = ("mlp", "vit_small", "resmlp", "mixer", "resnet34")
-LEARNING_RATES = tuple(0.00025 * 2**step for step in range(7))
+# Set by the pilot (study/design.md): images and epochs, and the smallest of five learning rates, each twice the last.
+REGIMES: dict[str, dict[str, Any]] = {
+    "mlp": {"train_images": 2000, "epochs": 60},
+    "vit_small": {"train_images": 1000, "epochs": 60},
+    "resmlp": {"train_images": 1000, "epochs": 60},
+    "mixer": {"train_images": 1000, "epochs": 60},
+    "resnet34": {"train_images": 1000, "epochs": 60},
+}
+SMALLEST_RATES = {"mlp": 6.25e-5, "vit_small": 2.5e-4, "resmlp": 1e-3, "mixer": 5e-4, "resnet34": 1e-3}
+RATES = 5
+# The positive control is the better of these on validation images.
+CONTROLS: dict[str, dict[str, float]] = {
+    "mixup": {"label_smoothing": 0.1, "mixup": 0.8},
+    "decay": {"label_smoothing": 0.1, "weight_decay": 0.5},
+}
 TUNING_SEED = 1000
-SEEDS = tuple(range(10))
+SEEDS = tuple(range(8))
+NOISE_SEEDS = (8, 9)  # of the free arm alone, for its noise floor
 _READ_BATCHES = 8
 _MEASURES = {
     "ss_rate": partial(ss_rate, check=False),
@@ -52,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--families", nargs="+", default=FAMILIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--rates", nargs="+", type=float, default=LEARNING_RATES, help="learning rates to tune over")
+    parser.add_argument("--rates", nargs="+", type=float, help="learning rates to tune over; by default the design's")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no batch that would end later")
     parser.add_argument("--together", type=int, default=60, help="most networks trained at once")
     parser.add_argument("--device", default="auto")
@@ -63,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results=Path(chosen.results),
         data=chosen.data,
         device=selfsim.validation.resolve_device(chosen.device),
-        rates=tuple(chosen.rates),
+        rates=chosen.rates and tuple(chosen.rates),
         seeds=tuple(chosen.seeds),
         together=chosen.together,
         options={name: json.loads(value) for name, value in chosen.option},
@@ -85,7 +100,7 @@ class Study:
         results: Path,
         data: str,
         device: torch.device,
-        rates: tuple[float, ...] = LEARNING_RATES,
+        rates: tuple[float, ...] | None = None,
         seeds: tuple[int, ...] = SEEDS,
         together: int = 60,
         options: dict[str, Any] | None = None,
@@ -94,22 +109,22 @@ class Study:
     ) -> None:
         self.results, self.data, self.device, self.commit = results, data, device, commit
         self.rates, self.seeds, self.together, self.ends = rates, seeds, together, ends
-        self.options: dict[str, Any] = dict(
-            size="small", dataset="cifar10", train_images=2000, validation_images=1000, test_images=10000, epochs=60,
-            batch_size=64, augment=True, precision="bfloat16",
-        ) | (options or {})  # fmt: skip
+        self.fixed: dict[str, Any] = dict(
+            size="small", dataset="cifar10", validation_images=1000, test_images=10000, batch_size=64, augment=True,
+            precision="bfloat16",
+        )  # fmt: skip
+        self.changed = options or {}
         self.images = cache(self._images)
         self.seconds_a_run: dict[str, float] = {}
 
-    def config(self, family: str, arm: str, *, rate: float, seed: int) -> TrainConfig:
+    def config(self, family: str, arm: str, *, rate: float, seed: int, form: str = "none") -> TrainConfig:
         """Return the configuration of one run; constrained arms need the converged rates of the tuned free run."""
-        options: dict[str, Any] = dict(self.options, seed=seed, subset=seed, learning_rate=rate)
+        options = self.fixed | REGIMES[family] | self.changed | {"seed": seed, "subset": seed, "learning_rate": rate}
         if arm == CONTROL:
-            options |= {"label_smoothing": 0.1, "mixup": 0.8}
+            options |= CONTROLS[form]
         elif arm != FREE:
             options["constraint"] = self.constraint(family, arm)
-        epochs = options["epochs"]
-        return TrainConfig(family, evaluate_every=max(epochs // 10, 1), data_dir=self.data, **options)
+        return TrainConfig(family, evaluate_every=max(options["epochs"] // 5, 1), data_dir=self.data, **options)
 
     def constraint(self, family: str, arm: str) -> dict[str, Any]:
         """Return the options of an arm's constraint, with its targets by layer."""
@@ -125,8 +140,9 @@ class Study:
     def _converged_file(self) -> Path:
         return self.results / "converged.json"
 
-    def _images(self, seed: int) -> Images:
-        return TrainConfig("mlp", data_dir=self.data, **(self.options | {"subset": seed})).load_images()
+    def _images(self, train_images: int, seed: int) -> Images:
+        fixed = self.fixed | self.changed | {"train_images": train_images, "subset": seed}
+        return TrainConfig("mlp", data_dir=self.data, **fixed).load_images()
 
     # The stages.
 
@@ -155,20 +171,21 @@ class Study:
         known = tables.read(self.results).tuning
         done = known[(known.architecture == family)].arm
         arms = [arm for arm in arms if arm not in set(done)]
-        plan = [(arm, rate) for arm in arms for rate in self.rates]
-        configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED) for arm, rate in plan] if plan else []
+        tried = self.rates or tuple(SMALLEST_RATES[family] * 2**step for step in range(RATES))
+        plan = [
+            (arm, form, rate) for arm in arms for form in (CONTROLS if arm == CONTROL else ("none",)) for rate in tried
+        ]
+        configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form) for arm, form, rate in plan]
         if not configs or not self._time_for(family, len(configs)):
             return None
         batches = self._trained(family, configs)
-        scores = [score for batch in batches for score in batch["validation"]]
+        scores, clean = ([v for batch in batches for v in batch[name]] for name in ("validation", "clean"))
         rows = [
             {
-                "architecture": family, "arm": arm, "learning_rate": rate, "seed": TUNING_SEED,
-                "validation_accuracy": score, "extended": False, "chosen": False, "train_accuracy": clean,
+                "architecture": family, "arm": arm, "form": form, "learning_rate": rate, "seed": TUNING_SEED,
+                "validation_accuracy": score, "chosen": False, "train_accuracy": of_train,
             }
-            for (arm, rate), score, clean in zip(
-                plan, scores, [clean for batch in batches for clean in batch["clean"]], strict=True
-            )
+            for (arm, form, rate), score, of_train in zip(plan, scores, clean, strict=True)
         ]  # fmt: skip
         for arm in arms:
             of_arm = [row for row in rows if row["arm"] == arm]
@@ -183,12 +200,21 @@ class Study:
         }
         return best, rates
 
-    def _write_curves(self, family: str, plan: Sequence[tuple[str, float]], batches: Sequence[dict[str, Any]]) -> None:
+    def _write_curves(
+        self, family: str, plan: Sequence[tuple[str, str, float]], batches: Sequence[dict[str, Any]]
+    ) -> None:
         """Keep the validation accuracy of the tuning runs at every look, for the regime."""
         histories = [history for batch in batches for history in batch["history"]]
         rows = [
-            {"architecture": family, "arm": arm, "learning_rate": rate, "epoch": row.epoch, "accuracy": row.value}
-            for (arm, rate), history in zip(plan, histories, strict=True)
+            {
+                "architecture": family,
+                "arm": arm,
+                "form": form,
+                "learning_rate": rate,
+                "epoch": row.epoch,
+                "accuracy": row.value,
+            }
+            for (arm, form, rate), history in zip(plan, histories, strict=True)
             for row in history
             if (row.split, row.metric) == ("validation", "accuracy")
         ]
@@ -201,7 +227,9 @@ class Study:
         """Train all arms of one architecture with every seed."""
         known = tables.read(self.results)
         tuned = known.tuning[known.tuning.architecture == family]
-        rate_of = dict(zip(tuned.arm[tuned.chosen], tuned.learning_rate[tuned.chosen], strict=True))
+        best = tuned[tuned.chosen.astype(bool)]
+        rate_of = dict(zip(best.arm, best.learning_rate, strict=True))
+        form_of = dict(zip(best.arm, best.form, strict=True))
         done = set(known.runs.run)
         # Seed by seed, so that a study which is stopped early has whole pairs.
         plan = [
@@ -216,7 +244,7 @@ class Study:
                 return
             part, plan = plan[:fitting], plan[fitting:]
             part.sort(key=lambda cell: ARMS.index(cell[0]))  # neighbours share a measure
-            configs = [self.config(family, arm, rate=rate_of[arm], seed=seed) for arm, seed in part]
+            configs = [self.config(family, arm, rate=rate_of[arm], seed=seed, form=form_of[arm]) for arm, seed in part]
             names = [f"{family}-{arm}-{seed}" for arm, seed in part]
             place = 0
             for batch in self._trained(family, configs):
@@ -265,8 +293,8 @@ class Study:
     def _trained(self, family: str, configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
         """Train configurations together, in as many parts as memory needs."""
         wanted = sorted({config.seed for config in configs})
-        with ThreadPoolExecutor(4) as pool:
-            images = dict(zip(wanted, pool.map(self.images, wanted), strict=True))
+        with ThreadPoolExecutor(8) as pool:
+            images = dict(zip(wanted, pool.map(partial(self.images, configs[0].train_images), wanted), strict=True))
         results = []
         for first in range(0, len(configs), self.together):
             part = configs[first : first + self.together]
@@ -324,7 +352,7 @@ class Study:
     def _half_of_noise(self, family: str) -> dict[str, float]:
         """Return half the lower end of each layer's null band, in units of the median."""
         config = self.config(family, FREE, rate=0.001, seed=TUNING_SEED)
-        images = self.images(TUNING_SEED)
+        images = self.images(config.train_images, TUNING_SEED)
         stack = Stack([config], [images], torch.device("cpu"))
         values: dict[str, torch.Tensor] = {}
         x = images.prepared(images.train.images[: config.batch_size])

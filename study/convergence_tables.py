@@ -64,19 +64,20 @@ HISTORY = {
 TUNING = {
     "architecture": "",
     "arm": "one of ARMS",
+    "form": "of the positive control: mixup or decay; none for the other arms",
     "learning_rate": "a factor 2 from the next",
     "seed": "none of the study's",
     "validation_accuracy": "after the last epoch, eval mode; empty if the training failed",
-    "extended": "true if added because the best of the first five was at an edge",
-    "chosen": "true for the learning rate of the study, one for each architecture and arm",
+    "chosen": "true for the learning rate (and form) of the study, one for each architecture and arm",
+    "train_accuracy": "after the last epoch, eval mode, without augmentation",
 }
 _COLUMNS = {"runs": RUNS, "history": HISTORY, "tuning": TUNING}
 _KEYS = {
     "runs": ["run"],
     "history": ["run", "epoch", "split", "layer"],
-    "tuning": ["architecture", "arm", "learning_rate", "seed"],
+    "tuning": ["architecture", "arm", "form", "learning_rate", "seed"],
 }
-_FLAGS = ("extended", "chosen")
+_FLAGS = ("chosen",)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,8 @@ def paper_rate(
     limits = torch.where(limits < at, torch.nextafter(limits, torch.full_like(limits, math.inf)), limits)
     fraction = torch.searchsorted(raw.sort().values, limits).double() / pairs
     if options.quantiles is None:  # rounding would decide; see `fractions_below`
-        fraction[..., 0], fraction[..., -1] = 0.0, (pairs - 1) / pairs
+        fraction[..., :1].fill_(0.0)  # assigning a number to a single place would copy it from the host
+        fraction[..., -1:].fill_((pairs - 1) / pairs)
     no_range = 0 * axis.length  # NaN where there is no range, without the check
     value = sum_over_scales(surrogate_drop(fraction, n)) + no_range[..., 0]
     if not need_slope:
@@ -152,7 +153,8 @@ def straight_through_weight(fraction: Array, n: int) -> Array:
     by_fraction = (
         xp.sign(residual) * (2 / scales) * (n - 1) ** 2 / (count * math.log(n) ** 2 * (1 + (n - 1) * fraction))
     )
-    by_fraction[..., 0] = by_fraction[..., -1] = 0.0
+    by_fraction[..., :1] *= 0
+    by_fraction[..., -1:] *= 0
     return -by_fraction * n / (n * (n - 1) / 2)
 
 

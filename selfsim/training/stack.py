@@ -59,6 +59,10 @@ class Stack:
             with seeded(config.seed):
                 networks.append(create(**self.built_as))
         self.template = networks[0].to(device)
+        if HALF.get(self.config.precision):
+            for module in self.template.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.register_forward_pre_hook(_in_float32)
         self.probe = Probe(self.template, self.config.layers)
         self.names = [name for name, _ in self.template.named_parameters()]
         self.shapes = [parameter.shape for parameter in self.template.parameters()]
@@ -354,6 +358,11 @@ class Stack:
         tensors = {name: value.detach().cpu() for name, value in (self._parameters() | self.buffers).items()}
         names = list(self.template.state_dict())
         return [{name: tensors[name][k].clone() for name in names} for k in range(len(self.configs))]
+
+
+# Under vmap, batch normalisation takes no half precision beside running statistics in float32.
+def _in_float32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    return (args[0].float(),)
 
 
 def _padded(parameter: Tensor, size: int) -> Tensor:

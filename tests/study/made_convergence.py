@@ -29,7 +29,7 @@ def made_tables(gains=None, *, families=FAMILIES, arms=ARMS, seeds=10, sd=0.006,
             gain = gains.get(arm, 0.0) + between * random.standard_normal() if arm != FREE else 0.0
             tuning += [
                 dict(architecture=family, arm=arm, learning_rate=0.001 * 2**k, seed=1000)
-                | dict(validation_accuracy=0.45 - 0.01 * abs(k), extended=False, chosen=k == 0)
+                | dict(validation_accuracy=0.45 - 0.01 * abs(k), form="none", train_accuracy=0.9, chosen=k == 0)
                 for k in range(-2, 3)
             ]
             for seed in range(seeds):
