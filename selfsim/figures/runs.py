@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -139,7 +140,7 @@ def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
         sns.lineplot(**common, units="seed", estimator=None, sort=False, orient="y", color=GREY, zorder=1)
         sns.stripplot(**common, hue="setting", palette=palette, jitter=False, size=6, legend=False)
         sns.pointplot(**common, errorbar=None, linestyle="none", marker="|", markersize=18, color="black", zorder=3)
-        axes.set_title(METRIC_TITLES[metric], loc="left", fontsize=10)
+        axes.set_title(textwrap.fill(METRIC_TITLES[metric], 18), loc="left", fontsize=10)
         axes.set(xlabel="", ylabel="")
         axes.margins(x=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
