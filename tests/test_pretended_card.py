@@ -163,25 +163,56 @@ def test_result_of_a_tensor_on_a_card(name):
     ],
 )
 def test_a_step_under_the_constraint_is_not_waited_for(options):
-    x = random(16, 50, dtype=torch.float32)
+    outputs = [random(16, n, dtype=torch.float32) * (1 + n) for n in (50, 50, 34, 50)]
 
-    def step(constraint, x, task):
-        """The penalty, and the gradient at a layer's output to which the next layers give the gradient `task`."""
-        branch = Branch()
-        read = branch.of(1 * x)
-        read.selfsim_branch = branch
-        penalty = constraint({"a": read})
-        (own,) = backward(penalty, torch.ones_like(penalty)).values()
-        return penalty, own if branch.meeting is None else branch.meeting(task, own)
+    def step(constraint, outputs, task):
+        """The penalty, and the gradient at each output to which the next layers give the gradient `task`."""
+        branches = [Branch() for _ in outputs]
+        read = {str(place): branch.of(1 * x) for place, (branch, x) in enumerate(zip(branches, outputs, strict=True))}
+        for branch, x in zip(branches, read.values(), strict=True):
+            x.selfsim_branch = branch
+        penalty = constraint(read)
+        own = backward(penalty, torch.ones_like(penalty))
+        pairs = [(branch, own[x]) for branch, x in zip(branches, outputs, strict=True) if x in own]
+        return penalty, [g if branch.meeting is None else branch.meeting(task[..., : g.shape[1]], g) for branch, g in pairs]
 
     constraints = [SelfSimilarityConstraint(ramp=None, check=False, **options) for _ in range(2)]
-    penalty, gradient = step(constraints[0], x.clone().requires_grad_(), torch.ones_like(x))
+    for constraint in constraints:
+        constraint._state.baseline = dict.fromkeys("0123", 0.2)
+    task = torch.ones_like(outputs[0])
+    penalty, gradients = step(constraints[0], [x.clone().requires_grad_() for x in outputs], task)
     with Pretended() as card:
-        there, task = on_card(x), torch.ones_like(x).to("cuda")
+        there, task = [on_card(x) for x in outputs], task.to("cuda")
         step(constraints[1], there, task)  # fills the caches
+        if "layers_per_step" in options:  # the same draw again
+            constraints[1]._generator.manual_seed(0)
         card.waits.clear()
         found, moved = step(constraints[1], there, task)
         assert card.waits == []
-        found, moved = found.detach().cpu(), moved.cpu()
+        found, moved = found.detach().cpu(), [g.cpu() for g in moved]
     torch.testing.assert_close(found, penalty.detach(), rtol=1e-4, atol=1e-6)
-    assert (moved - gradient).norm() <= 1e-3 * gradient.norm()
+    for g, expected in zip(moved, gradients, strict=True):
+        assert (g - expected).norm() <= 1e-3 * expected.norm()
+
+
+def test_layers_of_one_shape_are_measured_in_one_call(monkeypatch):
+    shapes = []
+
+    def measured(x, measure):
+        shapes.append(tuple(x.shape))
+        return ss_rate(x, check=measure.check)
+
+    monkeypatch.setattr("selfsim.training.constraint.measured", measured)
+    layers = {"a": random(16, 50), "b": random(16, 34), "c": random(16, 50)}
+    constraint = SelfSimilarityConstraint(ramp=None)
+    with Pretended() as card:
+        constraint({layer: on_card(x) for layer, x in layers.items()})
+        assert (shapes, len(card.waits)) == ([(2, 16, 50), (16, 34)], 2)
+        sums = {layer: total.cpu() for layer, (total, _) in constraint._state.sums.items()}
+    assert all(abs(sums[layer] - ss_rate(x)) < 1e-12 for layer, x in layers.items())
+
+
+def test_a_layer_without_a_rate_is_named_among_others():
+    layers = {"a": random(16, 50), "b": torch.ones(16, 50), "c": random(16, 50)}
+    with Pretended(), pytest.raises(ValueError, match="^layer 'b': activations: all 1225 distances"):
+        SelfSimilarityConstraint(ramp=None)({layer: on_card(x.double()) for layer, x in layers.items()})

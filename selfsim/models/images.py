@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -125,11 +126,7 @@ class Images:
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return network input: float32, with mean 0 and standard deviation 1 per channel over the training images."""
-        # float32 whatever the caller's default dtype: a run must not depend on it.
-        mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=images.device).view(1, -1, 1, 1) * 255
-            for values in (self.mean, self.std)
-        )
+        mean, std = (_of_pixels(tuple(values), images.device) for values in (self.mean, self.std))
         return (images.float() - mean) / std
 
     def batches(self, split: str = "validation", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
@@ -138,6 +135,14 @@ class Images:
         size = check_integer(batch_size, name="batch_size")
         for images, labels in zip(part.images.split(size), part.labels.split(size), strict=True):
             yield self.prepared(images), labels
+
+
+@functools.lru_cache(maxsize=16)
+def _of_pixels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return one number for each channel on the scale 0 to 255; kept, because a GPU would wait for it in every step."""
+    # float32 whatever the caller's default dtype, and no inference tensor: a run must not depend on the first caller.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1) * 255
 
 
 def _split_sha256(split: Split) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, check_seed
-from ..models.branch import Branch
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..validation import check_activations, untraced
@@ -171,7 +172,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         self.gate_by = check_choice(gate_by, ("layer", "all"), name="gate_by")
         self._generator = torch.Generator().manual_seed(check_seed(seed))
         self._state = _State()
-        self._pulls: dict[str, Tensor] = {}  # of the layers of the present call
+        self._kept: dict[str, tuple[Any, Tensor]] = {}  # numbers on the device of the rates
 
     @classmethod
     def paper(
@@ -258,25 +259,58 @@ class SelfSimilarityConstraint(LayerPenalty):
     def chosen_layers(self, layers: list[str]) -> list[str]:
         return draw_layers(layers, self.layers_per_step, self._generator)
 
-    def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
-        state = self._state
-        rate = measured(check_activations(activations, finite=False), self.measure)
-        state.shapes[layer] = list(activations.shape)
-        if layer not in state.targets and (first := self._scheduled_target(layer)) is not None:
-            state.targets[layer] = first
-        # Summed on the device: converting to a number at every step would make a GPU wait.
-        total, calls = state.sums.get(layer, (0.0, 0))
-        state.sums[layer] = [rate.detach() + total, calls + 1]
-        target = state.targets.get(layer)
-        distance = rate - (rate.detach() if target is None else target)  # 0 without a target
-        gate = self._gate_factor(layer, rate.detach())
-        if self.weight is None:
-            self._pulls[layer] = gate * (distance.detach().abs() / max(target or 0.0, 1e-12)).clamp(max=1)
-        return gate * distance**2
+    def _squares_and_pulls(self, layers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        state, rate = self._state, self._rates(layers)
+        now = rate.detach()
+        for layer, rate_now in zip(layers, now.unbind(), strict=True):
+            state.shapes[layer] = list(layers[layer].shape)
+            with naming(layer):
+                if layer not in state.targets and (first := self._scheduled_target(layer)) is not None:
+                    state.targets[layer] = first
+            # Summed on the device: converting to a number at every step would make a GPU wait.
+            total, calls = state.sums.get(layer, (0.0, 0))
+            state.sums[layer] = [rate_now + total, calls + 1]
+        numbers = [state.targets.get(layer) for layer in layers]
+        target = self._on_device("targets", numbers, like=now)
+        if None in numbers:
+            target = torch.where(target.isnan(), now, target)  # at distance 0 without a target
+        gate: Tensor | float = 1.0
+        if self.gate is not None:
+            keys = [layer if self.gate_by == "layer" else "" for layer in layers]
+            gate = gate_factor(now, self._on_device("baseline", map(state.baseline.get, keys), like=now), self.gate)
+        distance = rate - target
+        return gate * distance**2, None if self.weight is not None else gate * pull_of(distance.detach(), target)
 
-    def _branched(self, x: Tensor) -> tuple[Tensor, Branch]:
-        x, branch = super()._branched(x)
-        return (with_shape_gradient(x) if self.keeps_scale else x), branch
+    def _rates(self, layers: Mapping[str, Tensor]) -> Tensor:
+        """Return the rate of each layer, ``(layers,)``; on a GPU, those of one shape come from one call."""
+        groups: dict[Any, list[str]] = {}
+        for layer, x in layers.items():
+            together = isinstance(x, Tensor) and x.ndim == 2 and x.layout == torch.strided and x.device.type != "cpu"
+            key = (x.shape, x.dtype, x.device, x.requires_grad) if together else layer
+            groups.setdefault(key, []).append(layer)
+        found: dict[str, Tensor] = {}
+        for names in groups.values():
+            if len(names) > 1:
+                with suppress(ValueError):  # one by one, the error names the layer
+                    rates = self._rate(torch.stack([layers[layer] for layer in names]))
+                    if len(groups) == 1:
+                        return rates
+                    found |= zip(names, rates.unbind(), strict=True)
+                    continue
+            for layer in names:
+                with naming(layer):
+                    found[layer] = self._rate(check_activations(layers[layer], finite=False))
+        return torch.stack([found[layer] for layer in layers])
+
+    def _rate(self, activations: Tensor) -> Tensor:
+        return measured(with_shape_gradient(activations) if self.keeps_scale else activations, self.measure)
+
+    def _on_device(self, name: str, numbers: Iterable[float | None], *, like: Tensor) -> Tensor:
+        """Return numbers as a tensor, None as NaN; kept until they change, and never copied from the host."""
+        key = tuple(numbers), like.dtype, like.device
+        if self._kept.get(name, (None,))[0] != key:
+            self._kept[name] = key, torch.stack([like.new_full((), math.nan if x is None else x) for x in key[0]])
+        return self._kept[name][1]
 
     @property
     def keeps_scale(self) -> bool:
@@ -284,9 +318,6 @@ class SelfSimilarityConstraint(LayerPenalty):
         measure = self.measure
         in_medians = isinstance(measure, RateOptions) and measure.unit == "median" and measure.ends == "detached"
         return self.weight is None and in_medians
-
-    def _pull(self, layer: str) -> Tensor:
-        return self._pulls.pop(layer)
 
     def _scheduled_target(self, layer: str) -> float | None:
         schedule, state = self._layer_target(layer), self._state
@@ -296,12 +327,6 @@ class SelfSimilarityConstraint(LayerPenalty):
         if (target := schedule(past)) is None:
             return None
         return check_number(target, name=f"target by {schedule!r}", within="[0, 1]")
-
-    def _gate_factor(self, layer: str, rate: Tensor) -> Tensor | float:
-        if self.gate is None:
-            return 1.0
-        old = self._state.baseline.get(layer if self.gate_by == "layer" else "")
-        return 0.0 if old is None else 1 - ((rate - old).abs() / old).clamp(max=self.gate) / self.gate
 
     def step(self, *, epoch: int, epochs: int, task_loss: float | None = None) -> None:
         """Renew targets and gate after epoch number `epoch` (from 1) of `epochs`.
@@ -376,6 +401,17 @@ class SelfSimilarityConstraint(LayerPenalty):
         self._generator.set_state(entries.pop("draw").cpu())
         self._set_done(entries.pop("done"))
         self._state = _State(**entries)
+
+
+def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:
+    """Return the paper's gate: 1 at a rate equal to `old`, 0 from a relative change of `gate` on or without an old."""
+    moved = (rate - old).abs() / old
+    return (1 - moved.clamp(max=gate) / gate).nan_to_num(0.0)
+
+
+def pull_of(distance: Tensor, target: Tensor) -> Tensor:
+    """Return how strongly a rate at such a distance from its target pulls, from 0 to 1."""
+    return (distance.abs() / target.clamp_min(1e-12)).clamp(max=1)
 
 
 @untraced

@@ -254,7 +254,8 @@ def training_step(state: TrainingState, x: Tensor, targets: Tensor) -> None:
     loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     record = state.steps[state.step]
-    record[0], record[1], record[2] = len(x), loss.detach() * len(x), (logits.argmax(1) == labels).sum()
+    record[0].fill_(len(x))  # an assigned number would be copied from the host
+    record[1], record[2] = loss.detach() * len(x), (logits.argmax(1) == labels).sum()
     if state.constraint:
         done = state.epoch * state.steps_per_epoch + state.step
         state.constraint.advance(step=done, steps=config.epochs * state.steps_per_epoch)

@@ -83,7 +83,7 @@ class LayerPenalty(ABC):
         if torch.is_grad_enabled() and not self._warned:
             cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
             self._warn_without_gradient({x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)})
-        squares, share = [], self.ramp_share()
+        share, read, branches = self.ramp_share(), {}, {}
         self._calls += 1
         if share == 0 and self._calls == _CALLS_WITHOUT_STEP:
             warnings.warn(
@@ -92,20 +92,21 @@ class LayerPenalty(ABC):
                 stacklevel=2,
             )
         for layer in self.chosen_layers(list(values)):
-            x, branch = values[layer], None
+            x = values[layer]
             with naming(layer):
                 if isinstance(x, Tensor):  # else an error that names the layer
                     self._check_alone(getattr(x, "selfsim_branch", None))
                     if share == 0:
                         x = x.detach()
                     elif self.cap is not None:
-                        x, branch = self._branched(x)
-                square = self._squared_error(layer, x)
-                if branch is not None:
-                    pull = self._pull(layer) * share if self.weight is None else None
-                    branch.meeting = partial(self._meeting, layer, pull)
-                squares.append(square)
-        return 0.5 * (1.0 if self.weight is None else self.weight) * share * torch.stack(squares).mean()
+                        x, branches[layer] = self._branched(x)
+            read[layer] = x
+        squares, pulls = self._squares_and_pulls(read)
+        by_layer = [None] * len(read) if pulls is None else (pulls * share).unbind()
+        for layer, pull in zip(read, by_layer, strict=True):
+            if layer in branches:
+                branches[layer].meeting = partial(self._meeting, layer, pull)
+        return 0.5 * (1.0 if self.weight is None else self.weight) * share * squares.mean()
 
     def ramp_share(self) -> float:
         """Return the share of the weight that the ramp has reached."""
@@ -135,10 +136,6 @@ class LayerPenalty(ABC):
         if branch.reader not in (None, self) and (self.cap is not None or branch.meeting is not None):
             raise ValueError(f"cap: {branch.reader!r} already reads this layer of the probe; need one Probe each")
         branch.reader = self
-
-    def _pull(self, layer: str) -> Tensor:
-        """Return how strongly the last squared error pulls, from 0 to 1, for a weight of None."""
-        raise NotImplementedError
 
     def _meeting(self, layer: str, pull: Tensor | None, task: Tensor, penalty: Tensor) -> Tensor:
         """Return the sum of both gradients, the penalty's at most `cap` times as long as the task's.
@@ -184,8 +181,11 @@ class LayerPenalty(ABC):
         """Return the target of one layer, or raise ``ValueError``."""
 
     @abstractmethod
-    def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
-        """Return the squared distance of a layer from its target, 0-dim."""
+    def _squares_and_pulls(self, layers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return each layer's squared distance from its target and, for a weight of None, its pull from 0 to 1.
+
+        Both ``(layers,)``; an error names the layer.
+        """
 
     def _check_task_gradients(self, stacklevel: int) -> None:
         """Warn of layers whose penalty the cap has set to 0 in all backward passes since the last call."""

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..checks import check_number
 from ..rate.distances import edge_lengths
 from ..validation import check_activations, check_finite
-from .penalty import LayerPenalty
+from .penalty import LayerPenalty, naming
 
 
 class ScaleControl(LayerPenalty):
@@ -73,8 +74,12 @@ class ScaleControl(LayerPenalty):
         self.targets = {layer: self._layer_target(layer) for layer in layers}
         return layers
 
-    def _squared_error(self, layer: str, activations: Tensor) -> Tensor:
-        return (_log_scale(activations) - math.log(self.targets[layer])) ** 2
+    def _squares_and_pulls(self, layers: Mapping[str, Tensor]) -> tuple[Tensor, None]:
+        distances = []
+        for layer, x in layers.items():
+            with naming(layer):
+                distances.append(_log_scale(x) - math.log(self.targets[layer]))
+        return torch.stack(distances).square(), None
 
     def step(self, *, epoch: int, epochs: int, task_loss: float | None = None) -> None:
         """Do nothing: targets are constant. Training loops call this after every epoch."""

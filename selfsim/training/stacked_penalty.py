@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import check_number
 from ..models.branch import Branch, Meeting
-from .constraint import SelfSimilarityConstraint, with_shape_gradient
+from .constraint import SelfSimilarityConstraint, gate_factor, pull_of, with_shape_gradient
 from .measure import Measure, measured
 from .penalty import length_and_direction
 from .schedules import Constant
@@ -106,13 +106,10 @@ class StackedPenalty:
         """
         rate = self._rates(values, groups)
         now = rate.detach()
-        # Before there is an S_old, the gate is closed.
-        moved = (now - self.old).abs() / self.old
-        gate = 1 - torch.minimum(moved, self.gate[:, None]) / self.gate[:, None]
-        gate = torch.where(self.gate[:, None] < math.inf, gate.nan_to_num(0.0), 1.0)
+        gate = torch.where(self.gate[:, None] < math.inf, gate_factor(now, self.old, self.gate[:, None]), 1.0)
         gate = torch.where(self.chosen > 0, gate, 0.0)
         distance = rate - self.target
-        pull = gate * (distance.detach().abs() / self.target.clamp_min(1e-12)).clamp(max=1) * self.share[:, None]
+        pull = gate * pull_of(distance.detach(), self.target) * self.share[:, None]
         for place, layer in enumerate(self.layers):
             self._branches[layer].meeting = self._meeting(pull[:, place])
         self.sums += torch.where(self.chosen > 0, now, 0.0)
