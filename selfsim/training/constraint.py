@@ -282,10 +282,10 @@ class SelfSimilarityConstraint(LayerPenalty):
         return gate * distance**2, None if self.weight is not None else gate * pull_of(distance.detach(), target)
 
     def _rates(self, layers: Mapping[str, Tensor]) -> Tensor:
-        """Return the rate of each layer, ``(layers,)``; on a GPU, those of one shape come from one call."""
+        """Return the rate of each layer, ``(layers,)``; those of one shape come from one call."""
         groups: dict[Any, list[str]] = {}
         for layer, x in layers.items():
-            together = isinstance(x, Tensor) and x.ndim == 2 and x.layout == torch.strided and x.device.type != "cpu"
+            together = isinstance(x, Tensor) and x.ndim == 2 and x.layout == torch.strided
             key = (x.shape, x.dtype, x.device, x.requires_grad) if together else layer
             groups.setdefault(key, []).append(layer)
         found: dict[str, Tensor] = {}
