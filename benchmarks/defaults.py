@@ -26,6 +26,7 @@ from selfsim.files import write_atomic
 from selfsim.models.architectures import architecture
 from selfsim.models.images import Images
 from selfsim.models.seeding import seeded
+from selfsim.training.constraint import with_shape_gradient
 from selfsim.training.distributed import Ranks
 from selfsim.training.evaluation import scores
 from selfsim.training.loop import training_step
@@ -90,16 +91,14 @@ class Candidate(SelfSimilarityConstraint):
         self.rule = rule
         self._distance: dict[str, torch.Tensor] = {}
 
-    def _squared_error(self, layer, activations):
-        if not self.rule:
-            return super()._squared_error(layer, activations)
-        if "shape" in self.rule and activations.requires_grad:
-            activations = activations.view_as(activations)
-            centred = (activations - activations.mean(1, keepdim=True)).detach()
-            activations.register_hook(lambda g: g - (g * centred).sum() / centred.square().sum() * centred)
-        error = super()._squared_error(layer, activations)
-        self._distance[layer] = (self.gain * error.detach().sqrt() / TARGET).clamp(max=1) * self._ramp_share()
-        return error
+    def _squares_and_pulls(self, layers):
+        if "shape" in self.rule:
+            layers = {layer: with_shape_gradient(x) for layer, x in layers.items()}
+        squares, pulls = super()._squares_and_pulls(layers)
+        if self.rule:
+            distances = (self.gain * squares.detach().sqrt() / TARGET).clamp(max=1) * self.ramp_share()
+            self._distance = dict(zip(layers, distances.unbind(), strict=True))
+        return squares, pulls
 
     def _meeting(self, layer, pull, task, penalty):
         if "projected" in self.rule:

@@ -16,7 +16,7 @@ from ..models.branch import Branch
 from ..models.images import Images
 from ..models.probe import Probe
 from ..models.seeding import seeded
-from ..rate.distances import pair_distances
+from ..rate.distances import edge_lengths
 from ..rate.rate import ss_rate
 from .config import TrainConfig
 from .evaluation import LEFT_OUT, QUANTILES, Row
@@ -337,7 +337,7 @@ class Stack:
                 "ss_rate": rate(),
                 "ss_rate_left_out": rate(leave_out=LEFT_OUT),
                 "ss_rate_quantiles": rate(quantiles=QUANTILES),
-                "median_distance": torch.stack([pair_distances(x).median() for x in value]),
+                "median_distance": torch.stack([edge_lengths(x).median() for x in value]),
             }
             self._write(epoch, "validation", measured, layer=layer)
 
