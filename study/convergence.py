@@ -7,6 +7,7 @@ what they have is not run again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import time
@@ -141,8 +142,14 @@ class Study:
         return self.results / "converged.json"
 
     def _images(self, train_images: int, seed: int) -> Images:
-        fixed = self.fixed | self.changed | {"train_images": train_images, "subset": seed}
-        return TrainConfig("mlp", data_dir=self.data, **fixed).load_images()
+        """Load the training images of a seed; validation and test images, ten times as many, are read once."""
+        options = self.fixed | self.changed | {"train_images": train_images, "subset": seed}
+        if seed == TUNING_SEED:
+            return TrainConfig("mlp", data_dir=self.data, **options).load_images()
+        few = {"validation_images": 128, "test_images": 128}
+        images = TrainConfig("mlp", data_dir=self.data, **(options | few)).load_images()
+        shared = self.images(train_images, TUNING_SEED)
+        return dataclasses.replace(images, validation=shared.validation, test=shared.test)
 
     # The stages.
 
@@ -232,12 +239,8 @@ class Study:
         form_of = dict(zip(best.arm, best.form, strict=True))
         done = set(known.runs.run)
         # Seed by seed, so that a study which is stopped early has whole pairs.
-        plan = [
-            (arm, seed)
-            for seed in self.seeds
-            for arm in ARMS
-            if arm in rate_of and f"{family}-{arm}-{seed}" not in done
-        ]
+        cells = [(arm, seed) for seed in self.seeds for arm in ARMS] + [(FREE, seed) for seed in NOISE_SEEDS]
+        plan = [(arm, seed) for arm, seed in cells if arm in rate_of and f"{family}-{arm}-{seed}" not in done]
         while plan:
             fitting = self._fitting(family, len(plan))
             if not fitting:
@@ -292,6 +295,7 @@ class Study:
 
     def _trained(self, family: str, configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
         """Train configurations together, in as many parts as memory needs."""
+        self.images(configs[0].train_images, TUNING_SEED)
         wanted = sorted({config.seed for config in configs})
         with ThreadPoolExecutor(8) as pool:
             images = dict(zip(wanted, pool.map(partial(self.images, configs[0].train_images), wanted), strict=True))
