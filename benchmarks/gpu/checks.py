@@ -77,7 +77,7 @@ def all_checks(device: torch.device) -> Iterator[Check]:
             yield of_vmap(measure, device, dtype)
     if device.type == "cuda":
         yield from synchronisation_checks(device)
-    yield Check("rate, TF32 allowed, float32", TOLERANCES[torch.float32], functools.partial(tf32_errors, device))
+    yield Check("rate, TF32 allowed, float32", 2e-3, functools.partial(tf32_errors, device))
     for half in (torch.bfloat16, torch.float16):
         yield from half_checks(half, device)
     for name, make in CONSTRAINTS.items():
@@ -112,7 +112,9 @@ def _named(what: str, dtype: torch.dtype) -> str:
 
 
 def of_function(name: str, compute: Callable[[Tensor], Tensor], device: torch.device, dtype: torch.dtype) -> Check:
-    return Check(_named(name, dtype), TOLERANCES[dtype], lambda: errors_of(compute, some(dtype), device))
+    # Not seed 0: there, two neighbours where the curve in medians crosses its line differ by 8e-8, which float32 cannot
+    # tell from a tie. Swapped, they change the gradient by 5e-4 (1.6e-3 with detached ends), on a CPU as on a card.
+    return Check(_named(name, dtype), TOLERANCES[dtype], lambda: errors_of(compute, some(dtype, seed=1), device))
 
 
 def of_batch(measure: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> Check:
@@ -209,11 +211,15 @@ def of_constraint(
 
 
 def tf32_errors(device: torch.device) -> Errors:
-    """Compare the rate where the caller lets products of float32 be rounded to ten bits."""
+    """Compare the rate where the caller lets products of float32 be rounded to ten bits.
+
+    Its distances come from a product in float64. Its gradient comes from one in float32, which such a caller wants
+    rounded by up to 2 ** -11 in each factor.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        return errors_of(ss_rate, some(torch.float32), device)
+        return errors_of(ss_rate, some(torch.float32, seed=1), device)
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -143,14 +143,13 @@ class LayerPenalty(ABC):
         With a `pull` from 0 to 1, its length is `pull` times that.
         """
         cap = math.inf if self.cap is None else self.cap
-        length, _ = length_and_direction(task)
+        task_wide, length = widened(task)
         before = self._task_gradients.get(layer)
         self._task_gradients[layer] = length if before is None else torch.maximum(before, length)
-        own, direction = length_and_direction(penalty)
-        if pull is None:
-            return task + (cap * length / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp(max=1) * penalty
-        # By the direction: the penalty of a tiny factor has a tiny gradient, whose inverse is infinite.
-        return task + (cap * pull.to(own.dtype) * length * direction).to(task.dtype)
+        penalty, own = widened(penalty)
+        ratio = length / own.clamp_min(torch.finfo(own.dtype).tiny ** 0.5)
+        factor = (cap * ratio).clamp(max=1) if pull is None else cap * pull * ratio
+        return (task_wide + factor * penalty).to(task.dtype)
 
     def advance(self, *, step: int, steps: int) -> None:
         """Tell that `step` of the `steps` of the whole training are done, so that the ramp rises within epochs.
@@ -219,18 +218,14 @@ class LayerPenalty(ABC):
         return f"{type(self).__name__}(target={self.target!r}, {strength})"
 
 
-def length_and_direction(gradient: Tensor, *, batch: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the length, and the gradient divided by it (0 for a gradient of 0), at least in float32.
+def widened(gradient: Tensor, *, batch: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the gradient in float64, where no square of a narrower type overflows or vanishes, and its length.
 
-    The first `batch` axes hold several gradients.
+    The first `batch` axes hold several gradients, and the lengths keep the others, as axes of length 1.
     """
-    gradient = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
-    tiny = torch.finfo(gradient.dtype).tiny
-    flat = gradient.reshape(*gradient.shape[:batch], -1)
-    largest = flat.abs().amax(-1, keepdim=True).clamp_min(tiny)  # near 1, no square overflows or vanishes
-    direction = flat / largest
-    length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True).clamp_min(tiny)
-    return (largest * length).squeeze(-1), (direction / length).reshape(gradient.shape)
+    # Apple's mps has no float64.
+    wide = gradient.detach().to(torch.float32 if gradient.device.type == "mps" else torch.float64)
+    return wide, torch.linalg.vector_norm(wide, dim=tuple(range(batch, wide.ndim)), keepdim=batch > 0)
 
 
 def _checked_ramp(ramp: Sequence[float]) -> tuple[float, float]:

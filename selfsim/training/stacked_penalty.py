@@ -14,7 +14,7 @@ from ..checks import check_number
 from ..models.branch import Branch, Meeting
 from .constraint import SelfSimilarityConstraint, gate_factor, pull_of, with_shape_gradient
 from .measure import Measure, measured
-from .penalty import length_and_direction
+from .penalty import widened
 from .schedules import Constant
 
 Constraints = Sequence[SelfSimilarityConstraint | None]
@@ -145,13 +145,13 @@ class StackedPenalty:
         """Return the function by which each network's two gradients meet at one layer, as `LayerPenalty` has it."""
 
         def meet(task: Tensor, penalty: Tensor) -> Tensor:
-            networks = len(pull)
-            task_length, _ = length_and_direction(task.unflatten(0, (networks, -1)), batch=1)
-            own, direction = length_and_direction(penalty.unflatten(0, (networks, -1)), batch=1)
-            most = torch.where(self.cap < math.inf, self.cap * task_length, math.inf)
-            length = torch.where(self.weighted, torch.minimum(own, most), pull.to(own.dtype) * most)
-            added = length.reshape(-1, *[1] * (direction.ndim - 1)) * direction
-            return task + added.flatten(0, 1).to(task.dtype)
+            several = len(pull), *[1] * task.ndim
+            cap, weighted, strength = (x.reshape(several) for x in (self.cap, self.weighted, pull))
+            task_wide, length = widened(task.unflatten(0, (len(pull), -1)), batch=1)
+            penalty, own = widened(penalty.unflatten(0, (len(pull), -1)), batch=1)
+            ratio = cap * length / own.clamp_min(torch.finfo(own.dtype).tiny ** 0.5)
+            factor = torch.where(weighted, torch.where(cap < math.inf, ratio.clamp(max=1), 1.0), strength * ratio)
+            return (task_wide + factor * penalty).flatten(0, 1).to(task.dtype)
 
         return meet
 
