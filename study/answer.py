@@ -27,18 +27,20 @@ from .convergence_statistics import (
     regime,
     spread_of_pairs,
 )
-from .convergence_tables import CONTROL, FREE, HOLD, LOWER, PUBLISHED, SCALING, Convergence
+from .convergence_tables import CONTROL, FAMILIES, FREE, HOLD, LOWER, PAIRS, PUBLISHED, SCALING, Convergence
 from .design import NOT_TESTABLE
 from .findings import Finding
 
 FIGURE = "answer.svg"
+# With fewer families, the interval of their mean is too wide for a sentence.
+_FEWEST_FAMILIES = 3
 NOT_RUN = "not run"
 ARMS = {
     HOLD: "held where training without constraint converges",
     LOWER: "lowered to half of what noise has",
     PUBLISHED: "constraint as published",
     SCALING: "deviation from a power law lowered instead of the rate",
-    CONTROL: "untouched; label smoothing and mixup (positive control)",
+    CONTROL: "untouched; label smoothing with mixup or weight decay (positive control)",
 }
 SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
 SHORT |= {CONTROL: "positive control"}
@@ -48,7 +50,7 @@ _WORDS = {
     "loss": "accuracy falls",
     "loss of less than one point": "accuracy falls, by less than one point",
     NULL: "no change as large as one point",
-    NULL_DOES_NOT_COUNT: "no change seen, but the positive control gained too little for that to count",
+    NULL_DOES_NOT_COUNT: "no change as large as one point, but it does not count, as the positive control's gain is open",
     INCONCLUSIVE: "open: neither a change nor its absence is shown",
 }
 _CLAIMS = {
@@ -85,8 +87,9 @@ def answer_facts(
     pools = over_families(tables, comparisons)
     moved = reached(tables).moved
     said = {
-        "sentence": _sentence(pools, moved, first),
-        "control": _control_sentence(pools),
+        "short": _short(comparisons, pools, first),
+        "sentence": _sentence(comparisons, pools, moved, first),
+        "control": _control_sentence(comparisons, pools),
         "table": _table(comparisons, pools, moved),
         "figure": _figure_text(pools) if len(comparisons) else "*A figure follows with the first runs.*",
         "families": _families_table(comparisons, moved),
@@ -95,7 +98,7 @@ def answer_facts(
         "noise": _noise_sentence(tables, comparisons),
         "tuning": _tuning_sentence(tables),
         "compute": _compute_sentence(tables, seconds),
-        "missing": _missing_sentence(comparisons, pools),
+        "missing": _missing_sentence(tables, comparisons, pools),
         "claims": _claims_table(findings, pools, first),
     }
     return {f"answer.{key}": text for key, text in said.items()}
@@ -107,8 +110,10 @@ def change(interval: Interval, digits: int = 1) -> str:
     return _minus(f"{middle} [{low}, {high}]")
 
 
-def _sentence(pools: pd.DataFrame, moved: pd.Series, first: Mapping[str, str]) -> str:
+def _sentence(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series, first: Mapping[str, str]) -> str:
     done = [arm for arm in (HOLD, LOWER) if arm in pools.index]
+    if done and len(pools.families[done[0]]) < _FEWEST_FAMILIES:
+        return _sentence_by_family(comparisons, pools)
     if not done:
         return (
             "Not known yet: the second study, which has room for a gain, has not been run. In the first one, after "
@@ -130,12 +135,71 @@ def _sentence(pools: pd.DataFrame, moved: pd.Series, first: Mapping[str, str]) -
     return f"{start}. At convergence, {changes} of test accuracy (means over {count} families, 95 % intervals). {went}"
 
 
-def _control_sentence(pools: pd.DataFrame) -> str:
+def _short(comparisons: pd.DataFrame, pools: pd.DataFrame, first: Mapping[str, str]) -> str:
+    """Say it in one sentence, for pages that link to the answer."""
+    arms = [arm for arm in (HOLD, LOWER) if arm in pools.index]
+    if not arms:
+        return f"After three epochs, the constraint as published changed the accuracy by {first['first.published']}."
+    if len(names := pools.families[arms[0]]) < _FEWEST_FAMILIES:
+        of_arms = comparisons[comparisons.index.get_level_values("arm").isin(arms)]
+        shown = [interval.estimate for (name, _), interval in of_arms.interval.items() if name in names]
+        control = [
+            comparisons.interval[name, CONTROL].estimate for name in names if (name, CONTROL) in comparisons.index
+        ]
+        text = (
+            f"In {len(names)} of {len(FAMILIES)} families trained to convergence so far, holding or lowering the rate "
+            f"changed the test accuracy by {_points(shown)} points"
+        )
+        return text + (f", and a known regulariser by {_points(control)}." if control else ".")
+    changes = " and ".join(f"{SHORT[arm]} {change(pools.interval[arm])}" for arm in arms)
+    return f"At convergence, over {len(names)} families, in points of test accuracy: {changes}."
+
+
+def _points(values: Sequence[float]) -> str:
+    """Return the smallest and the largest of some changes, in points."""
+    return _minus(" to ".join(dict.fromkeys(f"{100 * v:+.1f}" for v in (min(values), max(values)))))
+
+
+def _sentence_by_family(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+    """Say what each family shows, where they are too few for their mean to decide."""
+    parts = []
+    for name in pools.families[pools.index[0]]:
+        own = comparisons.loc[name]
+        arms = [arm for arm in (HOLD, LOWER, PUBLISHED, SCALING) if arm in own.index]
+        by_verdict: dict[str, list[str]] = {}
+        for arm in arms:
+            by_verdict.setdefault(_WORDS[own.verdict[arm]], []).append(f"{SHORT[arm]} {change(own.interval[arm])}")
+        said = "; ".join(f"{words} ({', '.join(which)})" for words, which in by_verdict.items())
+        parts.append(f"In the {architecture(name).title}: {said}.")
+    count = len(parts)
+    pooled = comparisons.loc[list(pools.families[pools.index[0]])]
+    gains = pooled[(pooled.index.get_level_values("arm") != CONTROL) & pooled.verdict.str.startswith("gain")]
+    start = "A gain is shown in part" if len(gains) else "No gain is shown so far"
+    return (
+        f"{start}. {count} of {len(FAMILIES)} families are whole, too few for their mean to decide. "
+        + " ".join(parts)
+        + " Numbers are changes of the test accuracy at convergence, in points, with 95 % intervals."
+    )
+
+
+def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+    if CONTROL in pools.index and len(pools.families[CONTROL]) < _FEWEST_FAMILIES:
+        gains = [
+            f"{change(comparisons.interval[name, CONTROL])} in the {architecture(name).title}"
+            for name in pools.families[CONTROL]
+        ]
+        return (
+            "Regularisers that are known to help, label smoothing with mixup or weight decay, change it by "
+            f"{' and by '.join(gains)}, so there was something to gain."
+            if all(control_gains(comparisons.interval[name, CONTROL]) for name in pools.families[CONTROL])
+            else f"The positive control changes it by {' and by '.join(gains)}."
+        )
     if CONTROL not in pools.index:
         return "The positive control is not run yet, so no null counts."
     interval = pools.interval[CONTROL]
     found = (
-        f"A regulariser that is known to help here, label smoothing with mixup, changes it by {change(interval)} points"
+        "Regularisers that are known to help, label smoothing with mixup or weight decay, change it by "
+        f"{change(interval)} points"
     )
     return found + (
         ", so a gain of that size would have been noticed."
@@ -269,13 +333,21 @@ def _compute_sentence(tables: Convergence, seconds: float) -> str:
     return f"{first}; the runs of the second took {own.sum() / 60:.0f} minutes on one device ({cards}), without tuning."
 
 
-def _missing_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+def _missing_sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
     begun = set(comparisons.index.get_level_values("arm"))
     missing = [SHORT[arm] for arm in ARMS if arm not in begun]
     alone = [SHORT[arm] for arm in ARMS if arm in begun and arm not in pools.index]
     said = [f"Not run: {', '.join(missing)}." if missing else ""]
     said += [f"Run in too few families to be pooled: {', '.join(alone)}." if alone else ""]
-    return " ".join(filter(None, said)) or "All arms of the design were run."
+    pairs = tables.runs[tables.runs.arm != FREE].groupby(["architecture", "arm"]).seed.nunique()
+    least = pairs.groupby("architecture").min()
+    unfinished = [
+        f"{architecture(name).title} ({least.get(name, 0)} of {PAIRS} pairs)"
+        for name in FAMILIES
+        if least.get(name, 0) < PAIRS
+    ]
+    said += [f"Families not finished: {', '.join(unfinished)}." if unfinished and begun else ""]
+    return " ".join(filter(None, said)) or "All families and arms of the design were run."
 
 
 def _claims_table(findings: Mapping[str, Finding], pools: pd.DataFrame, first: Mapping[str, str]) -> str:

@@ -29,9 +29,8 @@ from selfsim.training.stack import Stack
 from selfsim.training.torch_settings import torch_settings
 
 from . import convergence_tables as tables
-from .convergence_tables import ARMS, CONTROL, FREE, HOLD, LOWER, PUBLISHED, SCALING
+from .convergence_tables import ARMS, CONTROL, FAMILIES, FREE, HOLD, LOWER, PAIRS, PUBLISHED, SCALING
 
-FAMILIES = ("mlp", "vit_small", "resmlp", "mixer", "resnet34")
 # Set by the pilot (study/design.md): images and epochs, and the smallest of five learning rates, each twice the last.
 REGIMES: dict[str, dict[str, Any]] = {
     "mlp": {"train_images": 2000, "epochs": 60},
@@ -48,7 +47,7 @@ CONTROLS: dict[str, dict[str, float]] = {
     "decay": {"label_smoothing": 0.1, "weight_decay": 0.5},
 }
 TUNING_SEED = 1000
-SEEDS = tuple(range(8))
+SEEDS = tuple(range(PAIRS))
 NOISE_SEEDS = (8, 9)  # of the free arm alone, for its noise floor
 _READ_BATCHES = 8
 _MEASURES = {

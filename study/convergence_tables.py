@@ -17,6 +17,10 @@ from selfsim.models.architectures import ARCHITECTURES
 
 FREE, HOLD, LOWER, SCALING, PUBLISHED, CONTROL = ARMS = ("free", "hold", "lower", "scaling", "published", "control")
 
+# Of the design, in the order in which they are run, and the pairs of each.
+FAMILIES = ("mlp", "resmlp", "vit_small", "mixer", "resnet34")
+PAIRS = 8
+
 # Column -> what it holds. The tables have these columns first, in this order; others may follow.
 RUNS = {
     "run": "key: architecture, arm and seed, as in mlp-hold-3",

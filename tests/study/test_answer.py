@@ -37,7 +37,7 @@ def rows(text):
             "would have been noticed",
         ),
         ({HOLD: -0.03, LOWER: -0.03}, "Accuracy falls. At convergence, holding", "would have been noticed"),
-        ({CONTROL: 0.002}, "No change seen, but the positive control gained too little", "too little for a null"),
+        ({CONTROL: 0.002}, "No change as large as one point, but it does not count", "too little for a null"),
     ],
 )
 def test_the_first_sentence_is_the_answer(gains, start, control):
@@ -70,7 +70,12 @@ def test_partial_tables_say_what_is_missing():
     text = said(tables)
     by_arm = {row[0]: row for row in rows(text["table"])}
     assert by_arm[answer.ARMS[HOLD]][1] == "2, 10 each" and by_arm[answer.ARMS[LOWER]][3] == answer.NOT_RUN
-    assert "lowering" not in text["sentence"] and "rate lowered" in text["missing"]
+    assert "lowered" not in text["sentence"] and "rate lowered" in text["missing"]
+    assert text["sentence"].startswith("No gain is shown so far. 2 of 5 families are whole")
+    assert text["control"].count("in the ") == 2 and "something to gain" in text["control"]
+    assert "Families not finished: ViT-S (0 of 8 pairs)" in text["missing"]
+    gained = said(made_tables({HOLD: 0.05}, families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL)))
+    assert gained["sentence"].startswith("A gain is shown in part.") and "a known regulariser by +" in gained["short"]
     few = said(made_tables(families=FAMILIES[:2], arms=(FREE, HOLD), seeds=3))
     assert rows(few["table"])[0][2] == "not pooled" and few["sentence"].startswith("Not known yet")
     one = said(made_tables(families=("mlp",), arms=(FREE, HOLD), seeds=1))
