@@ -50,7 +50,7 @@ _WORDS = {
     "loss": "accuracy falls",
     "loss of less than one point": "accuracy falls, by less than one point",
     NULL: "no change as large as one point",
-    NULL_DOES_NOT_COUNT: "no change as large as one point, but it does not count, as the positive control's gain is open",
+    NULL_DOES_NOT_COUNT: "no change as large as one point, which does not count: the positive control's gain is open",
     INCONCLUSIVE: "open: neither a change nor its absence is shown",
 }
 _CLAIMS = {

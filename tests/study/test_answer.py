@@ -37,7 +37,7 @@ def rows(text):
             "would have been noticed",
         ),
         ({HOLD: -0.03, LOWER: -0.03}, "Accuracy falls. At convergence, holding", "would have been noticed"),
-        ({CONTROL: 0.002}, "No change as large as one point, but it does not count", "too little for a null"),
+        ({CONTROL: 0.002}, "No change as large as one point, which does not count", "too little for a null"),
     ],
 )
 def test_the_first_sentence_is_the_answer(gains, start, control):
