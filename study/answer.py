@@ -106,8 +106,14 @@ def answer_facts(
 
 def change(interval: Interval, digits: int = 1) -> str:
     """Return a change of the accuracy in points with its interval, with minus signs."""
-    low, middle, high = (f"{100 * v:+.{digits}f}" for v in (interval.low, interval.estimate, interval.high))
+    low, middle, high = (_signed(v, digits) for v in (interval.low, interval.estimate, interval.high))
     return _minus(f"{middle} [{low}, {high}]")
+
+
+def _signed(share: float, digits: int = 1) -> str:
+    """Return a share in points, with its sign unless it rounds to 0."""
+    text = f"{100 * share:+.{digits}f}"
+    return text if float(text) else text[1:]
 
 
 def _sentence(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series, first: Mapping[str, str]) -> str:
@@ -157,29 +163,28 @@ def _short(comparisons: pd.DataFrame, pools: pd.DataFrame, first: Mapping[str, s
 
 def _points(values: Sequence[float]) -> str:
     """Return the smallest and the largest of some changes, in points."""
-    return _minus(" to ".join(dict.fromkeys(f"{100 * v:+.1f}" for v in (min(values), max(values)))))
+    return _minus(" to ".join(dict.fromkeys(_signed(v) for v in (min(values), max(values)))))
 
 
 def _sentence_by_family(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
     """Say what each family shows, where they are too few for their mean to decide."""
+    names = list(pools.families[pools.index[0]])
+    arms = comparisons[comparisons.index.get_level_values("arm") != CONTROL]
     parts = []
-    for name in pools.families[pools.index[0]]:
-        own = comparisons.loc[name]
-        arms = [arm for arm in (HOLD, LOWER, PUBLISHED, SCALING) if arm in own.index]
-        by_verdict: dict[str, list[str]] = {}
-        for arm in arms:
-            by_verdict.setdefault(_WORDS[own.verdict[arm]], []).append(f"{SHORT[arm]} {change(own.interval[arm])}")
-        said = "; ".join(f"{words} ({', '.join(which)})" for words, which in by_verdict.items())
-        parts.append(f"In the {architecture(name).title}: {said}.")
-    count = len(parts)
-    pooled = comparisons.loc[list(pools.families[pools.index[0]])]
-    gains = pooled[(pooled.index.get_level_values("arm") != CONTROL) & pooled.verdict.str.startswith("gain")]
-    start = "A gain is shown in part" if len(gains) else "No gain is shown so far"
-    return (
-        f"{start}. {count} of {len(FAMILIES)} families are whole, too few for their mean to decide. "
-        + " ".join(parts)
-        + " Numbers are changes of the test accuracy at convergence, in points, with 95 % intervals."
-    )
+    for name in names:
+        by_verdict: dict[str, list[Interval]] = {}
+        for verdict, interval in zip(arms.loc[name].verdict, arms.loc[name].interval, strict=True):
+            by_verdict.setdefault(_WORDS[verdict], []).append(interval)
+        said = "; ".join(
+            f"{words} ({_points([i.estimate for i in found])} points, intervals within "
+            f"{_points([end for i in found for end in (i.low, i.high)])})"
+            for words, found in by_verdict.items()
+        )
+        parts.append(f"{architecture(name).title}: {said}.")
+    gains = arms.loc[names].verdict.str.startswith("gain")
+    start = "A gain is shown in part" if gains.any() else "No gain is shown so far"
+    done = f"{len(names)} of {len(FAMILIES)} families are whole, too few for their mean to decide"
+    return f"{start}: {done}. {' '.join(parts)}"
 
 
 def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
@@ -189,7 +194,7 @@ def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
             for name in pools.families[CONTROL]
         ]
         return (
-            "Regularisers that are known to help, label smoothing with mixup or weight decay, change it by "
+            "Regularisers that are known to help, label smoothing with mixup or weight decay, change the accuracy by "
             f"{' and by '.join(gains)}, so there was something to gain."
             if all(control_gains(comparisons.interval[name, CONTROL]) for name in pools.families[CONTROL])
             else f"The positive control changes it by {' and by '.join(gains)}."
@@ -198,7 +203,7 @@ def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
         return "The positive control is not run yet, so no null counts."
     interval = pools.interval[CONTROL]
     found = (
-        "Regularisers that are known to help, label smoothing with mixup or weight decay, change it by "
+        "Regularisers that are known to help, label smoothing with mixup or weight decay, change the accuracy by "
         f"{change(interval)} points"
     )
     return found + (
@@ -215,7 +220,8 @@ def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series) -> 
         if arm in pools.index:
             pool = pools.loc[arm]
             number = f"{len(pool.families)}, {pool.pairs} each" if pool.pairs else ""
-            words = _WORDS[pool.verdict]
+            few = len(pool.families) < _FEWEST_FAMILIES
+            words = "too few families to decide" if few else _WORDS[pool.verdict]
             if arm != CONTROL:
                 words += f" ({_moved_text(moved, arm, pool.families)})"
             rows.append((done, number, change(pool.interval), words))
@@ -410,6 +416,7 @@ def _figure_text(pools: pd.DataFrame) -> str:
         "Change of the test accuracy against training without constraint, in percentage points, with 95 % intervals. "
     )
     caption += (
-        "Marks are families, diamonds their random-effects mean; between the dotted lines lies less than one point."
+        "Marks are families, diamonds their random-effects mean; between the dotted lines lies less than one point. "
+        f"Families with fewer than {LEAST_PAIRS} pairs are in the table below alone."
     )
     return f"```{{figure}} _static/{FIGURE}\n:name: answer-forest\n:alt: {alt}\n\n{caption}\n```"

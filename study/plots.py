@@ -32,7 +32,7 @@ from selfsim.uncertainty import Interval
 
 from .answer import ARMS, FIGURE, SHORT
 from .comparison import TRAINING, excess
-from .convergence_statistics import SMALLEST_EFFECT, by_family, over_families
+from .convergence_statistics import LEAST_PAIRS, SMALLEST_EFFECT, by_family, over_families
 from .convergence_tables import Convergence
 from .design import DEFAULT, arm
 from .design import UNCONSTRAINED as NO_CONSTRAINT
@@ -320,7 +320,7 @@ def plot_forest(tables: Convergence) -> Figure:
         labels.append(SHORT[name])
         own = comparisons[comparisons.index.get_level_values("arm") == name]
         for (family, _), row in own.iterrows():
-            if row.interval is not None:
+            if row.pairs >= LEAST_PAIRS:
                 points.append((len(labels), row.interval, False))
                 labels.append(architecture(family).title)
         if name in pools.index:

@@ -39,8 +39,8 @@ class StudyRole(SphinxRole):
         facts = json.loads(FACTS.read_text(encoding="utf-8"))
         if self.text not in facts:
             logger.warning("the study has no fact %r", self.text, location=(self.env.docname, self.lineno))
-        # A minus sign is longer than a hyphen, and no line ends after it.
-        return [nodes.Text(facts.get(self.text, self.text).replace("-", "\u2212"))], []
+        # A minus sign is longer than a hyphen, and no line ends after it. The hyphen of ResMLP-12 stays.
+        return [nodes.Text(re.sub(r"(?<![\w-])-(?=[\d.])", "\u2212", facts.get(self.text, self.text)))], []
 
 
 class StudyText(SphinxDirective):
