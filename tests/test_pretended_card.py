@@ -79,6 +79,35 @@ def test_value_and_gradient_without_a_synchronisation(statistic, options, dtype,
     assert (gradient - here.grad).double().norm() <= bound * here.grad.double().norm()
 
 
+class Counted(Pretended):
+    """Counts the operations that start a kernel on a card: all that are no views."""
+
+    kernels = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.kernels += not (func.is_view or func is torch.ops.aten.empty_like.default)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@pytest.mark.parametrize(
+    ("compute", "most"),
+    [
+        (lambda x: ss_rate(x, check=False), 115),
+        (lambda x: ss_rate(x, unit="median", ends="detached", check=False), 98),
+        (lambda x: ss_rate(x, scales=256, check=False), 171),
+        (lambda x: scaling_deviation(x, check=False), 118),
+    ],
+)
+def test_kernels_of_value_and_gradient(compute, most):
+    """Starting its kernels is what the rate of a layer of usual size takes on a card."""
+    with Counted() as card:
+        x, upstream = on_card(random(12, 9, 66, dtype=torch.float32)), torch.ones(12).to("cuda")
+        backward(compute(x), upstream)  # fills the caches
+        card.kernels = 0
+        backward(compute(x), upstream)
+    assert card.kernels <= most
+
+
 @pytest.mark.parametrize("statistic", [ss_rate, scaling_deviation])
 def test_an_error_names_the_layer(statistic):
     x = random(2, 3, 9, 40)

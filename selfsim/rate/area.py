@@ -67,32 +67,33 @@ class Axis(NamedTuple):
             raise _no_range(low, high, unit, one, options, raw)
         # Where all lengths are tiny, log1p is linear and only the ratio of its arguments matters: a floor keeps
         # them out of the subnormal numbers without changing a digit.
-        factor = xp.maximum(1 / (unit + low), 1e-20 / (high - low))
-        length = xp.log1p((high - low) * factor)
+        span = high - low
+        factor = xp.maximum(1 / (unit + low), 1e-20 / span)
+        length = xp.log1p(span * factor)
         if xp is torch:
             length = torch.where(sound, length, math.nan)
         return cls(low, high, unit, factor, length)
 
-    def positions(self, raw: Array) -> Array:
-        """Positions u of raw distances, 0 at `low` and 1 at `high`, clipped to these."""
+    def offsets(self, raw: Array) -> Array:
+        """Arguments of the logarithm, ``(r - low) * factor``, of raw distances r."""
         # r - low is exact where the range is narrow; a difference of two logarithms would lose its digits there.
-        xp = module_of(raw)
-        u = raw - self.low
-        u *= self.factor
-        u = xp.log1p(u) / self.length
-        return xp.clip(u, 0, 1)
+        offsets = raw - self.low
+        offsets *= self.factor
+        return offsets
 
-    def slope(self, raw: Array) -> Array:
+    def positions(self, offsets: Array) -> Array:
+        """Positions u at these offsets, 0 at `low` and 1 at `high`, clipped to these."""
+        xp = module_of(offsets)
+        return xp.clip(xp.log1p(offsets) / self.length, 0, 1)
+
+    def slope(self, offsets: Array) -> Array:
         """Derivative of u with respect to the raw distance, the ends constant."""
-        shrink = raw - self.low
-        shrink *= self.factor
-        shrink += 1
-        return (self.factor / self.length) / shrink
+        return (self.factor / self.length) / (offsets + 1)
 
     def slope_by_ends(self, u: Array, weight: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum(weight * u)`` with respect to `low` and `high`, the distances constant."""
         by_low = -(weight * (1 - u)).sum(-1, keepdims=True) * self.factor / self.length
-        by_high = -(weight * u).sum(-1, keepdims=True) * self.slope(self.high)
+        by_high = -(weight * u).sum(-1, keepdims=True) * self.slope(self.offsets(self.high))
         return by_low, by_high
 
     def slope_by_unit(self, raw: Array, u: Array, weight: Array) -> Array:
@@ -105,10 +106,12 @@ class Axis(NamedTuple):
 def _has_range(low: Array, high: Array, unit: Array, options: RateOptions, raw: Array) -> Array:
     xp = module_of(raw)
     tolerance = 8 * xp.finfo(raw.dtype).eps
-    # NaN and Inf in the activations make the longest distance NaN or Inf, so one comparison finds all faults.
-    longest = high if options.quantiles is None else xp.amax(raw, -1, keepdims=True)
+    # NaN and Inf in the activations make the longest distance NaN or Inf, and then the first comparison is False.
     with np.errstate(invalid="ignore"):
-        return (high - low > tolerance * high) & (longest < math.inf) & (unit > 0)
+        sound = high - low > tolerance * high
+        if options.quantiles is not None:
+            sound &= xp.amax(raw, -1, keepdims=True) < math.inf
+        return sound & (unit > 0) if options.unit == "median" else sound
 
 
 def _no_range(low: Array, high: Array, unit: Array, one: Array, options: RateOptions, raw: Array) -> NoRange:
@@ -283,7 +286,8 @@ class AreaSlope(NamedTuple):
     def with_ends(self, places: tuple[int, int, int] | np.ndarray) -> Array:
         """`by_knot`, with what the ends and the unit contribute added at their places."""
         for at, change in zip(numbers_at(self.by_knot, places), self.by_ends, strict=True):
-            at += change
+            if not isinstance(change, float):  # else 0, as of detached ends
+                at += change
         return self.by_knot
 
 
@@ -298,7 +302,8 @@ def area(
     for first in range(1, last, piece):
         stop = min(first + piece, last)
         inner = knots[..., first:stop]
-        u = axis.positions(inner)
+        offsets = axis.offsets(inner)
+        u = axis.positions(offsets)
         part, by_u = staircase(u, steps.part(first - 1, stop - first))
         value = value + part
         if by_knot is None:
@@ -310,6 +315,6 @@ def area(
             by_low, by_high = by_low + low, by_high + high
             if options.unit == "median":
                 by_unit = by_unit + axis.slope_by_unit(inner, u, by_u)
-        by_u *= axis.slope(inner)
+        by_u *= axis.slope(offsets)
         by_knot[..., first:stop] = by_u
     return value, None if by_knot is None else AreaSlope(by_knot, (by_low, by_high, by_unit))

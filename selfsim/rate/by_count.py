@@ -28,7 +28,7 @@ def rate_by_linkage(
     drop = 1 - np.log(n - np.arange(1, n - 1)) / math.log(n)
     value, slope = area(heights, axis, Steps.from_drop(drop, raw.dtype), options, need_slope)
     if options.scales is not None:
-        value = _rate_of_counts(counts_at(axis.positions(heights), np.linspace(0, 1, options.scales)), n)
+        value = _rate_of_counts(counts_at(axis.positions(axis.offsets(heights)), np.linspace(0, 1, options.scales)), n)
     if slope is None:
         return value, None
     by_pair = np.zeros_like(raw)
@@ -39,7 +39,8 @@ def rate_by_linkage(
 
 def rate_by_coloring(raw: np.ndarray, one: np.ndarray, n: int, options: RateOptions) -> float:
     """The rate of greedy colouring, counted at each scale."""
-    u = axis_of(raw, one, options).positions(raw)
+    axis = axis_of(raw, one, options)
+    u = axis.positions(axis.offsets(raw))
     scales = np.linspace(0, 1, options.scales or PAPER_SCALES)
     return _rate_of_counts(coloring_counts_at(square_form(torch.from_numpy(u), n).numpy(), scales), n)
 

@@ -129,11 +129,11 @@ def without_offset(neurons: Tensor) -> Tensor:
     the mean would swamp.
     """
     low, high = torch.aminmax(neurons, dim=-1, keepdim=True)
-    return neurons - (low.clamp(min=0) + high.clamp(max=0))
+    return neurons - low.new_zeros(()).clamp(low, high)
 
 
 def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice) -> None:
-    """Add to `gradient` ``(…, samples, neurons)`` what the pairs of `rows` with later neurons contribute.
+    """Add to `gradient` ``(samples, neurons)`` what the pairs of `rows` with later neurons contribute.
 
     A value whose derivative with respect to the distance of i and j is ``weight_ij * distance_ij`` has the gradient
     ``rowsum(W) X - W X``: two matrix products for a block of rows instead of a pass over pairs and samples. The two
@@ -141,16 +141,13 @@ def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice)
     """
     first, stop = rows.start, rows.stop
     n = centred.shape[-1]
-    if stop - first == n and not one_layer_on_cpu(centred):
-        block = square_form(weight, n)
+    block = weight.new_empty(stop - first, n - first)
+    if weight.device.type == "cpu" and compiled_loops_pay(len(weight)):
+        fill_rows(weight.numpy(), block.numpy())
     else:
-        block = weight.new_empty(stop - first, n - first)
-        if weight.device.type == "cpu" and compiled_loops_pay(len(weight)):
-            fill_rows(weight.numpy(), block.numpy())
-        else:
-            block.zero_()[_above_diagonal(block)] = weight
-            block[:, : stop - first] += block[:, : stop - first].t().clone()
-    gradient[..., rows] += centred[..., rows] * block.sum(-1)[..., None, :] - centred[..., first:] @ block.mT
+        block.zero_()[_above_diagonal(block)] = weight
+        block[:, : stop - first] += block[:, : stop - first].t().clone()
+    gradient[:, rows] += centred[:, rows] * block.sum(1) - centred[:, first:] @ block.t()
     if stop < n:
         beyond = block[:, stop - first :]
         gradient[:, stop:] += centred[:, stop:] * beyond.sum(0) - centred[:, rows] @ beyond
@@ -165,8 +162,8 @@ def _above_diagonal(block: Tensor) -> tuple[Tensor, Tensor]:
 def row_blocks(neurons: Tensor, max_bytes: int | None = None) -> Iterator[tuple[slice, slice]]:
     """Yield blocks of rows and their pairs with all later neurons; the work on a block fits `max_bytes`."""
     n = neurons.shape[-1]
-    if max_bytes is None:  # a block that stays in the processor's cache; a GPU takes all at once
-        size = _ROWS if one_layer_on_cpu(neurons) else n
+    if max_bytes is None:  # a block that stays in the processor's cache
+        size = _ROWS
     else:  # about six arrays of the size of the block
         size = max(1, max_bytes // (6 * n * neurons.element_size()))
     for first in range(0, n - 1, size):
@@ -182,7 +179,7 @@ def by_distance(value: Tensor, distances: Tensor) -> Tensor:
     """`value` divided by each distance; 0 for a pair at distance 0, which has no direction."""
     ratio = value / distances
     if distances.device.type != "cpu" or distances.min() == 0:
-        ratio = torch.where(distances > 0, ratio, 0.0)
+        ratio.masked_fill_(distances == 0, 0)
     return ratio
 
 

@@ -24,6 +24,7 @@ from .distances import (
     add_gradient,
     by_distance,
     equal_within,
+    one_layer_on_cpu,
     raw_distances,
     row_blocks,
     scaled_neurons,
@@ -261,9 +262,13 @@ def gradient_by_weight(activations: Tensor, weight: Tensor, upstream: Tensor) ->
     """
     neurons, scale = scaled_neurons(activations)
     centred = without_offset(neurons.to(weight.dtype))
-    gradient = torch.zeros_like(centred)
-    for rows, pairs in row_blocks(neurons):
-        add_gradient(gradient, centred, weight[..., pairs], rows)
+    if one_layer_on_cpu(neurons):
+        gradient = torch.zeros_like(centred)
+        for rows, pairs in row_blocks(neurons):
+            add_gradient(gradient, centred, weight[pairs], rows)
+    else:
+        square = square_form(weight, neurons.shape[-1])
+        gradient = centred * square.sum(-2, keepdim=True) - centred @ square
     return (gradient * (upstream.to(weight.dtype) * scale)[..., None, None]).to(activations.dtype)
 
 
