@@ -92,10 +92,10 @@ class Counted(Pretended):
 @pytest.mark.parametrize(
     ("compute", "most"),
     [
-        (lambda x: ss_rate(x, check=False), 115),
-        (lambda x: ss_rate(x, unit="median", ends="detached", check=False), 98),
-        (lambda x: ss_rate(x, scales=256, check=False), 171),
-        (lambda x: scaling_deviation(x, check=False), 118),
+        (lambda x: ss_rate(x, check=False), 108),
+        (lambda x: ss_rate(x, unit="median", ends="detached", check=False), 91),
+        (lambda x: ss_rate(x, scales=256, check=False), 164),
+        (lambda x: scaling_deviation(x, check=False), 111),
     ],
 )
 def test_kernels_of_value_and_gradient(compute, most):

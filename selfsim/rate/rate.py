@@ -182,41 +182,44 @@ def _of_prepared(activations: Tensor, options: RateOptions) -> Tensor:
 class ByDistances(torch.autograd.Function):
     """A value of each layer of ``(…, samples, neurons)`` that depends on its distances, with its gradient.
 
-    ``of_layer(activations, need_weight=...)`` returns the value of one layer and, where it is needed, the derivative
-    with respect to each distance, divided by the distance (else an empty tensor). On a GPU, it is given many layers at
-    once, with one leading axis.
+    ``of_layer(neurons, scale, need_weight=...)``, given what `scaled_neurons` returns, returns the value of one layer
+    and, where it is needed, the derivative with respect to each distance, divided by the distance (else an empty
+    tensor). On a GPU, it is given many layers at once, with one leading axis.
     """
 
     @staticmethod
-    def forward(activations: Tensor, of_layer: OfLayer, need_weight: bool, smooth: bool) -> tuple[Tensor, Tensor]:
-        """Return the values ``(…)``, and their derivatives divided by the distances, ``(…, pairs)``."""
-        return over_batch(functools.partial(of_layer, need_weight=need_weight), activations)
+    def forward(activations: Tensor, of_layer: OfLayer, need_weight: bool, smooth: bool) -> tuple[Tensor, ...]:
+        """Return the values ``(…)``, their derivatives divided by the distances, ``(…, pairs)``, and scaled neurons."""
+        scaled = scaled_neurons(activations)
+        return (*over_batch(functools.partial(of_layer, need_weight=need_weight), *scaled), *scaled)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, OfLayer, bool, bool], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, OfLayer, bool, bool], output: tuple[Tensor, ...]) -> None:
         activations, ctx.of_layer, _, smooth = inputs
-        weight = output[1]
-        ctx.save_for_backward(activations, weight)
-        ctx.mark_non_differentiable(*([weight] if smooth else output))
+        ctx.save_for_backward(activations, *output[1:])
+        ctx.mark_non_differentiable(*(output[1:] if smooth else output))
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-        activations, weight = ctx.saved_tensors
-        return GradientByDistances.apply(activations, weight, upstream, ctx.of_layer), None, None, None
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        activations, weight, neurons, scale = ctx.saved_tensors
+        gradient = GradientByDistances.apply(activations, neurons, scale, weight, upstream, ctx.of_layer)
+        return gradient, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, activations: Tensor, *rest: Any) -> Any:
-        return ByDistances.apply(activations.movedim(in_dims[0], 0), *rest), (0, 0)
+        return ByDistances.apply(activations.movedim(in_dims[0], 0), *rest), (0, 0, 0, 0)
 
 
 class GradientByDistances(torch.autograd.Function):
-    """The gradient of `ByDistances` with respect to the activations; it has no derivative of its own."""
+    """The gradient of `ByDistances` with respect to the activations, by which it has no derivative of its own."""
 
     @staticmethod
-    def forward(activations: Tensor, weight: Tensor, upstream: Tensor, of_layer: OfLayer) -> Tensor:
+    def forward(
+        activations: Tensor, neurons: Tensor, scale: Tensor, weight: Tensor, upstream: Tensor, of_layer: OfLayer
+    ) -> Tensor:
         if not weight.shape[-1]:  # under torch.func.grad of a vmap, the value cannot tell that a gradient will follow
-            _, weight = over_batch(functools.partial(of_layer, need_weight=True), activations)
-        return over_batch(gradient_by_weight, activations, weight, upstream)
+            _, weight = over_batch(functools.partial(of_layer, need_weight=True), neurons, scale)
+        return over_batch(gradient_by_weight, neurons, scale, weight, upstream)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -229,38 +232,37 @@ class GradientByDistances(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple, activations: Tensor, weight: Tensor, upstream: Tensor, of_layer: OfLayer
-    ) -> Any:
+    def vmap(info: Any, in_dims: tuple, *arguments: Any) -> Any:
+        *tensors, of_layer = arguments
         batched = [
             x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
-            for x, axis in zip((activations, weight, upstream), in_dims, strict=False)
+            for x, axis in zip(tensors, in_dims, strict=False)
         ]
         return GradientByDistances.apply(*batched, of_layer), 0
 
 
-def _rate_and_weight(activations: Tensor, *, options: RateOptions, need_weight: bool) -> tuple[Tensor, Tensor]:
+def _rate_and_weight(
+    neurons: Tensor, scale: Tensor, *, options: RateOptions, need_weight: bool
+) -> tuple[Tensor, Tensor]:
     """Return the rate of each layer, and its derivative with respect to each distance, divided by the distance."""
-    neurons, scale = scaled_neurons(activations)
     distances = raw_distances(neurons)
-    one = scale[..., None] * activations.shape[-2] ** 0.5
+    one = scale[..., None] * neurons.shape[-2] ** 0.5
     try:
         value, slope = value_and_slope(distances, one, neurons.shape[-1], options, need_weight)
     except NoRange:
         if options.check:
-            check_finite(activations)
+            check_finite(neurons)
             raise
         value = torch.full_like(scale, math.nan)
         slope = torch.full_like(distances, math.nan) if need_weight else None
     return value, distances[..., :0] if slope is None else by_distance(slope, distances)
 
 
-def gradient_by_weight(activations: Tensor, weight: Tensor, upstream: Tensor) -> Tensor:
+def gradient_by_weight(neurons: Tensor, scale: Tensor, weight: Tensor, upstream: Tensor) -> Tensor:
     """Return the gradient of values ``(…)`` whose derivative by each distance is `weight` times the distance.
 
-    It is computed in the precision of `weight` and returned in that of the activations.
+    It is computed in the precision of `weight` and returned in that of the scaled neurons.
     """
-    neurons, scale = scaled_neurons(activations)
     centred = without_offset(neurons.to(weight.dtype))
     if one_layer_on_cpu(neurons):
         gradient = torch.zeros_like(centred)
@@ -269,7 +271,7 @@ def gradient_by_weight(activations: Tensor, weight: Tensor, upstream: Tensor) ->
     else:
         square = square_form(weight, neurons.shape[-1])
         gradient = centred * square.sum(-2, keepdim=True) - centred @ square
-    return (gradient * (upstream.to(weight.dtype) * scale)[..., None, None]).to(activations.dtype)
+    return (gradient * (upstream.to(weight.dtype) * scale)[..., None, None]).to(neurons.dtype)
 
 
 def value_and_slope(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..rate.area import module_of
-from ..rate.distances import raw_distances, scaled_neurons
+from ..rate.distances import raw_distances
 from ..rate.loops import sorted_with_order, unsorted
 from ..rate.rate import ByDistances
 from ..validation import check_activations, check_finite, untraced
@@ -37,14 +37,14 @@ def _evaluated(activations: Tensor, window: Window, check: bool) -> Tensor:
 
 
 def _deviation_and_weight(
-    activations: Tensor, *, window: Window, check: bool, need_weight: bool
+    neurons: Tensor, scale: Tensor, *, window: Window, check: bool, need_weight: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the deviation of each layer, and its derivative with respect to each distance, divided by the distance.
 
     The derivative is in float64: it grows like 1 / distance², which overflows float32 for neurons that are nearly
     dead, and its sums over all neurons would lose the digits of these.
     """
-    raw, n = raw_distances(scaled_neurons(activations).neurons), activations.shape[-1]
+    raw, n = raw_distances(neurons), neurons.shape[-1]
     on_cpu = raw.device.type == "cpu" and raw.ndim == 1
     ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
     ranks = ranks_of(n, window) if on_cpu else ranks_on(raw.device, n, window)
@@ -52,7 +52,7 @@ def _deviation_and_weight(
     # NaN and Inf in the activations make the longest distance NaN or Inf.
     sound = is_sound(within, ranks) & (ascending[..., -1] < math.inf)
     if check and not bool(sound.all()):
-        check_finite(activations)
+        check_finite(neurons)
         raise ValueError(f"activations: {fault(within, ranks, n)}")
     found = fit(within, ranks, need_weight=need_weight)
     xp = module_of(ascending)

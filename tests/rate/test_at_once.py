@@ -46,8 +46,8 @@ def test_all_at_once_is_one_by_one(options, dtype, n):
     # Rounding decides whether a distance lies below a scale, above all those at the quantiles: one pair, at one scale.
     rounded = {"scales", "gradient"} & options.keys() and ("quantiles" in options or dtype == torch.float32)
     tolerance = 4 / 64 / (n - 1) if rounded else TOLERANCE[dtype]
-    values, weight = rate._rate_and_weight(x, options=checked, need_weight=True)
-    gradients = rate.gradient_by_weight(x, weight, upstream)
+    values, weight = rate._rate_and_weight(*scaled_neurons(x), options=checked, need_weight=True)
+    gradients = rate.gradient_by_weight(*scaled_neurons(x), weight, upstream)
     for k, layer in enumerate(x):
         one = layer.clone().requires_grad_()
         value = ss_rate(one, **options)
@@ -55,7 +55,7 @@ def test_all_at_once_is_one_by_one(options, dtype, n):
         assert values[k].item() == pytest.approx(value.item(), abs=tolerance)
         # The slope of a pair that the straight line crosses turns within one part in the number of pairs.
         assert (gradients[k] - expected).norm() <= 50 * TOLERANCE[dtype] * expected.norm() + 1e-30
-    without, empty = rate._rate_and_weight(x, options=checked, need_weight=False)
+    without, empty = rate._rate_and_weight(*scaled_neurons(x), options=checked, need_weight=False)
     assert torch.equal(without, values)
     assert empty.shape == (4, 0)
 
@@ -74,12 +74,14 @@ def test_a_layer_without_a_rate_leaves_the_others_theirs(fault):
     x = layers(3, 12, 20, dtype=torch.float32)
     x[1] = {"equal": 1.0, "NaN": torch.nan, "dead": 0.0}[fault]
     unit = "median" if fault == "dead" else "absolute"
-    values, weight = rate._rate_and_weight(x, options=RateOptions(unit=unit, check=False), need_weight=True)
-    gradients = rate.gradient_by_weight(x, weight, torch.ones(3))
+    values, weight = rate._rate_and_weight(
+        *scaled_neurons(x), options=RateOptions(unit=unit, check=False), need_weight=True
+    )
+    gradients = rate.gradient_by_weight(*scaled_neurons(x), weight, torch.ones(3))
     assert values.isnan().tolist() == [False, True, False]
     assert gradients.isfinite().all((1, 2)).tolist()[::2] == [True, True]
     with pytest.raises(ValueError, match="^activations: "):
-        rate._rate_and_weight(x, options=RateOptions(unit=unit), need_weight=False)
+        rate._rate_and_weight(*scaled_neurons(x), options=RateOptions(unit=unit), need_weight=False)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -99,8 +101,8 @@ def test_deviations_at_once_are_those_one_by_one(dtype, n):
     x = layers(4, 6, n, dtype=dtype)
     upstream = torch.arange(1.0, 5.0, dtype=dtype)
     compute = partial(_deviation_and_weight, window=window_for(n, None))
-    values, weight = compute(x, check=True, need_weight=True)
-    gradients = rate.gradient_by_weight(x, weight, upstream)
+    values, weight = compute(*scaled_neurons(x), check=True, need_weight=True)
+    gradients = rate.gradient_by_weight(*scaled_neurons(x), weight, upstream)
     for k, layer in enumerate(x):
         one = layer.clone().requires_grad_()
         value = scaling_deviation(one)
@@ -108,7 +110,7 @@ def test_deviations_at_once_are_those_one_by_one(dtype, n):
         assert values[k].item() == pytest.approx(value.item(), abs=TOLERANCE[dtype])
         assert (gradients[k] - expected).norm() <= 50 * TOLERANCE[dtype] * expected.norm()
     x[2] = 1
-    values, weight = compute(x, check=False, need_weight=True)
+    values, weight = compute(*scaled_neurons(x), check=False, need_weight=True)
     assert values.isnan().tolist() == weight.isnan().any(1).tolist() == [False, False, True, False]
     with pytest.raises(ValueError, match="^activations: "):
-        compute(x, check=True, need_weight=False)
+        compute(*scaled_neurons(x), check=True, need_weight=False)
