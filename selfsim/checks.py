@@ -136,6 +136,8 @@ def check_numbers(values: object, *, name: str, least: int = 1) -> np.ndarray:
 def errors_named(where: object) -> Iterator[None]:
     """Put `where` and a colon before the message of a ValueError, TypeError or FileNotFoundError of the block.
 
+    Another exception keeps its message, because its type may need other arguments; it gets `where` as a note.
+
     Examples
     --------
     >>> with errors_named("grid.yml"):
@@ -150,6 +152,9 @@ def errors_named(where: object) -> Iterator[None]:
         # Subclasses, such as UnicodeDecodeError, need other arguments than a message.
         kind = next(kind for kind in (FileNotFoundError, TypeError, ValueError) if isinstance(error, kind))
         raise kind(f"{where}: {error}") from error
+    except Exception as error:
+        error.add_note(str(where))
+        raise
 
 
 def optional_package(name: str, *, extra: str) -> ModuleType:

@@ -115,7 +115,8 @@ def analyze(
 
     rows, bands = {}, {}
     for layer in tqdm(hidden, desc="layers", disable=not progress, leave=False):
-        rows[layer], bands[layer] = _analyzed(hidden[layer], columns, nulls, draws, level, seed)
+        with errors_named(f"layer {layer!r}"):
+            rows[layer], bands[layer] = _analyzed(hidden[layer], columns, nulls, draws, level, seed)
     return Analysis(hidden, rows, bands)
 
 

@@ -44,6 +44,8 @@ def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) ->
     output = model(*to_device(inputs, device), **to_device(names, device))
     if isinstance(first, PackedSequence):
         return output, int(first.batch_sizes[0])
+    if isinstance(graphs := getattr(first, "num_graphs", None), int):  # a batch of torch_geometric
+        return output, graphs
     return output, len(first) if isinstance(first, Tensor) and first.ndim else None
 
 

@@ -130,6 +130,10 @@ def _nearest(parts: list[str], modules: dict[str, nn.Module]) -> str:
     def similarity(name: list[str]) -> float:
         return sum(fnmatchcase(n, p) or SequenceMatcher(None, n, p).ratio() for n, p in zip(name, parts, strict=True))
 
+    n = len(parts)
+    prefixes = {(*name.split(".")[:-n],) for name in modules if _matches(name.split(".")[-n:], parts)}
+    if len(prefixes) == 1:  # the model is wrapped, such as by PEFT
+        return f"; did you mean {'.'.join([*prefixes.pop(), *parts])!r}?"
     candidates = [name.split(".") for name in modules if name.count(".") == len(parts) - 1]
     best = max(candidates, key=similarity, default=None)
     if best is None or similarity(best) < len(parts) - 0.5:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from ..checks import errors_named
 from .branch import Branch
 
 POOLINGS = ("mean", "max", "class-token", "flatten")
@@ -98,7 +99,8 @@ def pooled(
         raise ValueError(f"mask: not for pooling={pooling!r}; need 'mean' or 'max'")
     if callable(pooling):
         value = output if part is None and _is_object(output) else _selected(output, part, layer, branch)
-        x = pooling(value.clone() if isinstance(value, Tensor) else value)
+        with errors_named(f"pooling: for layer {layer!r}"):
+            x = pooling(value.clone() if isinstance(value, Tensor) else value)
         if not isinstance(x, Tensor) or x.ndim != 2:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"pooling: for layer {layer!r} it gave {got}, need a tensor (samples, neurons)")

@@ -37,7 +37,7 @@ class Probe:
         How tokens ``(samples, tokens, channels)`` and maps ``(samples, channels, height, width)`` become ``(samples,
         neurons)``: mean or maximum over places, the first token, or one neuron for every channel of every place. A
         callable takes a layer's output (a tensor, or an object such as a dataclass) and returns ``(samples,
-        neurons)``.
+        neurons)``. Graphs need one, which has to know the graph of each node: let the model keep that.
     channels : {"auto", "first", "last"}
         Axis of the channels. "auto" uses the types and sizes of the layers inside, and the shape.
     draw : int, optional
@@ -73,7 +73,7 @@ class Probe:
     -----
     Memory is O(samples * neurons) per layer for the pooled activations, plus what autograd keeps for their gradient. A
     layer whose first axis is not the samples (windows of attention, a sequence) is an error only if the layers differ
-    in that axis. `activations` compares it with the batch as well.
+    in that axis. Unless `pooling` is a callable, `activations` compares it with the batch as well.
 
     With `gather`, every rank computes the same penalty P from all samples. The backward pass adds up the gradients
     that the ranks' penalties send to a sample, which gives the number of ranks times dP/dx. `DistributedDataParallel`
@@ -319,16 +319,20 @@ def activations(
                 _, size = call_with_batch(model, batch, device)
             probe._check_reached()
             for layer, value in probe._read.items():
-                if size not in (None, len(value)):
+                # Of a graph the first input has the nodes, and a function knows the samples.
+                if size not in (None, len(value)) and not callable(pooling):
                     raise ValueError(
-                        f"layer {layer!r}: its first axis has {len(value)} entries, not the {size} samples"
+                        f"layer {layer!r}: its first axis has {len(value)} entries, not the {size} samples; "
+                        "need one row a sample, which a callable `pooling` can make"
                     )
+            for layer, value in probe.activations.items():
                 pieces[layer].append(value)
             seen += len(value)
             if samples is not None and seen >= samples:
                 break
     if seen == 0:
-        raise ValueError("loader: got no batches, need at least one")
+        got = "only empty batches" if any(pieces.values()) else "no batches"
+        raise ValueError(f"loader: got {got}, need at least one sample")
     if samples is not None and seen < samples:
         raise ValueError(f"samples: got {samples}, but the loader has only {seen}")
     return {layer: torch.cat(parts)[:samples] for layer, parts in pieces.items()}

@@ -70,6 +70,7 @@ def test_a_number_of_layers_is_spaced_evenly(number):
         (["block.2"], "did you mean 'blocks.2'"),
         (["blocks.*.atn"], r"did you mean 'blocks.\*.attn'"),
         (["block.[01].mpl.fc1"], r"did you mean 'blocks.\[01\].mlp.fc1'"),
+        (["[01].mlp"], r"did you mean 'blocks.\[01\].mlp'"),
         (2.0, "layers: got 2.0, need a sequence of names such as"),
     ],
 )

@@ -375,6 +375,7 @@ class TestActivations:
             ([torch.rand(6, 4)], {"samples": 0}, "samples: got 0"),
             ([torch.rand(6, 4)], {"samples": 4.0}, "samples: got 4.0, need an integer"),
             ([torch.rand(6, 4)], {"samples": True}, "samples: got True, need an integer"),
+            ([torch.rand(0, 4)], {}, "loader: got only empty batches, need at least one sample"),
             ([{}], {}, "loader: got an empty batch {}"),
             ([()], {}, r"loader: got an empty batch \(\)"),
             ([torch.rand(6, 4)], {"device": "gpu"}, "device: got 'gpu'"),
