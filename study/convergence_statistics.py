@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from selfsim.models.architectures import ARCHITECTURES
@@ -71,7 +71,11 @@ def sign_flip(differences: ArrayLike) -> float:
     0.0625
     """
     values = np.asarray(differences, float)
-    result = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True)
+
+    def mean(x: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return x.mean(axis).round(12)  # assignments with equal means differ by rounding
+
+    result = stats.permutation_test((values,), mean, permutation_type="samples", n_resamples=np.inf, vectorized=True)
     return float(result.pvalue)
 
 

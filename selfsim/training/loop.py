@@ -314,6 +314,7 @@ def finish_epoch(state: TrainingState, images: Images) -> None:
     state.epoch, state.step = epoch, 0
     state.steps.zero_()
     if epoch % config.evaluate_every and epoch < config.epochs:
+        state.model.eval()  # as after an evaluation
         return
     rows = _evaluated(state, images)
     state.history += rows

@@ -79,7 +79,7 @@ class LayerPenalty(ABC):
         if not values:
             raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
         if isinstance(self.target, dict):
-            _check_target_names(self.target, names)
+            check_target_names(self.target, names)
         if torch.is_grad_enabled() and not self._warned:
             cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
             self._warn_without_gradient({x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)})
@@ -245,7 +245,8 @@ def naming(layer: str) -> AbstractContextManager[None]:
     return nullcontext() if layer == _SINGLE else errors_named(f"layer {layer!r}")
 
 
-def _check_target_names(target: dict[str, Any], layers: tuple[str, ...]) -> None:
+def check_target_names(target: dict[str, Any], layers: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless targets by layer have an entry for every layer, and no other."""
     for layer in target:
         check_choice(layer, layers, name="target")
     if missing := [layer for layer in layers if layer not in target]:

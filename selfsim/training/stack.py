@@ -174,7 +174,7 @@ class Stack:
                 targets = zip(self.probe.layers, self.penalty.target[k].tolist(), strict=True)
                 self.history[k] += [Row(epoch, "train", layer, "target", target) for layer, target in targets]
                 self.history[k].append(Row(epoch, "train", "", "penalty", float(penalty[k])))
-        self.failed |= set((~loss.isfinite()).nonzero().flatten().tolist())
+        self.failed |= set((~(loss + distance).isfinite()).nonzero().flatten().tolist())
 
     def _draws(self) -> _Batches:
         """Draw the batches of an epoch, with the generators and in the order of a single run."""

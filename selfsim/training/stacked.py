@@ -100,6 +100,7 @@ def train_many(
     loaded = _loaded(configs, images)
     for config, one in zip(configs, loaded, strict=True):
         check_images(one, config, Ranks())
+    _check_one_size(loaded)
     began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
     with torch_settings():
         stack = Stack(configs, loaded, device)
@@ -155,6 +156,17 @@ def _loaded(configs: Sequence[TrainConfig], images: Sequence[Images] | None) -> 
         if config.subset not in by_subset:
             by_subset[config.subset] = config.load_images()
     return [by_subset[config.subset] for config in configs]
+
+
+def _check_one_size(loaded: Sequence[Images]) -> None:
+    sizes = [
+        {part: len(getattr(images, part)) for part in ("train", "validation", "test", "classes")}
+        | {"channels": images.channels}
+        for images in loaded
+    ]
+    for place, size in enumerate(sizes):
+        if size != sizes[0]:
+            raise ValueError(f"images: got {sizes[0]} at [0] and {size} at [{place}], need equal numbers")
 
 
 def _data_facts(config: TrainConfig, images: Images) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_number
 from ..models.branch import Branch, Meeting
 from .constraint import SelfSimilarityConstraint, gate_factor, pull_of, with_shape_gradient
 from .measure import Measure, measured
-from .penalty import widened
+from .penalty import check_target_names, widened
 from .schedules import Constant
 
 Constraints = Sequence[SelfSimilarityConstraint | None]
@@ -183,6 +182,8 @@ def _replaced(rates: Tensor, rows: slice | Tensor, places: list[int], values: Te
 def _targets(constraint: SelfSimilarityConstraint | None, layers: Sequence[str]) -> list[float]:
     if constraint is None:
         return [0.0] * len(layers)
+    if isinstance(constraint.target, dict):
+        check_target_names(constraint.target, layers)
     targets = []
     for layer in layers:
         schedule = constraint.target[layer] if isinstance(constraint.target, dict) else constraint.target
@@ -190,7 +191,7 @@ def _targets(constraint: SelfSimilarityConstraint | None, layers: Sequence[str])
             raise ValueError(
                 f"constraint: got the schedule {schedule!r}, need a number as target to train many at once"
             )
-        targets.append(check_number(schedule.target, name="target"))
+        targets.append(schedule.target)
     return targets
 
 

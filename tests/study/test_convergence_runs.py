@@ -39,7 +39,9 @@ def test_tunes_and_trains_every_arm(results):
     for row in found.tuning[found.tuning.chosen].itertuples():
         of_arm = found.tuning[found.tuning.arm == row.arm]
         assert row.validation_accuracy == of_arm.validation_accuracy.max()
-        assert found.runs.learning_rate[found.runs.arm == row.arm].tolist() == [row.learning_rate]
+        assert set(found.runs.learning_rate[found.runs.arm == row.arm]) == {row.learning_rate}
+    seeds = found.runs.groupby("arm").seed.apply(list).to_dict()
+    assert seeds == {arm: [0] for arm in convergence_tables.ARMS} | {"free": [0, *convergence.NOISE_SEEDS]}
 
 
 def test_the_arms_differ_in_what_the_design_says(results):

@@ -26,6 +26,24 @@ def test_sign_flips_are_counted_over_all_assignments():
         assert statistics.sign_flip(values) == pytest.approx(counted)
 
 
+def test_sign_flips_count_assignments_with_equal_means_as_extreme():
+    """Differences of accuracies are multiples of 1 / images, so that many means are equal but for rounding."""
+    hits = [
+        (4559, 4564),
+        (4695, 4704),
+        (4548, 4547),
+        (4530, 4517),
+        (4620, 4623),
+        (4533, 4521),
+        (4472, 4467),
+        (4545, 4548),
+    ]
+    exact = [b - a for a, b in hits]
+    rounded = [b / 10000 - a / 10000 for a, b in hits]
+    means = [abs(np.dot(signs, exact)) for signs in itertools.product((-1, 1), repeat=len(exact))]
+    assert statistics.sign_flip(rounded) == np.mean(np.array(means) >= abs(sum(exact)))
+
+
 def test_equivalence_is_the_larger_of_two_one_sided_t_tests():
     random = np.random.default_rng(1)
     for shift in (-0.02, -0.004, 0.0, 0.007, 0.03):

@@ -123,12 +123,33 @@ def test_a_network_that_diverges_leaves_the_others_alone():
     assert math.isnan(runs[1].series("loss", split="train")[-1])
 
 
+@pytest.mark.parametrize("name", ["capped", "paper"])
+def test_a_constrained_network_that_diverges_leaves_the_others_alone(name):
+    """They share one call of the measure."""
+    options = SMALL | {"constraint": CONSTRAINTS[name]}
+    configs = [TrainConfig("mlp", epochs=1, learning_rate=rate, **options) for rate in (1e-3, 1e30)]
+    with pytest.warns(UserWarning, match=r"in the networks \[1\]"):
+        runs = train_many(configs, device="cpu")
+    (alone,) = train_many(configs[:1], device="cpu")
+    assert distance(runs[0], alone) < 1e-6
+
+
+def test_a_network_that_diverges_in_the_last_step_is_named():
+    """The loss of that step is from before."""
+    config = TrainConfig("mlp", epochs=1, learning_rate=1e30, **(SMALL | {"train_images": 32}))
+    with pytest.warns(UserWarning, match=r"in the networks \[0\]"):
+        (run,) = train_many([config], device="cpu")
+    assert math.isfinite(run.series("loss", split="train")[-1])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"epochs": 2}, r"configs: epochs is 1 at \[0\] and 2 at \[1\], need one value"),
         ({"constraint": {"target": {"schedule": "linear", "start": 0.2, "end": 0.1}}}, "need a number as target"),
         ({"constraint": {"scale": True, "target": 1.0}}, r"at \[1\], need a SelfSimilarityConstraint or None"),
+        ({"constraint": {"target": {"blocks.0": 0.1}}}, "target: got none for 'blocks.1'"),
+        ({"constraint": {"target": {f"blocks.{i}": 0.1 for i in range(7)}}}, "target: got 'blocks.6', need one of"),
     ],
 )
 def test_configurations_that_do_not_go_together(changes, message):
@@ -160,6 +181,9 @@ def test_bad_arguments():
         train_many([config], images=[load_images("digits")] * 2)
     with pytest.raises(ValueError, match="images: got 8 pixels, need 32"):
         train_many([TrainConfig("mlp", size="small", epochs=1)], images=[load_images("digits")])
+    fewer = [load_images("digits"), load_images("digits", train_images=100)]
+    with pytest.raises(ValueError, match=r"images: got .*1122.* at \[0\] and .*100.* at \[1\], need equal numbers"):
+        train_many([TrainConfig("mlp", epochs=1)] * 2, images=fewer)
 
 
 def test_subsets_are_draws_of_training_images():

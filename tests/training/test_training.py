@@ -406,7 +406,7 @@ def test_on_epoch_is_called_at_every_epoch():
     def look(epoch, model):
         calls.append((epoch, model.training, torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()))
 
-    config = TrainConfig("mlp", epochs=2, train_images=200)
+    config = TrainConfig("mlp", epochs=2, train_images=200, evaluate_every=2)
     run = train(config, device="cpu", on_epoch=look)
     assert [(epoch, training) for epoch, training, _ in calls] == [(0, False), (1, False), (2, False)]
     start, _, end = (weights for *_, weights in calls)
