@@ -37,7 +37,7 @@ _FEWEST_FAMILIES = 3
 NOT_RUN = "not run"
 ARMS = {
     HOLD: "held where training without constraint converges",
-    LOWER: "lowered to half of what noise has",
+    LOWER: "lowered to half of the lower end of noise",
     PUBLISHED: "constraint as published",
     SCALING: "deviation from a power law lowered instead of the rate",
     CONTROL: "untouched; label smoothing with mixup or weight decay (positive control)",
@@ -119,7 +119,7 @@ def _signed(share: float, digits: int = 1) -> str:
 def _sentence(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series, first: Mapping[str, str]) -> str:
     done = [arm for arm in (HOLD, LOWER) if arm in pools.index]
     if done and len(pools.families[done[0]]) < _FEWEST_FAMILIES:
-        return _sentence_by_family(comparisons, pools)
+        return _sentence_by_family(comparisons, pools, moved)
     if not done:
         return (
             "Not known yet: the second study, which has room for a gain, has not been run. In the first one, after "
@@ -166,7 +166,7 @@ def _points(values: Sequence[float]) -> str:
     return _minus(" to ".join(dict.fromkeys(_signed(v) for v in (min(values), max(values)))))
 
 
-def _sentence_by_family(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+def _sentence_by_family(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series) -> str:
     """Say what each family shows, where they are too few for their mean to decide."""
     names = list(pools.families[pools.index[0]])
     arms = comparisons[comparisons.index.get_level_values("arm") != CONTROL]
@@ -180,7 +180,9 @@ def _sentence_by_family(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
             f"{_points([end for i in found for end in (i.low, i.high)])})"
             for words, found in by_verdict.items()
         )
-        parts.append(f"{architecture(name).title}: {said}.")
+        still = [SHORT[arm] for arm in arms.loc[name].index if not moved.get((name, arm), True)]
+        note = f"; the rate came no nearer to its targets in: {', '.join(still)}" if still else ""
+        parts.append(f"{architecture(name).title}: {said}{note}.")
     gains = arms.loc[names].verdict.str.startswith("gain")
     start = "A gain is shown in part" if gains.any() else "No gain is shown so far"
     done = f"{len(names)} of {len(FAMILIES)} families are whole, too few for their mean to decide"
@@ -292,21 +294,24 @@ def _failed_sentence(tables: Convergence) -> str:
 
 def _regime_sentence(tables: Convergence) -> str:
     table = regime(tables)
+    whole = noise_floor(tables).seeds >= LEAST_PAIRS
+    table = table[table.index.isin(whole.index[whole])]
     if not len(table):
         return "The regime is not checked yet."
     gaps, changes = 100 * table.gap.dropna(), 100 * table.settling.dropna().abs()
     unmet = [architecture(name).title for name in table.index[~table.met.astype(bool)]]
     known = (
         f"Training accuracy is {_range(gaps, '.0f')} points above test accuracy, and validation "
-        f"accuracy changes by at most {changes.max():.1f} points over the last tenth of the epochs. "
+        f"accuracy changes by at most {changes.max():.1f} points over the last tenth of the epochs (means over seeds). "
         if len(gaps) and len(changes)
         else ""
     )
-    return known + (f"The regime is not met by {', '.join(unmet)}." if unmet else "All families meet the regime.")
+    return known + (f"The regime is not met by {', '.join(unmet)}." if unmet else "All whole families meet the regime.")
 
 
 def _noise_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
     floor, spread = noise_floor(tables), spread_of_pairs(comparisons)
+    floor = floor[floor.seeds >= LEAST_PAIRS]
     if not len(floor):
         return "The noise floor is not measured yet."
     text = f"Over its seeds, the free arm spreads by {_range(floor.sd, '.1f', 100)} points (sd)"
@@ -335,8 +340,9 @@ def _compute_sentence(tables: Convergence, seconds: float) -> str:
     own = tables.runs.seconds.dropna().astype(float)
     if not len(own):
         return f"{first}."
-    cards = ", ".join(sorted(set(tables.runs.card.dropna())))
-    return f"{first}; the runs of the second took {own.sum() / 60:.0f} minutes on one device ({cards}), without tuning."
+    by_card = tables.runs.assign(seconds=own).groupby("card").seconds.sum()
+    spent = " and ".join(f"{seconds / 60:.0f} minutes of one {card}" for card, seconds in by_card.items())
+    return f"{first}; the runs of the second took {spent}, without tuning and reading of images."
 
 
 def _missing_sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:

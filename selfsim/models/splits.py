@@ -66,6 +66,6 @@ class Part:
             )
         indices = np.arange(len(self))
         first_indices, second_indices = train_test_split(
-            indices, test_size=second, stratify=self.labels, random_state=seed
+            indices, test_size=second, stratify=self.labels, random_state=seed % 2**32
         )
         return first_indices, second_indices

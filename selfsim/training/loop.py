@@ -73,8 +73,9 @@ def train(
     Returns
     -------
     Run
-        Its history has these rows. After every epoch (0 is before training) accuracy and loss on "train" (running
-        mean) and "validation", and "accuracy_ema" with a moving average. On "train" the constraint's mean "penalty",
+        Its history has these rows. After every epoch accuracy and loss on "train" (running mean). Before training
+        (epoch 0), after every ``config.evaluate_every`` epochs and after the last, accuracy and loss on "validation",
+        and "accuracy_ema" with a moving average. On "train" the constraint's mean "penalty",
         its "target" for each layer, "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at
         the epoch's first step, "weight_distance" from the start and, in float16, "skipped_steps": steps whose
         gradients overflowed, so that neither weights nor learning rate changed. For each layer, on the first
