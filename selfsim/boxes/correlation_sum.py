@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 
 def surrogate_count(fraction: Any, n: int) -> Any:
@@ -32,11 +31,15 @@ def surrogate_drop(fraction: Any, n: int) -> Any:
     tensor, in float64.
     """
     inner = (n - 1) / n * _log_mass(fraction, n) / np.log(n)
-    return -(torch if isinstance(inner, torch.Tensor) else np).log1p(-inner) / np.log(n)
+    return -_log1p(-inner) / np.log(n)
 
 
 def _log_mass(fraction: Any, n: int) -> Any:
     """Logarithm of the mean number of nodes within the box size, the node itself included."""
-    if isinstance(fraction, torch.Tensor):
-        return torch.log1p((n - 1) * fraction.double())
-    return np.log1p((n - 1) * np.asarray(fraction, dtype=np.float64))
+    double = fraction.double() if hasattr(fraction, "double") else np.asarray(fraction, dtype=np.float64)
+    return _log1p((n - 1) * double)
+
+
+def _log1p(values: Any) -> Any:
+    """Return ``log(1 + values)`` of an array or a tensor, without importing torch, which boxes do without."""
+    return values.log1p() if hasattr(values, "log1p") else np.log1p(values)

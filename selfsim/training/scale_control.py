@@ -54,6 +54,7 @@ class ScaleControl(LayerPenalty):
     Examples
     --------
     >>> import torch
+    >>> from selfsim.rate.distances import pair_distances
     >>> control = ScaleControl(target=0.5)
     >>> x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
     >>> for _ in range(100):

@@ -48,6 +48,7 @@ def test_a_dry_run_passes_every_check_and_measures_every_call(tmp_path, capsys):
     assert timings_table(result) in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("wrong_by", "passed"), [(0.0, True), (1e-3, False)])
 def test_a_wrong_float32_is_found(wrong_by, passed):
     def rate(x):

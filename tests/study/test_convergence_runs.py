@@ -32,6 +32,7 @@ def results(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_tunes_and_trains_every_arm(results):
     found = convergence_tables.read(results)
     assert set(found.runs.arm) == set(convergence_tables.ARMS)
@@ -44,6 +45,7 @@ def test_tunes_and_trains_every_arm(results):
     assert seeds == {arm: [0] for arm in convergence_tables.ARMS} | {"free": [0, *convergence.NOISE_SEEDS]}
 
 
+@pytest.mark.long
 def test_the_arms_differ_in_what_the_design_says(results):
     found = convergence_tables.read(results).runs.set_index("arm")
     converged = json.loads((results / "converged.json").read_text())["mlp"]
@@ -55,6 +57,7 @@ def test_the_arms_differ_in_what_the_design_says(results):
     assert found.constraint[["free", "control"]].isna().all()
 
 
+@pytest.mark.long
 def test_what_is_done_is_not_done_again(results, capsys):
     before = {file.name: file.read_bytes() for file in results.iterdir()}
     convergence.main(arguments(results))
