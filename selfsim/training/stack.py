@@ -66,10 +66,9 @@ class Stack:
         self.probe = Probe(self.template, self.config.layers)
         self.names = [name for name, _ in self.template.named_parameters()]
         self.shapes = [parameter.shape for parameter in self.template.parameters()]
-        padded = [-(-shape.numel() // _ALIGNED) * _ALIGNED for shape in self.shapes]
-        self.padded = padded
+        self.padded = [-(-shape.numel() // _ALIGNED) * _ALIGNED for shape in self.shapes]
         rows = [
-            torch.cat([_padded(p.detach(), size) for p, size in zip(n.parameters(), padded, strict=True)])
+            torch.cat([_padded(p.detach(), size) for p, size in zip(n.parameters(), self.padded, strict=True)])
             for n in networks
         ]
         self.weight = torch.stack(rows).to(device).requires_grad_()
@@ -84,19 +83,17 @@ class Stack:
         self.smoothing = column([config.label_smoothing for config in configs])
         self.mixes = any(config.mixup for config in configs)
 
-        # Networks of one seed and subset see the same batches.
-        sets = dict.fromkeys((config.seed, config.subset, id(one)) for config, one in zip(configs, images, strict=True))
-        order = list(sets)
-        of_set = {key: place for place, key in enumerate(order)}
-        keys = [(config.seed, config.subset, id(one)) for config, one in zip(configs, images, strict=True)]
-        self.set_of = torch.tensor([of_set[key] for key in keys], device=device)
-        self.members = [keys.index(key) for key in order]  # one network of each set
-        train = [images[k].train for k in self.members]
+        # Networks of one seed and the same images see the same batches.
+        keys = [(config.seed, id(one)) for config, one in zip(configs, images, strict=True)]
+        sets = list(dict.fromkeys(keys))
+        self.set_of = torch.tensor([sets.index(key) for key in keys], device=device)
+        members = [keys.index(key) for key in sets]  # one network of each set
+        train = [images[k].train for k in members]
         self.pictures = torch.stack([split.images for split in train]).to(device)
         self.labels = F.one_hot(torch.stack([split.labels for split in train]), len(first.classes)).float().to(device)
-        mean, std = (column([getattr(images[k], name) for k in self.members]) * 255 for name in ("mean", "std"))
+        mean, std = (column([getattr(images[k], name) for k in members]) * 255 for name in ("mean", "std"))
         self.mean, self.std = mean[:, None, :, None, None], std[:, None, :, None, None]
-        self.generators = [torch.Generator().manual_seed(configs[k].seed) for k in self.members]
+        self.generators = [torch.Generator().manual_seed(configs[k].seed) for k in members]
         self.classes = len(first.classes)
         self.batch = min(self.config.batch_size, self.pictures.shape[1])
         self.steps_per_epoch = max(self.pictures.shape[1] // self.config.batch_size, 1)
@@ -155,13 +152,11 @@ class Stack:
         self.template.train()
         self.record.zero_()
         batches, controls = self._draws(), self._controls(epoch)
+        on_device = [control.to(self.device) for control in controls]
         for step in range(self.steps_per_epoch):
             groups = self.penalty.acting(controls.share[step])
-            inputs = (
-                *(part[step] for part in batches.shifts),
-                batches.chosen[step],
-                *(c[step] for c in self.on_device),
-            )
+            drawn = (*batches.shifts, batches.chosen, *on_device)
+            inputs = tuple(part[step] for part in drawn)
             self._step(inputs, groups)
         self.penalty.end_epoch(epoch)
         images, *sums = self.record.double().unbind(1)
@@ -198,9 +193,7 @@ class Stack:
         steps = range(begin, begin + self.steps_per_epoch)
         share, chosen = self.penalty.controls([(step, self.steps) for step in steps])
         part = slice(begin, begin + self.steps_per_epoch)
-        controls = _Controls(self.rates[part], self.mixup[part], share, chosen, self.betas[part])
-        self.on_device = _Controls(*(c.to(self.device) for c in controls))
-        return controls
+        return _Controls(self.rates[part], self.mixup[part], share, chosen, self.betas[part])
 
     def _step(self, inputs: tuple[Tensor, ...], groups: frozenset[int]) -> None:
         if self.device.type != "cuda":
@@ -309,7 +302,7 @@ class Stack:
 
     def _batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield input and labels of a split, each network's own images."""
-        distinct = list({id(self.images[k]): self.images[k] for k in range(len(self.configs))}.values())
+        distinct = list({id(images): images for images in self.images}.values())
         of_images = {id(images): place for place, images in enumerate(distinct)}
         place = torch.tensor([of_images[id(images)] for images in self.images], device=self.device)
         for parts in zip(*(images.batches(split) for images in distinct), strict=True):

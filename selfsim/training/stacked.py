@@ -71,6 +71,8 @@ def train_many(
     ValueError
         No configuration, configurations that differ in another field or that cannot be trained together, images that
         do not fit.
+    TypeError
+        `configs` or `images` are no sequences of these.
 
     Warns
     -----
@@ -94,6 +96,8 @@ def train_many(
     >>> [run.config.seed for run in runs]
     [0, 1]
     """
+    if not isinstance(configs, Sequence):
+        raise TypeError(f"configs: got {type(configs).__name__}, need a sequence of TrainConfig")
     configs = list(configs)
     _check_alike(configs)
     device = resolve_device(device)
@@ -147,6 +151,8 @@ def _check_alike(configs: Sequence[TrainConfig]) -> None:
 
 def _loaded(configs: Sequence[TrainConfig], images: Sequence[Images] | None) -> list[Images]:
     if images is not None:
+        if not isinstance(images, Sequence) or not all(isinstance(one, Images) for one in images):
+            raise TypeError(f"images: got {type(images).__name__}, need None or a sequence of Images")
         images = list(images)
         if len(images) != len(configs):
             raise ValueError(f"images: got {len(images)}, need one for each of the {len(configs)} configurations")

@@ -165,6 +165,10 @@ def test_bad_arguments():
         train_many([])
     with pytest.raises(TypeError, match=r"configs: got str at \[0\], need a TrainConfig"):
         train_many(["mlp"])
+    with pytest.raises(TypeError, match="configs: got TrainConfig, need a sequence"):
+        train_many(config)
+    with pytest.raises(TypeError, match="images: got list, need None or a sequence of Images"):
+        train_many([config], images=["digits"])
     with pytest.raises(ValueError, match="images: got 2, need one for each of the 1 configurations"):
         train_many([config], images=[load_images("digits")] * 2)
     with pytest.raises(ValueError, match="images: got 8 pixels, need 32"):
