@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import compiled
+from .hops import nearest_start
 from .inputs import Distances
 
 # A hub has this many times the average number of neighbours, …
@@ -38,7 +39,7 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     Time O(n + edges), times some ten passes over the edges; memory O(n) beside the graph.
     """
     adjacency = distances.graph
-    return _assign(adjacency.indptr, adjacency.indices, choose_centres(distances, limit))
+    return nearest_start(adjacency.indptr, adjacency.indices, choose_centres(distances, limit))[0]
 
 
 def choose_centres(distances: Distances, limit: float) -> NDArray[np.int32]:
@@ -256,24 +257,3 @@ def _without_redundant(indptr: NDArray, indices: NDArray, centres: NDArray) -> N
             for edge in range(indptr[centre], indptr[centre + 1]):
                 times[indices[edge]] -= 1
     return centres[kept]
-
-
-@compiled
-def _assign(indptr: NDArray, indices: NDArray, centres: NDArray) -> NDArray[np.int64]:
-    n = len(indptr) - 1
-    labels = np.full(n, -1, dtype=np.int64)
-    queue = np.empty(n, dtype=np.int32)
-    tail = 0
-    for box in range(len(centres)):
-        labels[centres[box]] = box
-        queue[tail] = centres[box]
-        tail += 1
-    for place in range(n):
-        node = queue[place]
-        for edge in range(indptr[node], indptr[node + 1]):
-            other = indices[edge]
-            if labels[other] < 0:
-                labels[other] = labels[node]
-                queue[tail] = other
-                tail += 1
-    return labels

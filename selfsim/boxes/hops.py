@@ -97,3 +97,32 @@ def _fill(indptr: NDArray, indices: NDArray, order: NDArray, hops: NDArray, far:
             row[j] += row[j] != far
         row[node] = 0
     return True
+
+
+@compiled
+def nearest_start(indptr: NDArray, indices: NDArray, starts: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Search breadth-first from all `starts` at once, with one or more in each component.
+
+    Returns
+    -------
+    nearest : ndarray, shape (n,)
+        For each node, the place in `starts` of the one nearest to it.
+    order : ndarray, shape (n,)
+        The nodes, from the starts to those farthest away.
+    """
+    n = len(indptr) - 1
+    nearest = np.full(n, -1, dtype=np.int64)
+    order = np.empty(n, dtype=np.int32)
+    found = 0
+    for place in range(len(starts)):
+        nearest[starts[place]] = place
+        order[found] = starts[place]
+        found += 1
+    for node in order:
+        for edge in range(indptr[node], indptr[node + 1]):
+            other = indices[edge]
+            if nearest[other] < 0:
+                nearest[other] = nearest[node]
+                order[found] = other
+                found += 1
+    return nearest, order

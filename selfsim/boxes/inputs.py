@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
 
-from .hops import all_pairs_hops
+from .hops import all_pairs_hops, nearest_start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,8 +99,11 @@ class Distances:
 
     @functools.cached_property
     def breadth_first(self) -> NDArray[np.int32]:
-        """The nodes of a graph ``(n,)``, each component from the far end of a breadth-first search to its start."""
-        return sparse.csgraph.reverse_cuthill_mckee(self.graph, symmetric_mode=True)
+        """The nodes of a graph ``(n,)``, farthest first, by their distance from a node with the fewest neighbours."""
+        # SciPy's Cuthill-McKee order starts at any of these nodes, depending on its version and the processor.
+        order = np.argsort(np.diff(self.graph.indptr), kind="stable").astype(np.int32)
+        starts = order[np.unique(self.components()[order], return_index=True)[1]]  # one in each component
+        return nearest_start(self.graph.indptr, self.graph.indices, starts)[1][::-1].copy()
 
     @property
     def graph(self) -> sparse.csr_array:

@@ -225,6 +225,17 @@ class TestHops:
             assert number(box_cover(graph, l_B=10_000, method=method)) == 2
         assert number(box_cover(graph, r_B=10_000, method="memb")) == 2
 
+    def test_breadth_first_starts_at_the_first_node_with_the_fewest_neighbours(self):
+        parts = [nx.barabasi_albert_graph(40, 2, seed=1), nx.cycle_graph(7), nx.path_graph(5), nx.empty_graph(2)]
+        graph = nx.disjoint_union_all(parts)
+        distances, expected = as_distances(graph), {}
+        for component in nx.connected_components(graph):
+            start = min(sorted(component), key=graph.degree)
+            expected |= nx.single_source_shortest_path_length(graph, start)
+        order = distances.breadth_first.tolist()
+        assert sorted(order) == sorted(graph)
+        assert [expected[node] for node in order] == sorted(expected.values(), reverse=True)
+
 
 class TestExact:
     @pytest.mark.parametrize("n", [9, 10, 20])
