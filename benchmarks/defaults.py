@@ -5,13 +5,15 @@
     .venv/bin/python -m benchmarks.defaults --size small --data-dir ~/data   # 10,000 images of CIFAR-10
 
 Every architecture is trained at its tiny size on the digits, or at its small size on CIFAR-10, without constraint and
-with each candidate. Accuracy and rates are those of the validation images; the test images are never read. The file is
-written after each run, and finished runs in it are not repeated.
+with each candidate. Accuracy and rates are those of the validation images; the test images play no part. The file is
+written after each run, and finished runs in it are not repeated. At the small size, the runs of one architecture are
+trained together (`train_many`), which a graphics card needs; only the default is tried there.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import json
 import statistics
@@ -21,7 +23,16 @@ from typing import Any
 
 import torch
 
-from selfsim import SelfSimilarityConstraint, TrainConfig, activations, create, load_images, pair_distances, ss_rate
+from selfsim import (
+    SelfSimilarityConstraint,
+    TrainConfig,
+    activations,
+    create,
+    load_images,
+    pair_distances,
+    ss_rate,
+    train_many,
+)
 from selfsim.files import write_atomic
 from selfsim.models.architectures import architecture
 from selfsim.models.images import Images
@@ -34,6 +45,7 @@ from selfsim.training.provenance import environment_facts
 from selfsim.training.state import TrainingState
 from selfsim.training.torch_settings import torch_settings
 from selfsim.uncertainty import paired_difference
+from selfsim.validation import resolve_device
 
 TARGET = 0.1
 LATE, EARLY = (0.3, 0.6), (0.1, 0.3)
@@ -67,6 +79,20 @@ SETTINGS = {
     "resnet50": {"epochs": 8},
     "pvt": {"epochs": 10},
     "poolformer": {"epochs": 12},
+}
+# Of the small networks: the learning rates of the first study, chosen without a constraint.
+SMALL = {"dataset": "cifar10", "train_images": 10_000, "epochs": 10, "batch_size": 64, "augment": True}
+SMALL_RATES = {
+    "mlp": 1e-3,
+    "vit_small": 1e-3,
+    "vit_base": 1e-3,
+    "resmlp": 3e-3,
+    "mixer": 1e-3,
+    "vgg11": 1e-3,
+    "resnet34": 3e-3,
+    "resnet50": 3e-3,
+    "pvt": 1e-3,
+    "poolformer": 1e-3,
 }
 MEASURES = {
     "rate": ss_rate,
@@ -110,21 +136,12 @@ class Candidate(SelfSimilarityConstraint):
         return task + self.cap * self._distance[layer] * task.norm() / penalty.norm().clamp_min(1e-30) * penalty
 
 
-def images_of(size: str, data_dir: str | None) -> Images:
-    """The digits for tiny networks, 10,000 training images of CIFAR-10 for small ones."""
-    if size == "tiny":
-        return load_images("digits")
-    if data_dir is None:
-        raise SystemExit("--data-dir: need the folder with CIFAR-10 for --size small")
-    return TrainConfig("mlp", size=size, dataset="cifar10", data_dir=data_dir, train_images=10_000).load_images()
-
-
-def one_run(name: str, candidate: str, seed: int, images, size: str) -> dict:
+def one_run(name: str, candidate: str, seed: int, images: Images) -> dict:
     """Train as `train` does, but without its measurements after every epoch."""
     began = time.process_time()
-    config = TrainConfig(name, size=size, seed=seed, **SETTINGS[name])
+    config = TrainConfig(name, seed=seed, **SETTINGS[name])
     with torch_settings(), seeded(seed, "cpu"):
-        model = create(name, size=size, num_classes=len(images.classes), in_chans=images.channels)
+        model = create(name, size="tiny", num_classes=len(images.classes), in_chans=images.channels)
         state = TrainingState(config, images, model, torch.device("cpu"), Ranks())
         options = CANDIDATES[candidate]
         if options is not None:
@@ -140,11 +157,36 @@ def one_run(name: str, candidate: str, seed: int, images, size: str) -> dict:
                 state.constraint.step(epoch=epoch + 1, epochs=config.epochs)
             state.epoch, state.step = epoch + 1, 0
         rows = {row.metric: row.value for row in scores(model, images, "validation", epoch=1, device=state.device)}
+    found = {"architecture": name, "candidate": candidate, "seed": seed, "size": "tiny"} | measured(model, images)
+    return found | {"accuracy": rows["accuracy"], "seconds": round(time.process_time() - began, 1)}
+
+
+def measured(model: torch.nn.Module, images: Images) -> dict[str, float]:
+    """The mean of each measure over the layers of a trained network."""
     layers = activations(model, images.batches("validation"), samples=128, device="cpu").values()
-    means = {key: statistics.fmean(float(measure(x)) for x in layers) for key, measure in MEASURES.items()}
-    seconds = round(time.process_time() - began, 1)
-    found = {"architecture": name, "candidate": candidate, "seed": seed, "size": size}
-    return found | means | {"accuracy": rows["accuracy"], "seconds": seconds}
+    return {key: statistics.fmean(float(measure(x)) for x in layers) for key, measure in MEASURES.items()}
+
+
+def small_runs(
+    name: str, wanted: list[tuple[str, int]], images: Images, *, device: torch.device, **changes: Any
+) -> list[dict]:
+    """Train the small networks of one architecture together: each candidate and seed that is wanted."""
+    parameters = inspect.signature(SelfSimilarityConstraint).parameters
+    named = {option: parameters[option].default for option in ("weight", "cap", "ramp", "unit")}
+    constraints = {"none": None, "default": {"target": TARGET} | named}
+    settings: dict[str, Any] = SMALL | {"learning_rate": SMALL_RATES[name]} | changes
+    epochs = settings["epochs"]  # rates are measured on the final network alone
+    configs = [
+        TrainConfig(name, size="small", seed=seed, constraint=constraints[candidate], evaluate_every=epochs, **settings)
+        for candidate, seed in wanted
+    ]
+    rows = []
+    runs = train_many(configs, images=[images] * len(configs), device=device)
+    for (candidate, seed), run in zip(wanted, runs, strict=True):
+        found = {"architecture": name, "candidate": candidate, "seed": seed, "size": "small"}
+        found |= measured(run.model, images) | {"accuracy": run.series("accuracy")[-1]}
+        rows.append(found | {"seconds": run.environment["seconds"], "device": run.environment["device"]})
+    return rows
 
 
 def table(rows: list[dict]) -> list[dict]:
@@ -171,13 +213,12 @@ def table(rows: list[dict]) -> list[dict]:
     return lines
 
 
-def page_table(result: dict) -> str:
-    """The page's table, in Markdown: without → with the default, and what a weight of 10 does."""
-    lines = {(line["architecture"], line["candidate"]): line for line in result["table"] if line["size"] == "tiny"}
-    rows = [
-        "| architecture | pairs | $S$ in medians | distance | accuracy, points | accuracy at weight 10 |",
-        "|---|---|---|---|---|---|",
-    ]
+def page_table(result: dict, size: str = "tiny") -> str:
+    """The page's table, in Markdown: without → with the default, and, where it was tried, what a weight of 10 does."""
+    lines = {(line["architecture"], line["candidate"]): line for line in result["table"] if line["size"] == size}
+    heads = ["architecture", "pairs", "$S$ in medians", "distance", "accuracy, points"]
+    heads += ["accuracy at weight 10"] if size == "tiny" else []
+    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in result["settings"]:
         free, default, heavy = (lines.get((name, arm)) for arm in ("none", "default", "weight 10"))
         if free is None or default is None:
@@ -188,48 +229,71 @@ def page_table(result: dict) -> str:
             " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in default["interval"])) if default["interval"] else ""
         )
         cells += [f"× {default['distance factor']:.2f}", f"{100 * default['accuracy change']:+.1f}{interval}"]
-        cells += [f"{100 * heavy['accuracy change']:+.1f}" if heavy else "–"]
+        if size == "tiny":
+            cells += [f"{100 * heavy['accuracy change']:+.1f}" if heavy else "–"]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def write(rows: list[dict], path: Path) -> None:
-    result = {"target": TARGET, "settings": SETTINGS, "candidates": CANDIDATES, "table": table(rows), "runs": rows}
-    result["environment"] = environment_facts("cpu")
+def write(rows: list[dict], path: Path, **environments: dict) -> None:
+    """Write all runs and their table; `environments` are those of the machines that made the runs of each size."""
+    names, candidates = list(SETTINGS), list(CANDIDATES)
+    rows.sort(
+        key=lambda row: (
+            row["size"] == "small",
+            names.index(row["architecture"]),
+            candidates.index(row["candidate"]),
+            row["seed"],
+        )
+    )
+    result = {"target": TARGET, "settings": SETTINGS, "small": SMALL | {"learning_rate": SMALL_RATES}}
+    result |= {"candidates": CANDIDATES, "table": table(rows), "runs": rows}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    result["environment"] = before.get("environment", {}) | environments
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", choices=("tiny", "small"), default="tiny")
-    parser.add_argument("--data-dir")
+    parser.add_argument("--data-dir", help="the folder with CIFAR-10, for --size small")
+    parser.add_argument("--device", default="auto", help="for --size small; the tiny networks train on the CPU")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/defaults.json"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     rows = json.loads(arguments.output.read_text(encoding="utf-8"))["runs"] if arguments.output.exists() else []
-    write(rows, arguments.output)
     done = {(row["size"], row["architecture"], row["candidate"], row["seed"]) for row in rows}
-    images = images_of(arguments.size, arguments.data_dir)
-    names, candidates = list(SETTINGS), list(CANDIDATES)
-
-    def place(row: dict) -> tuple:
-        return row["size"] == "small", names.index(row["architecture"]), candidates.index(row["candidate"]), row["seed"]
-
-    for seed, candidate, name in itertools.product(range(arguments.seeds), arguments.candidates, arguments.only):
-        if (arguments.size, name, candidate, seed) not in done:
-            rows.append(one_run(name, candidate, seed, images, arguments.size))
-            rows.sort(key=place)
-            write(rows, arguments.output)
+    if arguments.size == "small":
+        train_small(rows, done, arguments)
+    else:
+        images = load_images("digits")
+        for seed, candidate, name in itertools.product(range(arguments.seeds), arguments.candidates, arguments.only):
+            if ("tiny", name, candidate, seed) not in done:
+                rows.append(one_run(name, candidate, seed, images))
+                write(rows, arguments.output, tiny=environment_facts())
     for line in table(rows):
         interval = "one seed" if line["interval"] is None else "[{:+.3f}, {:+.3f}]".format(*line["interval"])
         rates = "  ".join(f"{key} {line[key]:.3f}" for key in ("rate", "rate without 3", "rate in medians"))
         accuracy = f"accuracy {line['accuracy']:.3f}, {line['accuracy change']:+.3f} ({interval})"
         name = f"{line['size']:5s} {line['architecture']:10s} {line['candidate']:28s}"
         print(f"{name}  {rates}  distance x {line['distance factor']:.2f}  {accuracy}")
+
+
+def train_small(rows: list[dict], done: set[tuple], arguments: argparse.Namespace) -> None:
+    """Add the runs of the small networks that are not done, architecture by architecture."""
+    if arguments.data_dir is None:
+        raise SystemExit("--data-dir: need the folder with CIFAR-10 for --size small")
+    device = resolve_device(arguments.device)
+    images = TrainConfig("mlp", size="small", data_dir=arguments.data_dir, **SMALL).load_images()
+    for name in arguments.only:
+        pairs = itertools.product(("none", "default"), range(arguments.seeds))
+        if wanted := [pair for pair in pairs if ("small", name, *pair) not in done]:
+            rows += small_runs(name, wanted, images, data_dir=arguments.data_dir, device=device)
+            write(rows, arguments.output, small=environment_facts(device))
 
 
 if __name__ == "__main__":

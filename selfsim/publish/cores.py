@@ -14,5 +14,9 @@ def usable_cores() -> int:
 
 
 def thread_share(processes: int) -> dict[str, str]:
-    """Return the environment variables that give each of so many processes its share of the cores."""
-    return dict.fromkeys(_THREAD_VARIABLES, str(max(1, usable_cores() // processes)))
+    """Return the environment variables that give each of so many processes its share of the cores.
+
+    Where the environment sets OMP_NUM_THREADS, the other libraries get that number too.
+    """
+    share = str(max(1, usable_cores() // processes))
+    return dict.fromkeys(_THREAD_VARIABLES, os.environ.get("OMP_NUM_THREADS") or share)

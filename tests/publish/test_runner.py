@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from selfsim.files import locked_directory
+from selfsim.publish.cores import thread_share
 from selfsim.publish.digests import chapter_fingerprint
 from selfsim.publish.run_list import read_run_list
 from selfsim.publish.runner import ChapterError, execute
@@ -103,6 +104,15 @@ def test_each_chapter_gets_its_parameters_our_interpreter_and_its_share_of_the_c
     assert second[:5] == [sys.executable, share, here, "vit", 3]
     assert not is_running(first[5])
     assert not is_running(second[5])
+
+
+@pytest.mark.parametrize(("given", "share"), [("3", "3"), (None, "1")])
+def test_a_number_of_threads_in_the_environment_holds_for_every_library(monkeypatch, given, share):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert set(thread_share(2).values()) == {share}
 
 
 def test_a_page_has_title_and_introduction_and_nothing_of_this_machine(executed):

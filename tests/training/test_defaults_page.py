@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.defaults import CANDIDATES, TARGET, page_table, table
+import torch
+
+from benchmarks.defaults import CANDIDATES, MEASURES, TARGET, page_table, small_runs, table
+from selfsim import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 RESULT = json.loads((ROOT / "results" / "benchmarks" / "defaults.json").read_text(encoding="utf-8"))
@@ -21,3 +24,16 @@ def test_the_file_is_what_its_runs_say():
     assert RESULT["target"] == TARGET
     assert {run["candidate"] for run in RESULT["runs"]} <= CANDIDATES.keys()
     assert CANDIDATES["default"] == {}  # the package's own
+
+
+def test_small_networks_are_trained_together_with_and_without_the_default():
+    digits = {"dataset": "digits", "train_images": 64, "validation_images": 128, "test_images": 64, "epochs": 3}
+    images = TrainConfig("mlp", size="small", **digits).load_images()
+    wanted = [("none", 0), ("default", 0), ("default", 1)]
+    rows = small_runs("mlp", wanted, images, device=torch.device("cpu"), **digits)
+    assert [(row["candidate"], row["seed"]) for row in rows] == wanted
+    assert all(0 <= row["accuracy"] <= 1 and MEASURES.keys() <= row.keys() for row in rows)
+    assert rows[0]["rate"] != rows[1]["rate"] != rows[2]["rate"]
+    _, default = table(rows)
+    assert (default["size"], default["seeds"]) == ("small", 1)
+    assert default["accuracy change"] == rows[1]["accuracy"] - rows[0]["accuracy"]
