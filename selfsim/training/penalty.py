@@ -143,13 +143,10 @@ class LayerPenalty(ABC):
         With a `pull` from 0 to 1, its length is `pull` times that.
         """
         cap = math.inf if self.cap is None else self.cap
-        task_wide, length = widened(task)
+        both, largest = capped_sum(task, penalty, cap if pull is None else cap * pull, pull is None)
         before = self._task_gradients.get(layer)
-        self._task_gradients[layer] = length if before is None else torch.maximum(before, length)
-        penalty, own = widened(penalty)
-        ratio = length / own.clamp_min(torch.finfo(own.dtype).tiny ** 0.5)
-        factor = (cap * ratio).clamp(max=1) if pull is None else cap * pull * ratio
-        return (task_wide + factor * penalty).to(task.dtype)
+        self._task_gradients[layer] = largest if before is None else torch.maximum(before, largest)
+        return both
 
     def advance(self, *, step: int, steps: int) -> None:
         """Tell that `step` of the `steps` of the whole training are done, so that the ramp rises within epochs.
@@ -218,14 +215,30 @@ class LayerPenalty(ABC):
         return f"{type(self).__name__}(target={self.target!r}, {strength})"
 
 
-def widened(gradient: Tensor, *, batch: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the gradient in float64, where no square of a narrower type overflows or vanishes, and its length.
+def capped_sum(
+    task: Tensor, penalty: Tensor, share: Tensor | float, at_most: Tensor | bool, *, batch: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return the task's gradient plus the penalty's, which gets `share` times its length, and the task's largest entry.
 
-    The first `batch` axes hold several gradients, and the lengths keep the others, as axes of length 1.
+    Where `at_most`, a shorter penalty keeps its length. The first `batch` axes hold several gradients, and `share`,
+    `at_most` and the largest entries have the others as axes of length 1. The lengths hold to 1e-6 in float32.
     """
-    # Apple's mps has no float64.
-    wide = gradient.detach().to(torch.float32 if gradient.device.type == "mps" else torch.float64)
-    return wide, torch.linalg.vector_norm(wide, dim=tuple(range(batch, wide.ndim)), keepdim=batch > 0)
+    wide = torch.promote_types(task.dtype, torch.float32)
+    task_wide = task.detach().to(wide)
+    _, largest, length = _in_units(task_wide, batch)
+    unit, own_largest, own_length = _in_units(penalty.detach().to(wide), batch)
+    factor = share * (length / own_length.clamp_min(1)) * largest  # of `unit`: the penalty itself may be tiny or huge
+    whole = ~(factor < own_largest) & at_most
+    return torch.addcmul(task_wide, unit, torch.where(whole, own_largest, factor)).to(task.dtype), largest
+
+
+def _in_units(gradient: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient divided by its largest entry, that entry, and the quotient's length: no square overflows."""
+    axes = tuple(range(batch, gradient.ndim))
+    largest = torch.linalg.vector_norm(gradient, math.inf, axes, keepdim=batch > 0)
+    unit = gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny)
+    # torch adds pairwise here, unlike in its norms, which lose four digits over five million numbers.
+    return unit, largest, unit.square().sum(axes, keepdim=batch > 0).sqrt()
 
 
 def _checked_ramp(ramp: Sequence[float]) -> tuple[float, float]:

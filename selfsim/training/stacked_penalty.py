@@ -13,7 +13,7 @@ from torch import Tensor
 from ..models.branch import Branch, Meeting
 from .constraint import SelfSimilarityConstraint, gate_factor, pull_of, with_shape_gradient
 from .measure import Measure, measured
-from .penalty import check_target_names, widened
+from .penalty import capped_sum, check_target_names
 from .schedules import Constant
 
 Constraints = Sequence[SelfSimilarityConstraint | None]
@@ -146,11 +146,9 @@ class StackedPenalty:
         def meet(task: Tensor, penalty: Tensor) -> Tensor:
             several = len(pull), *[1] * task.ndim
             cap, weighted, strength = (x.reshape(several) for x in (self.cap, self.weighted, pull))
-            task_wide, length = widened(task.unflatten(0, (len(pull), -1)), batch=1)
-            penalty, own = widened(penalty.unflatten(0, (len(pull), -1)), batch=1)
-            ratio = cap * length / own.clamp_min(torch.finfo(own.dtype).tiny ** 0.5)
-            factor = torch.where(weighted, torch.where(cap < math.inf, ratio.clamp(max=1), 1.0), strength * ratio)
-            return (task_wide + factor * penalty).flatten(0, 1).to(task.dtype)
+            share = torch.where(weighted, cap, cap * strength)
+            task, penalty = (x.unflatten(0, (len(pull), -1)) for x in (task, penalty))
+            return capped_sum(task, penalty, share, weighted, batch=1)[0].flatten(0, 1)
 
         return meet
 

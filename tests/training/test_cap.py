@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from selfsim import Probe, SelfSimilarityConstraint, ss_rate
+from selfsim.training.penalty import capped_sum
 
 ROOT = Path(__file__).parents[2]
 CAP = 0.3
@@ -123,6 +124,29 @@ def test_the_cap_holds_to_a_millionth_and_leaves_direction_and_value():
     assert float(added.norm() / seen["task"].double().norm()) == pytest.approx(CAP, rel=1e-6)
     cosine = (added * seen["penalty"].double()).sum() / (added.norm() * seen["penalty"].double().norm())
     assert float(cosine) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("share", [CAP, 1e3])
+def test_many_numbers_of_any_size_meet_to_a_millionth(size, share):
+    """Five million positive numbers, whose squares torch's own norm in float32 adds with an error of 1e-4."""
+    generator = torch.Generator().manual_seed(0)
+    task, penalty = torch.rand(2, 4_800_000, generator=generator)
+    penalty = size * penalty
+    at_most, largest = capped_sum(task, penalty, share, True)
+    assert largest == task.max()
+    wanted = min(share, float(penalty.double().norm() / task.double().norm()))
+    for both, length in ((at_most, wanted), (capped_sum(task, penalty, share, False)[0], share)):
+        added = both.double() - task.double()
+        # What is far shorter than the task is lost in the task's own rounding.
+        assert float(added.norm() / task.double().norm()) == pytest.approx(length, rel=1e-6, abs=1e-8)
+
+
+def test_nothing_meets_something():
+    zero, some = torch.zeros(5), torch.arange(5.0)
+    for task, penalty in ((zero, some), (some, zero), (zero, zero)):
+        torch.testing.assert_close(capped_sum(task, penalty, CAP, True)[0], task)
+    torch.testing.assert_close(capped_sum(zero, some, math.inf, True)[0], some)  # no cap
 
 
 @pytest.mark.parametrize("scale", [2.0**-20, 2.0**16])
