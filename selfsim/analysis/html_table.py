@@ -15,7 +15,12 @@ Bands = Mapping[str, Mapping[str, "Mapping[str, NullBand]"]]
 
 
 def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
-    """Return one row a layer, with the bands of the rate drawn; the notes stand below, folded."""
+    """Return one row a layer, with the bands of the rate drawn; the notes stand below, folded.
+
+    The number of samples stands in the caption if all layers have the same.
+    """
+    samples = {row.get("samples") for row in rows.values()}
+    columns = [column for column in columns if column != "samples" or len(samples) > 1]
     heads = [
         head
         for column in ["layer", *columns]
@@ -25,7 +30,7 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     axis = _axis(rows, bands)
     body = []
     for layer, row in rows.items():
-        cells = [f"<th scope='row'>{html.escape(layer)}</th>"]
+        cells = [f"<th scope='row' style='white-space:nowrap'>{html.escape(layer)}</th>"]
         for column in columns:
             cells.append(f"<td>{html.escape(_text(row.get(column)))}</td>")
             if column == "rate":
@@ -33,9 +38,8 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
         body.append(f"<tr>{''.join(cells)}</tr>")
     nulls = list(dict.fromkeys(null for of_layer in bands.values() for null in of_layer))
     drawn = [f"{shade}: {null}" for shade, null in zip(("light", "dark"), nulls, strict=False)]
-    caption = f"{len(rows)} layers." + (
-        f" Bars: null bands of the rate ({', '.join(drawn)}). Dot: the layer." if nulls else ""
-    )
+    caption = f"{len(rows)} layers" + (f", {samples.pop()} samples." if len(samples) == 1 else ".")
+    caption += f" Bars: null bands of the rate ({', '.join(drawn)}). Dot: the layer." if nulls else ""
     notes = [
         f"<li><b>{html.escape(layer)}</b>: {html.escape(row['note'])}</li>"
         for layer, row in rows.items()
@@ -43,7 +47,7 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     ]
     folded = f"<details><summary>Missing numbers</summary><ul>{''.join(notes)}</ul></details>" if notes else ""
     return (
-        "<div style='overflow-x:auto'><table style='white-space:nowrap'>"
+        "<div style='overflow-x:auto'><table>"
         f"<caption style='text-align:left'>{html.escape(caption)}</caption>"
         f"<thead><tr>{header}</tr></thead><tbody>{''.join(body)}</tbody></table>{folded}</div>"
     )

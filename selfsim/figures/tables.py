@@ -99,7 +99,7 @@ def network_table(run: Run) -> pd.DataFrame:
         "validation accuracy": f"{run.series('accuracy')[-1]:.3f}",
         "test accuracy": f"{run.series('accuracy', split='test')[-1]:.3f}",
     }
-    return pd.DataFrame({"value": rows}).rename_axis(f"seed {run.config.seed}")
+    return pd.DataFrame({f"seed {run.config.seed}": rows})
 
 
 def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -> pd.DataFrame:
@@ -138,7 +138,7 @@ def images_in_words(config: TrainConfig) -> str:
 
 
 def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
-    """Summarise one chapter in a few sentences of Markdown, made from its numbers."""
+    """Answer a chapter's three questions in Markdown, from its numbers: the rate of noise, the pull, its price."""
     check_paired(free, held, name="free, held")
     outside = np.array(
         [
@@ -151,27 +151,34 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
     lowest = [{layer: min(band.low for band in of_layer) for layer, of_layer in run.items()} for run in bands]
     below = [_rate(run, layer) < low[layer] for run, low in zip(held, lowest, strict=True) for layer in low]
     apart = " and ".join(
-        f"outside the {band.null} band in {number}" for band, number in zip(first, outside.sum(0), strict=True)
+        f"{number} outside the {band.null} band" for band, number in zip(first, outside.sum(0), strict=True)
     )
     by_chance = (1 - min(band.level for band in first)) * len(outside)
     before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
     robust_before, robust_after = (f"{np.mean(final_values(runs, 'ss_rate_left_out')):.3f}" for runs in (free, held))
-    change = f", by {_difference(free, held, 'ss_rate'):+.3f}" if len(free) > 1 else ""
-    sentences = (
-        f"After training on {images_in_words(free[0].config)} without constraint, the SS rate lies outside every "
-        f"null band in {outside.all(1).sum()} of {len(outside)} cases (layers: {len(free[0].layers)}, seeds: "
-        f"{len(free)}; {apart}). By chance at most {by_chance:.2g} would. "
-        f"The constraint (target {target:g}) took the mean rate from {before} to {after}{change}. "
-        f"Without the three most distant neurons it went from {robust_before} to {robust_after}. "
-        f"Under the constraint the rate lies below every band in {sum(below)} of {len(below)} cases. "
+    change = f", a change of {_difference(free, held, 'ss_rate'):+.3f}" if len(free) > 1 else ""
+    return "\n".join(
+        (
+            f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "
+            f"constraint, the SS rate lies outside every null band in {outside.all(1).sum()} of {len(outside)} cases "
+            f"(layers: {len(free[0].layers)}, seeds: {len(free)}). By chance at most {by_chance:.2g} would. "
+            f"Band by band, {apart}.",
+            f"- **Can the constraint move it?** With the target {target:g}, the mean rate goes from {before} to "
+            f"{after}{change}. Without the three most distant neurons it goes from {robust_before} to {robust_after}. "
+            f"The rate then lies below every band in {sum(below)} of {len(below)} cases.",
+            f"- **At what price?** {_price(free, held)}",
+        )
     )
+
+
+def _price(free: Sequence[Run], held: Sequence[Run]) -> str:
     if len(free) < 2:
-        return sentences + "With a single seed nothing can be said about the accuracy."
+        return "With a single seed nothing can be said about the accuracy."
     gain = _difference(free, held, "accuracy")
     no_change = "which cannot be told from no change"
     verdict = no_change if gain.low <= 0 <= gain.high else "a gain" if gain.estimate > 0 else "a loss"
     points = f"{100 * gain.estimate:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-    return sentences + f"Over {gain.n} paired seeds the test accuracy changed by {points}, {verdict}."
+    return f"Over {gain.n} paired seeds the test accuracy changes by {points}, {verdict}."
 
 
 def _difference(free: Sequence[Run], held: Sequence[Run], metric: str) -> Interval:

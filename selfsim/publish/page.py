@@ -27,7 +27,8 @@ def make_page(notebook: Any, task: Mapping[str, Any], *, seconds: float) -> Any:
 
     - The chapter's title takes the place of the first heading, and of ``{title}`` in alt texts and captions of figures.
       A notebook without heading or title is named after its chapter and parameters.
-    - The output of the cell tagged ``summary`` and the introduction follow the title.
+    - What the cell tagged ``summary`` displays and the introduction follow the title: its text as a note, its figure
+      below in a cell of its own.
     - Pictures get a palette, which makes them smaller.
     - The cells with parameters are folded, below a table of those that are not at their default.
     - Labels of figures start with the chapter's name, since one notebook can make several chapters of a book. For the
@@ -64,6 +65,7 @@ def make_page(notebook: Any, task: Mapping[str, Any], *, seconds: float) -> Any:
             if drawn := output.get("data", {}).get("image/png"):
                 output["data"]["image/png"] = base64.b64encode(small_png(base64.b64decode(drawn))).decode()
     _fold_parameters(notebook, parameters)
+    _show_figure_first(notebook)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = dict(KERNEL, name="python3")
     notebook.metadata["papermill"] = {"parameters": parameters}
@@ -187,6 +189,24 @@ def _summary(notebook: Any) -> str:
     texts = [output.get("data", {}).get("text/markdown", "") for cell in cells for output in cell.outputs]
     text = "\n\n".join(filter(None, texts)).strip()
     return f":::{{admonition}} In short\n:class: summary\n{text}\n:::" if text else ""
+
+
+def _show_figure_first(notebook: Any) -> None:
+    """Move the figure of the cell tagged ``summary`` to a cell without code below the title."""
+    import nbformat
+
+    for cell in notebook.cells:
+        if "summary" in cell.metadata.get("tags", []):
+            shown = [output for output in cell.outputs if any("image/" in kind for kind in output.get("data", {}))]
+            if shown:
+                cell.outputs = [output for output in cell.outputs if output not in shown]
+                facts = {"tags": ["remove-input"], "mystnb": cell.metadata.pop("mystnb", {})}
+                first = nbformat.v4.new_code_cell(outputs=shown, metadata=facts, id="summary-figure")
+                if notebook.nbformat_minor < 5:
+                    del first["id"]
+                title = next(k for k, one in enumerate(notebook.cells) if one.cell_type == "markdown")
+                notebook.cells.insert(title + 1, first)
+            return
 
 
 def _figure_facts(facts: Mapping[str, Any], title: str, chapter: str) -> dict[str, Any]:

@@ -49,6 +49,18 @@ def test_the_summary_stands_below_the_title_and_where_it_was_made():
     assert page.cells[3].outputs[0].data["text/markdown"] == "One. Two. Three."
 
 
+def test_the_figure_of_the_summary_stands_below_the_title():
+    notebook = executed("One.")
+    drawn = new_output("display_data", {"image/png": base64.b64encode(png(np.zeros((2, 2), np.uint8))).decode()})
+    notebook.cells[-1].outputs.append(drawn)
+    notebook.cells[-1].metadata["mystnb"] = {"figure": {"caption": "{title}: a figure", "name": "rates"}}
+    _, title, figure, *_, summary = make_page(notebook, TASK, seconds=1.0).cells
+    assert "One." in title.source
+    assert (figure.source, figure.outputs, figure.metadata["tags"]) == ("", [drawn], ["remove-input"])
+    assert figure.metadata["mystnb"]["figure"] == {"caption": "A title: a figure", "name": f"{TASK['name']}-rates"}
+    assert [list(output.data) for output in summary.outputs] == [["text/markdown", "text/plain"]]
+
+
 def test_the_parameters_are_folded_below_a_table_of_the_changed_ones():
     source = "epochs: int = 15  # passes\nsize: str = 'tiny'\nlayers: list[str] = []\nruns: str = ''  # a folder"
     notebook = new_notebook(
