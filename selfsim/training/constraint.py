@@ -370,13 +370,18 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     def _check_effect(self, epoch: int, epochs: int) -> None:
         """Warn of a gate that stays as it was, and of layers that the task's gradient did not reach."""
-        if self.gate is not None and epoch == 1 and 1 < epochs <= self.gate_every:
+        if epoch == 1:
+            self.check_gate(epochs, stacklevel=4)
+        self._check_task_gradients(stacklevel=4)
+
+    def check_gate(self, epochs: int, *, stacklevel: int) -> None:
+        """Warn of a gate that a training of so many epochs never renews."""
+        if self.gate is not None and 1 < epochs <= self.gate_every:
             warnings.warn(
                 f"gate_every: got {self.gate_every}, but training has {epochs} epochs, so that S_old is the mean of "
                 "epoch 1 throughout; need a smaller number for a renewal",
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
-        self._check_task_gradients(stacklevel=4)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint: tensors, numbers, lists and dicts."""

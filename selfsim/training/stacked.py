@@ -77,7 +77,8 @@ def train_many(
     Warns
     -----
     UserWarning
-        Networks whose loss became NaN or infinite, with their places. The others are not affected.
+        Networks whose loss became NaN or infinite, with their places. The others are not affected. Also for a gate that
+        is not renewed within the training.
 
     Notes
     -----
@@ -108,6 +109,9 @@ def train_many(
     began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
     with torch_settings():
         stack = Stack(configs, loaded, device)
+        for constraint in stack.penalty.constraints:
+            if constraint is not None:
+                constraint.check_gate(configs[0].epochs, stacklevel=3)
         stack.evaluate(0)
         for epoch in tqdm(range(1, configs[0].epochs + 1), desc=configs[0].architecture, disable=not progress):
             stack.train_epoch(epoch)

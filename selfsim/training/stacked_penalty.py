@@ -134,9 +134,14 @@ class StackedPenalty:
                     x = x.gather(0, chosen.t()[..., None, None].expand(-1, -1, *x.shape[-2:]))
                 else:
                     chosen = torch.arange(len(places), device=x.device).expand(here.shape)
+                acts = None
+                if drawn and len(widths) > 1:  # a layer that was not drawn may have no rate: NaN, and so its gradient
+                    acts = torch.stack([self.chosen[rows][:, place] for place in places], 1) > 0
+                    x = torch.where(acts.t()[..., None, None], x, x.detach())
                 if keeps_scale:
                     x = with_shape_gradient(x)
                 found = measured(x, measure).t().to(here.dtype)
+                found = found if acts is None else torch.where(acts, found, here)
                 rates = _replaced(rates, rows, places, here.scatter(1, chosen, found))
         return rates
 

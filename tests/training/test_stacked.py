@@ -7,7 +7,9 @@ import warnings
 import pytest
 import torch
 
-from selfsim import TrainConfig, load_images, train, train_many
+from selfsim import SelfSimilarityConstraint, TrainConfig, load_images, train, train_many
+from selfsim.models.branch import Branch
+from selfsim.training.stacked_penalty import StackedPenalty
 
 SMALL = dict(train_images=128, validation_images=64, test_images=64, samples=32, batch_size=32, augment=True)
 CAPPED = {"target": 0.1, "weight": None, "cap": 0.3, "ramp": [0, 0.5], "unit": "median"}
@@ -120,6 +122,47 @@ def test_a_constrained_network_that_diverges_leaves_the_others_alone(name):
         runs = train_many(configs, device="cpu")
     (alone,) = train_many(configs[:1], device="cpu")
     assert distance(runs[0], alone) < 1e-6
+
+
+@pytest.mark.parametrize("weight", [None, 1e4])
+def test_a_layer_that_is_not_drawn_needs_no_rate(weight):
+    """Layers of two widths; in each network, the one that is not drawn has collapsed."""
+    random, layers = torch.Generator().manual_seed(0), ("a", "b")
+    inputs = [torch.randn(2, 20, n, generator=random) for n in (24, 36)]
+    inputs[0][1], inputs[1][0] = 1.0, 1.0
+    constraint = SelfSimilarityConstraint(0.1, weight, ramp=None, layers_per_step=1)
+
+    def gradients(penalty_of):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        branches = {layer: Branch() for layer in layers}
+        hidden = {layer: 1 * x.flatten(0, 1) for layer, x in zip(layers, leaves, strict=True)}
+        values = {layer: branches[layer].of(x).unflatten(0, (2, -1)) for layer, x in hidden.items()}
+        task = sum((x**3).sum() for x in hidden.values())
+        (task + penalty_of(values, branches)).backward()
+        return leaves
+
+    def stacked(values, branches):
+        penalty = StackedPenalty([constraint] * 2, layers, torch.device("cpu"))
+        for layer, branch in branches.items():
+            penalty.read(layer, branch)
+        penalty.share.fill_(1.0)
+        penalty.chosen.copy_(torch.eye(2))
+        return penalty(values, frozenset({0})).sum()
+
+    for together, x, place in zip(gradients(stacked), inputs, (0, 1), strict=True):
+        alone = x[place].clone().requires_grad_()
+        hidden = 1 * alone
+        ((hidden**3).sum() + constraint({"layer": hidden})).backward()
+        assert (alone.grad - 3 * x[place] ** 2).norm() > 0.1  # the penalty is there
+        torch.testing.assert_close(together.grad[place], alone.grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(together.grad[1 - place], 3 * x[1 - place] ** 2)
+
+
+def test_a_gate_that_is_not_renewed_is_a_warning():
+    config = TrainConfig("mlp", epochs=2, constraint=CONSTRAINTS["paper"] | {"gate_every": 5}, **SMALL)
+    with pytest.warns(UserWarning, match="gate_every: got 5, but training has 2 epochs") as found:
+        train_many([config] * 2, device="cpu")
+    assert found[0].filename == __file__
 
 
 def test_a_network_that_diverges_in_the_last_step_is_named():
