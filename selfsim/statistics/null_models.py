@@ -60,20 +60,33 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
     >>> null_activations(x, null="shuffled", seed=0).sort(0).values.equal(x)
     True
     """
+    return _null_model(activations, null)(seed)
+
+
+def _null_model(activations: Tensor, null: str) -> Callable[[int], Tensor]:
+    """Return the function from a seed to a draw; what does not depend on the seed is computed once."""
     check_choice(null, NULLS, name="null")
     activations = check_activations(activations).detach()
-    generator = torch.Generator().manual_seed(check_seed(seed))
-    draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
-    if null == "shuffled":
-        # NumPy sorts rows several times faster than torch sorts columns.
-        order = torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
-        return activations.gather(0, order.to(activations.device))
-    x, unit = rescaled(activations.cpu())
-    if null == "gauss":
-        return (draw * x.std(correction=0) * unit).to(activations)
-    # Mixing the centred samples with normal weights gives their covariance without forming it.
-    weights = torch.randn(len(x), len(x), generator=generator, dtype=torch.float64) / max(len(x) - 1, 1) ** 0.5
-    return ((x.mean(0) + weights @ (x - x.mean(0))) * unit).to(activations)
+    if null != "shuffled":
+        x, unit = rescaled(activations.cpu())
+        mean, deviation = x.mean(0), x.std(correction=0)
+        centred = x - mean
+
+    def draw_of(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(check_seed(seed))
+        draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
+        if null == "shuffled":
+            # NumPy sorts rows several times faster than torch sorts columns.
+            order = torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
+            return activations.gather(0, order.to(activations.device))
+        if null == "gauss":
+            return (draw * deviation * unit).to(activations)
+        # Mixing the centred samples with normal weights gives their covariance without forming it.
+        n = len(activations)
+        weights = torch.randn(n, n, generator=generator, dtype=torch.float64) / max(n - 1, 1) ** 0.5
+        return ((mean + weights @ centred) * unit).to(activations)
+
+    return draw_of
 
 
 @dataclass(frozen=True)
@@ -259,7 +272,7 @@ def null_band(
     else:
         name = check_choice(null, NULLS, name="null")
         given = check_activations(activations)  # type: ignore[arg-type] # None is refused there
-        draw_null = lambda seed: null_activations(given, null=name, seed=seed)  # noqa: E731
+        draw_null = _null_model(given, name)
     for compute in statistics.values():
         if not callable(compute):
             raise TypeError(f"statistic: got {type(compute).__name__}, need a function of activations")
