@@ -277,6 +277,8 @@ def activations(
         ``"auto"``: CUDA if there is a card, else the CPU.
     mask : str, optional
         Key of the batches, which are then dicts, for the mask of the tokens that count, such as "attention_mask".
+        Padding on the left moves the tokens of models with absolute positions, such as GPT-2, unless the batches have
+        the right "position_ids".
 
     Returns
     -------

