@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/rate.py            # prints a table, writes results/benchmarks/rate.json
 
-Both run in one process on one thread, in turn, and the median of each is taken: only the ratios mean something.
+Both run in one process on one thread, in turn, and the median of the CPU time of each is taken, so that waiting for
+other processes does not count: only the ratios mean something.
 "Floor" is what no implementation can avoid: one and a half products X Xᵀ and one pass over the pairs.
 """
 
@@ -56,9 +57,9 @@ WAYS = {
 
 
 def seconds(call) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def step(way, activations: torch.Tensor) -> None:
