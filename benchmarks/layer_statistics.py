@@ -19,10 +19,10 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
     os.environ[_variable] = "1"
 
 import networkx as nx
+import numpy as np
 import torch
 
 import selfsim
-from selfsim.statistics.synthetic import varied_activations
 from selfsim.training.provenance import environment_facts
 
 NEURONS, SAMPLES, NEIGHBOURS = 384, 640, 10
@@ -32,6 +32,19 @@ GRAPH = ("clustering", "transitivity", "path_length", "components", "density", "
 def largest_part(activations: torch.Tensor) -> nx.Graph:
     graph = selfsim.FeatureNetwork(activations).to_networkx(neighbours=NEIGHBOURS)
     return graph.subgraph(max(nx.connected_components(graph), key=len)).copy()
+
+
+def made_layer() -> torch.Tensor:
+    """Neurons with gains and offsets that follow a few hidden factors, with noise, under an activation function."""
+    layer, fresh = np.random.default_rng(5), np.random.default_rng([5, 0, 1])
+    factors = int(2 ** layer.uniform(0, 6.99))
+    noise, size = 10 ** layer.uniform(-2, 0), 10 ** layer.uniform(-1, 1)
+    gains = size * np.exp(layer.uniform(0, 1) * layer.standard_normal(NEURONS))
+    offsets = layer.uniform(0, 1) * layer.standard_normal(NEURONS)
+    weights = layer.standard_normal((factors, NEURONS)) / factors**0.5
+    function = (lambda x: x, lambda x: np.maximum(x, 0), np.tanh)[layer.integers(3)]
+    values = fresh.standard_normal((SAMPLES, factors)) @ weights + noise * fresh.standard_normal((SAMPLES, NEURONS))
+    return torch.from_numpy(gains * function(values + offsets))
 
 
 class Topologies:
@@ -55,7 +68,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/statistics.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    x = varied_activations(5, samples=SAMPLES, n=NEURONS)
+    x = made_layer()
     layer = {
         "SS rate": selfsim.ss_rate,
         "spectrum exponent": selfsim.spectrum_exponent,

@@ -66,12 +66,25 @@ def check_number(value: object, *, name: str, within: str = "(-inf, inf)") -> fl
         below = number < high or (within[-1] == "]" and number == high)
         if above and below:
             return number
-    raise ValueError(f"{name}: got {value!r}, need {_interval_in_words(within)}")
+    in_words = {"(-inf, inf)": "a finite number", "(0, inf)": "a finite number above 0"}
+    raise ValueError(f"{name}: got {value!r}, need {in_words.get(within, f'a number in {within}')}")
 
 
-def _interval_in_words(within: str) -> str:
-    known = {"(-inf, inf)": "a finite number", "(0, inf)": "a finite number above 0"}
-    return known.get(within, f"a number in {within}")
+def check_range(values: object, *, name: str, within: str) -> tuple[float, float]:
+    """Return a pair (low, high) of numbers in an interval, as `check_number` takes it; else raise ``ValueError``.
+
+    Examples
+    --------
+    >>> check_range((0.5, 0.1), name="quantiles", within="[0, 1]")
+    Traceback (most recent call last):
+        ...
+    ValueError: quantiles: got (0.5, 0.1), need (low, high) with low < high
+    """
+    if isinstance(values, tuple | list) and len(values) == 2:
+        low, high = (check_number(value, name=name, within=within) for value in values)
+        if low < high:
+            return low, high
+    raise ValueError(f"{name}: got {values!r}, need (low, high) with low < high")
 
 
 def check_choice(value: object, known: Iterable[str], *, name: str) -> str:
@@ -93,9 +106,9 @@ def check_choice(value: object, known: Iterable[str], *, name: str) -> str:
     raise ValueError(f"{name}: got {value!r}, need one of {listed}{hint}")
 
 
-def check_seed(seed: object, *, name: str = "seed", least: int | None = None) -> int:
-    """Return `seed` as an int if torch's generators take it; else raise ``ValueError``. NumPy's need ``least=0``."""
-    return check_integer(seed, name=name, least=least)
+def check_seed(seed: object, *, name: str = "seed") -> int:
+    """Return `seed` as an int if torch's generators take it; else raise ``ValueError``."""
+    return check_integer(seed, name=name, least=None)
 
 
 def check_flag(value: object, *, name: str) -> bool:
@@ -112,8 +125,8 @@ def as_number(value: Any) -> float:
     return float(value)
 
 
-def check_numbers(values: object, *, name: str, least: int = 1) -> np.ndarray:
-    """Return a sequence of at least `least` finite numbers as a float64 array; else raise ``ValueError``.
+def check_numbers(values: object, *, name: str) -> np.ndarray:
+    """Return a sequence of one or more finite numbers as a float64 array; else raise ``ValueError``.
 
     Examples
     --------
@@ -126,9 +139,8 @@ def check_numbers(values: object, *, name: str, least: int = 1) -> np.ndarray:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors that need a gradient or hold no data
         array = np.asarray(None)
-    if array.ndim != 1 or array.dtype.kind not in "iuf" or len(array) < least or not np.isfinite(array).all():
-        many = {1: "one or more", 2: "two or more"}.get(least, f"at least {least}")
-        raise ValueError(f"{name}: got {values!r}, need {many} finite numbers")
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or not len(array) or not np.isfinite(array).all():
+        raise ValueError(f"{name}: got {values!r}, need one or more finite numbers")
     return array.astype(np.float64)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import runpy
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -105,7 +106,6 @@ def _book(arguments: argparse.Namespace) -> int:
     _check_packages(*_BOOK, extra="book")
     from .files import locked_directory
     from .publish.book import find_project, is_project_list
-    from .publish.publication import publish
 
     try:
         root = find_project()
@@ -113,10 +113,12 @@ def _book(arguments: argparse.Namespace) -> int:
         # Another list may have a preset of the same name.
         folder = arguments.build_dir / (arguments.preset if of_project else f"{arguments.runs.stem}-{arguments.preset}")
         run_list = _checked_run_list(arguments, root, folder, of_project)
+        if arguments.publish and not of_project:
+            raise ValueError(f"--publish: only {PROJECT_LIST} can be published; got {arguments.runs}")
+        # How chapters are published is the project's own affair, and not part of the package.
+        project = runpy.run_path(str(root / "book" / "_ext" / "publication.py")) if arguments.publish else {}
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    if arguments.publish and not of_project:
-        raise UsageError(f"--publish: only {PROJECT_LIST} can be published; got {arguments.runs}")
     result = folder / "chapters" if arguments.no_render else folder / "html" / "index.html"
     _announce(root, run_list, arguments.jobs or run_list.jobs, result)
     try:
@@ -125,7 +127,7 @@ def _book(arguments: argparse.Namespace) -> int:
             executed = _make_book(arguments, root, folder, of_project, run_list)
         if arguments.publish:
             others = {c.name: c.published for c in run_list.chapters if c.published not in ("", run_list.preset)}
-            for path in publish([path for path in executed if path.stem not in others], root):
+            for path in project["publish"]([path for path in executed if path.stem not in others], root):
                 _say(f"published {path.relative_to(root)}")
             for name, preset in others.items():
                 _say(f"not published: {name}, whose page is made by --preset {preset}")
@@ -141,7 +143,7 @@ def _checked_run_list(arguments: argparse.Namespace, root: Path, folder: Path, o
     from .publish.book import check_toc
     from .publish.folders import check_replaceable
     from .publish.run_list import read_run_list
-    from .sweep.training_values import check_training_values
+    from .sweep.grid import check_training_values
 
     chosen, defaults = arguments.parameters, {"runs": str(folder / "runs")}
     run_list = read_run_list(arguments.runs, arguments.preset, chosen, only=arguments.only, defaults=defaults)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -11,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 torch.set_num_threads(1)
 
+BOOK_CODE = Path(__file__).parents[1] / "book" / "_ext"
 PARAMETERS = """\
 name: str = "mlp"  # which one
 epochs: int = 3
@@ -19,6 +22,14 @@ seeds: list[int] = [0, 1]
 rates: list[float] = []
 flag: bool = False
 """
+
+
+def book_extension(name: str) -> ModuleType:
+    """Import a file of the book's own code, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, BOOK_CODE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def write_notebook(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 import selfsim
 from selfsim.command_line import main
-from tests.conftest import write_notebook
+from tests.conftest import BOOK_CODE, write_notebook
 from tests.publish.test_book import TOC, make_project
 
 ANNOUNCED = """\
@@ -29,6 +29,8 @@ presets:
 def project(tmp_path, monkeypatch):
     root = make_project(tmp_path / "project")
     (root / "notebooks" / "runs.yml").write_text(ANNOUNCED)
+    (root / "book" / "_ext").mkdir()
+    shutil.copy(BOOK_CODE / "publication.py", root / "book" / "_ext")
     monkeypatch.chdir(root)
     return root
 

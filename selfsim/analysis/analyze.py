@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -102,7 +103,7 @@ def analyze(
     ['deviation', 'deviation_gauss_high', 'deviation_gauss_low', 'deviation_gauss_z']
     """
     from ..models.probe import activations
-    from ..statistics.null_models import NULLS
+    from ..statistics.null_models import NULLS, null_band
 
     columns = _named(DEFAULT_STATISTICS if statistics is None else statistics)
     nulls = [check_choice(null, NULLS, name="nulls") for null in _sequence(nulls, name="nulls")]
@@ -113,10 +114,11 @@ def analyze(
     seed, progress = check_seed(seed), check_flag(progress, name="progress")
     hidden = activations(model, loader, layers=layers, samples=samples, device=device, **reading)
 
+    band: Callable[..., Any] = functools.partial(null_band, draws=draws, level=level, seed=seed)
     rows, bands = {}, {}
     for layer in tqdm(hidden, desc="layers", disable=not progress, leave=False):
         with errors_named(f"layer {layer!r}"):
-            rows[layer], bands[layer] = _analyzed(hidden[layer], columns, nulls, draws, level, seed)
+            rows[layer], bands[layer] = _analyzed(hidden[layer], columns, nulls, band)
     return Analysis(hidden, rows, bands)
 
 
@@ -145,13 +147,10 @@ def _analyzed(
     activations: Tensor,
     statistics: Mapping[str, Callable[[Tensor], Any]],
     nulls: Sequence[str],
-    draws: int,
-    level: float,
-    seed: int,
+    band: Callable[..., Mapping[str, NullBand]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, NullBand]]]:
     """Return the row of one layer, and its bands by null model and column."""
     from ..rate.rate import ss_rate
-    from ..statistics.null_models import null_band
     from ..statistics.scaling import scaling_deviation
 
     samples, neurons = activations.shape
@@ -173,15 +172,15 @@ def _analyzed(
     bands: dict[str, dict[str, NullBand]] = {}
     for k, null in enumerate(nulls if banded else ()):
         try:
-            bands[null] = dict(null_band(banded, activations, null=null, draws=draws, level=level, seed=seed))
+            bands[null] = dict(band(banded, activations, null=null))
         except ValueError as error:
             notes[f"null {null}"] = str(error)
             continue
-        for column, band in bands[null].items():
+        for column, of_column in bands[null].items():
             low, high, z = band_columns(column, null, first=k == 0)
-            row[low], row[high] = band.low, band.high
+            row[low], row[high] = of_column.low, of_column.high
             try:
-                row[z] = band.z_score(row[column])
+                row[z] = of_column.z_score(row[column])
             except ValueError as error:
                 notes[z] = str(error)
     row["note"] = "; ".join(f"{name}: {reason}" for name, reason in notes.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -65,18 +64,16 @@ def _topology(activations: Tensor) -> Values:
 
 
 # What `analyze` can be asked for by name. A function returns the values of several columns, or the one named like it.
-STATISTICS: Mapping[str, Callable[[Tensor], Any]] = MappingProxyType(
-    {
-        "rate": _rate(),
-        "scaling": _scaling,
-        "dimension": _sample_dimension,
-        "spectrum": _spectrum,
-        "median_distance": _median_distance,
-        "rate_quantiles": _rate(quantiles=(0.01, 0.99)),
-        "rate_left_out": _rate(leave_out=3),
-        "rate_median_unit": _rate(unit="median"),
-        "rate_linkage": _rate(count="complete-linkage"),
-        "two_nn": _two_nn,
-        "topology": _topology,
-    }
-)
+STATISTICS: Mapping[str, Callable[[Tensor], Any]] = {
+    "rate": _rate(),
+    "scaling": _scaling,
+    "dimension": _sample_dimension,
+    "spectrum": _spectrum,
+    "median_distance": _median_distance,
+    "rate_quantiles": _rate(quantiles=(0.01, 0.99)),
+    "rate_left_out": _rate(leave_out=3),
+    "rate_median_unit": _rate(unit="median"),
+    "rate_linkage": _rate(count="complete-linkage"),
+    "two_nn": _two_nn,
+    "topology": _topology,
+}

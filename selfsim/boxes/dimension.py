@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from ..checks import check_integer, check_number
+from ..checks import check_integer, check_number, check_range
 from .counts import BoxCounts
 
 FEWEST_SIZES = 3
@@ -128,9 +128,7 @@ def fractal_dimension(
         keep = falls & (boxes < counts.n) & (boxes >= floor)
         chosen = f"counts below {counts.n} (all nodes) and at least {floor}; each count at its smallest size"
     else:
-        if not isinstance(window, tuple | list) or len(window) != 2:
-            raise TypeError(f"window: got {window!r}, need the smallest and the largest size")
-        low, high = (check_number(size, name="window", within="[0, inf]") for size in window)
+        low, high = check_range(window, name="window", within="[0, inf]")
         keep = falls & (sizes >= low) & (sizes <= high)
         chosen = f"given: {low:g} to {high:g}; each count at its smallest size"
     if keep.sum() < FEWEST_SIZES:

@@ -33,21 +33,21 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     return _color(square, reach, order)
 
 
-def counts_at(distances: NDArray, l_B: NDArray, *, order: NDArray | None = None) -> NDArray[np.int64]:
+def counts_at(distances: NDArray, l_B: NDArray) -> NDArray[np.int64]:
     """Return the number of boxes at each size in `l_B`, for a matrix of distances ``(n, n)``.
 
     Examples
     --------
     >>> path = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
-    >>> counts_at(path, [1, 2, 3], order=np.arange(5))
+    >>> counts_at(path, [1, 2, 3])
     array([5, 3, 2])
     """
     square = np.ascontiguousarray(distances, dtype=np.float64)
     counts = []
     for size in np.asarray(l_B, dtype=np.float64):
         limit = math.nextafter(size, -math.inf)  # unlike NumPy's, never a FloatingPointError
-        chosen = np.argsort((square <= limit).sum(1), kind="stable") if order is None else np.asarray(order)
-        counts.append(_color(square, limit, chosen).max(initial=-1) + 1)
+        order = np.argsort((square <= limit).sum(1), kind="stable")
+        counts.append(_color(square, limit, order).max(initial=-1) + 1)
     return np.array(counts)
 
 

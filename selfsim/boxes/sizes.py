@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import check_integer, check_number
+from ..checks import check_integer, check_number, check_numbers
 from .inputs import Distances
 
 
@@ -37,12 +37,9 @@ def check_sizes(l_B: float | None, r_B: float | None) -> tuple[str, float]:
 
 def check_size_list(sizes: Sequence[float] | NDArray, *, name: str) -> NDArray[np.float64]:
     """Return sizes in ascending order ``(sizes,)``; raise ``ValueError`` unless all are finite and above 0."""
-    try:
-        array = np.asarray(sizes, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.zeros(0)
-    if array.ndim != 1 or not len(array) or not (array > 0).all() or not np.isfinite(array).all():
-        raise ValueError(f"{name}: got {sizes!r}, need one or more finite sizes above 0")
+    array = check_numbers(sizes, name=name)
+    if not (array > 0).all():
+        raise ValueError(f"{name}: got {sizes!r}, need sizes above 0")
     return np.sort(array)
 
 

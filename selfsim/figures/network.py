@@ -100,24 +100,20 @@ class Animation:
         What each frame shows, as text; also the alternative text of its picture.
     name : str
         The id of the HTML element; different for each animation on a page.
-    first : int
-        Number of the frame that is shown until someone moves it.
     """
 
-    def __init__(self, frames: Sequence[bytes], captions: Sequence[str], *, name: str, first: int = 0) -> None:
-        self.frames, self.captions, self.name, self.first = list(frames), list(captions), name, first
+    def __init__(self, frames: Sequence[bytes], captions: Sequence[str], *, name: str) -> None:
+        self.frames, self.captions, self.name = list(frames), list(captions), name
 
     def _repr_html_(self) -> str:
-        shown = self.first
         sources = ["data:image/png;base64," + base64.b64encode(frame).decode() for frame in self.frames]
         return Template(Path(__file__).with_name("animation.html").read_text(encoding="utf-8")).substitute(
             name=self.name,
-            first=shown,
-            first_source=sources[shown],
-            first_caption=html.escape(self.captions[shown]),
+            first_source=sources[0],
+            first_caption=html.escape(self.captions[0]),
             last=len(sources) - 1,
             # "</" inside a script would end it.
-            data=json.dumps([[*sources[:shown], "", *sources[shown + 1 :]], self.captions]).replace("</", "<\\/"),
+            data=json.dumps([["", *sources[1:]], self.captions]).replace("</", "<\\/"),
         )
 
 

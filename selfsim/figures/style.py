@@ -77,18 +77,12 @@ def closed(figure: Figure) -> Figure:
 
 
 def panels(
-    number: int,
-    *,
-    columns: int = 3,
-    height: float = 2.6,
-    width: float = WIDTH,
-    sharex: bool = False,
-    sharey: bool = True,
+    number: int, *, columns: int = 3, height: float = 2.6, width: float = WIDTH, sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with so many panels, in rows of so many columns."""
     rows, across = math.ceil(number / columns), min(columns, number)
     size = max(width * across / columns, 5.5), height * rows + 0.5
-    figure, grid = plt.subplots(rows, across, figsize=size, sharex=sharex, sharey=sharey, squeeze=False)
+    figure, grid = plt.subplots(rows, across, figsize=size, sharey=sharey, squeeze=False)
     for axes in grid.flat[number:]:
         axes.set_visible(False)
     return figure, list(grid.flat[:number])
@@ -115,7 +109,6 @@ def labelled(
     for place, axes in enumerate(grid):
         if x and place + columns >= len(grid):
             axes.set_xlabel(x)
-            axes.tick_params(labelbottom=True)  # shared axes have their numbers in the last row only
         if y and place % columns == 0:
             axes.set_ylabel(y)
     handles, labels = grid[0].get_legend_handles_labels() if entries is None else (entries.values(), entries.keys())

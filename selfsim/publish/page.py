@@ -108,8 +108,6 @@ def _set_title(notebook: Any, task: Mapping[str, Any]) -> str:
 
     The title is text, not HTML; the introduction is Markdown.
     """
-    import nbformat
-
     title = " ".join((task["title"] or "").split())
     intro = "\n\n".join(part for part in (_summary(notebook), task["intro"]) if part)
     for cell in notebook.cells:
@@ -121,11 +119,18 @@ def _set_title(notebook: Any, task: Mapping[str, Any]) -> str:
             cell.source = "\n\n".join(filter(None, parts))
             return title or text
     title = title or title_from_parameters(task["name"], task["parameters"])
-    cell = nbformat.v4.new_markdown_cell(f"# {html.escape(title, quote=False)}\n\n{intro}".strip(), id="title")
+    _insert(notebook, 0, f"# {html.escape(title, quote=False)}\n\n{intro}".strip(), name="title")
+    return title
+
+
+def _insert(notebook: Any, place: int, text: str, *, name: str) -> None:
+    """Insert a Markdown cell, whose name is its id."""
+    import nbformat
+
+    cell = nbformat.v4.new_markdown_cell(text, id=name)
     if notebook.nbformat_minor < 5:
         del cell["id"]
-    notebook.cells.insert(0, cell)
-    return title
+    notebook.cells.insert(place, cell)
 
 
 def _first_heading(source: str) -> tuple[str, int, int] | None:
@@ -141,7 +146,6 @@ def _first_heading(source: str) -> tuple[str, int, int] | None:
 
 def _fold_parameters(notebook: Any, parameters: Mapping[str, Any]) -> None:
     """Fold the cells with parameters, and put a table of the changed ones before the first."""
-    import nbformat
     from papermill.translators import PythonTranslator
 
     first, known = 0, []
@@ -164,10 +168,7 @@ def _fold_parameters(notebook: Any, parameters: Mapping[str, Any]) -> None:
     ]
     if rows:
         text = "\n".join(["This page changes these:", "", "| parameter | value | meaning |", "|---|---|---|", *rows])
-        table = nbformat.v4.new_markdown_cell(text, id="changed-parameters")
-        if notebook.nbformat_minor < 5:
-            del table["id"]
-        notebook.cells.insert(first, table)
+        _insert(notebook, first, text, name="changed-parameters")
 
 
 def _literal(text: str) -> Any:

@@ -100,10 +100,6 @@ def rate_drivers(activations: Tensor, *, ends: Literal["attached", "detached"] =
         (gradient,) = torch.autograd.grad(rate, x)
     x = x.detach()
     by_neuron = gradient.norm(dim=0) * pair_distances(x).median() * x.shape[0] ** 0.5
-    keep = torch.ones(x.shape[1], dtype=torch.bool)
-    without = []
-    for neuron in range(x.shape[1]):
-        keep[neuron] = False
-        without.append(ss_rate(x[:, keep]).item())
-        keep[neuron] = True
-    return RateDrivers(rate.item(), by_neuron.numpy(), slope_by_length(x, options).numpy(), np.array(without))
+    neurons = torch.arange(x.shape[1])
+    without = np.array([ss_rate(x[:, neurons != left_out]).item() for left_out in neurons])
+    return RateDrivers(rate.item(), by_neuron.numpy(), slope_by_length(x, options).numpy(), without)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from ..checks import check_choice, check_flag, check_integer, check_number
+from ..checks import check_choice, check_flag, check_integer, check_range
 
 
 class RateKeywords(TypedDict, total=False):
@@ -57,7 +57,7 @@ class RateOptions:
         if self.max_bytes is not None:
             check_integer(self.max_bytes, name="max_bytes")
         if self.quantiles is not None:
-            _check_quantiles(self.quantiles)
+            check_range(self.quantiles, name="quantiles", within="[0, 1]")
         published = self.count == "surrogate" and self.quantiles is None and self.unit == "absolute"
         if self.gradient == "straight-through" and not published:
             raise ValueError(
@@ -69,11 +69,3 @@ class RateOptions:
                 "max_bytes: only the sum over scales works in blocks; need scales=256 (or another number), "
                 "count='surrogate', quantiles=None and unit='absolute'"
             )
-
-
-def _check_quantiles(quantiles: object) -> None:
-    if isinstance(quantiles, (tuple, list)) and len(quantiles) == 2:
-        low, high = (check_number(value, name="quantiles", within="[0, 1]") for value in quantiles)
-        if low < high:
-            return
-    raise ValueError(f"quantiles: got {quantiles!r}, need (low, high) with 0 <= low < high <= 1")

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import special
 
-from ..checks import check_number
+from ..checks import check_range
 from ..rate.area import Array, module_of
 from ..rate.distances import MANY_NODES
 
@@ -50,9 +50,7 @@ def checked_window(window: object) -> Window | None:
     """Return a window given by a caller, or None for the default; else raise ``ValueError``."""
     if window is None:
         return None
-    if not isinstance(window, tuple | list) or len(window) != 2:
-        raise ValueError(f"window: got {window!r}, need two shares of pairs (low, high)")
-    low, high = (check_number(share, name="window", within="(0, 1]") for share in window)
+    low, high = check_range(window, name="window", within="(0, 1]")
     if high < 4 * low:
         raise ValueError(f"window: got {window!r}, need a high end of at least four times the low end")
     return Window(low, high)
@@ -150,7 +148,8 @@ def fit(distances: Array, ranks: Ranks, *, need_weight: bool = False) -> Fit:
     with np.errstate(all="ignore"):
         distances = distances.double() if isinstance(distances, torch.Tensor) else distances.astype(np.float64)
         logs = xp.log(distances / distances[..., -1:])
-        sums = _with_zero(xp.cumsum(ranks.weight * logs, -1))[..., ranks.cuts]
+        sums = xp.cumsum(ranks.weight * logs, -1)
+        sums = xp.concatenate([xp.zeros_like(sums[..., :1]), sums], -1)[..., ranks.cuts]
         means = (sums[..., _STEPS:] - sums[..., :-_STEPS]) / ranks.extent
         centred = means - means.mean(-1, keepdims=True)
         along = _dot(centred, ranks.direction)
@@ -172,11 +171,6 @@ def fit(distances: Array, ranks: Ranks, *, need_weight: bool = False) -> Fit:
 def _dot(a: Array, b: Array) -> Array:
     """Scalar products over the last axis, which stays with the length 1."""
     return np.atleast_1d(a @ b) if isinstance(a, np.ndarray) else (a * b).sum(-1, keepdim=True)
-
-
-def _with_zero(sums: Array) -> Array:
-    xp = module_of(sums)
-    return xp.concatenate([xp.zeros_like(sums[..., :1]), sums], -1)
 
 
 def _repeated(by_step: Array, ranks: Ranks) -> Array:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import check_number, optional_package
+from ..checks import check_range, optional_package
 from ..uncertainty import Estimate
 from ..validation import check_activations
 from .rescaling import rescaled
@@ -84,11 +84,7 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     >>> f"{correlation_dimension(square):.1f}"
     '1.9'
     """
-    if not isinstance(window, tuple | list) or len(window) != 2:
-        raise ValueError(f"window: got {window!r}, need two shares of pairs (low, high)")
-    shares = [check_number(share, name="window", within="(0, 1]") for share in window]
-    if shares[0] >= shares[1]:
-        raise ValueError(f"window: got {window!r}, need low < high")
+    shares = check_range(window, name="window", within="(0, 1]")
     square, blank = _distances_without_duplicates(activations)
     if len(square) < FEWEST_SAMPLES:
         return blank

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -182,25 +182,20 @@ class NullBand:
         return float(np.mean(depth <= depth[-1]))
 
 
+class _BandKeywords(TypedDict, total=False):
+    null: str | Callable[[int], object]
+    draws: int
+    seed: int
+    level: float
+
+
 @overload
 def null_band(
-    statistic: Statistic,
-    activations: Tensor | None = None,
-    *,
-    null: str | Callable[[int], object] = "gauss",
-    draws: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
+    statistic: Statistic, activations: Tensor | None = None, **options: Unpack[_BandKeywords]
 ) -> NullBand: ...
 @overload
 def null_band(
-    statistic: Mapping[str, Statistic],
-    activations: Tensor | None = None,
-    *,
-    null: str | Callable[[int], object] = "gauss",
-    draws: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
+    statistic: Mapping[str, Statistic], activations: Tensor | None = None, **options: Unpack[_BandKeywords]
 ) -> dict[str, NullBand]: ...
 def null_band(
     statistic: Statistic | Mapping[str, Statistic],

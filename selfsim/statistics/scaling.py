@@ -25,21 +25,7 @@ from ..checks import check_choice, check_flag, check_integer, check_number, chec
 from ..rate.distances import raw_distances, scaled_neurons
 from ..uncertainty import Estimate, Interval, samples_interval
 from ..validation import by_layer, check_activations
-from .correlation_law import (
-    FEWEST_BEFORE,
-    FEWEST_PAIRS,
-    Ranks,
-    Window,
-    checked_window,
-    fault,
-    fewest_nodes,
-    fit,
-    is_sound,
-    line,
-    noise_deviation,
-    ranks_of,
-    window_for,
-)
+from . import correlation_law as law
 from .scaling_gradient import deviations
 
 # Distances between nodes of a network are whole numbers: fewer different ones fit any law.
@@ -106,7 +92,7 @@ def scaling_deviation(
     >>> bool(deviation < 0.1), x.grad.shape
     (True, torch.Size([2, 128]))
     """
-    given, check = checked_window(window), check_flag(check, name="check")
+    given, check = law.checked_window(window), check_flag(check, name="check")
     if isinstance(activations, Mapping):
         return by_layer(activations, lambda layer: deviations(layer, given, check))
     return deviations(activations, given, check)
@@ -260,7 +246,7 @@ def scaling(
         threshold = check_number(threshold, name="threshold", within="[0, inf)")
     if isinstance(activations, BoxCounts):
         return _of_counts(activations, window, threshold, level)
-    given = checked_window(window)
+    given = law.checked_window(window)
     if over == "samples" and not isinstance(activations, Tensor):
         raise ValueError(f"over: got 'samples' for {type(activations).__name__}, which has none; need 'neurons'")
     points = _as_points(activations, weight)
@@ -308,50 +294,50 @@ def _among(points: Distances, nodes: Tensor) -> NDArray[np.floating]:
 _NAMES = ("deviation", "dimension", "octaves")
 
 
-def _within(distances: NDArray[np.floating], ranks: Ranks) -> NDArray[np.floating]:
+def _within(distances: NDArray[np.floating], ranks: law.Ranks) -> NDArray[np.floating]:
     """Return the distances in the window, ascending."""
     return np.sort(np.partition(distances, ranks.last - 1)[: ranks.last])[ranks.first :]
 
 
-def _numbers(within: NDArray[np.floating], ranks: Ranks) -> tuple[float, float, float]:
+def _numbers(within: NDArray[np.floating], ranks: law.Ranks) -> tuple[float, float, float]:
     """Return deviation, dimension and octaves."""
-    found = fit(within, ranks)
+    found = law.fit(within, ranks)
     return float(found.deviation), 1 / float(found.slope), float(found.octaves)
 
 
-def _of_distances(points: Distances, given: Window | None, threshold: float | None) -> Scaling:
-    window = window_for(points.n, given)
+def _of_distances(points: Distances, given: law.Window | None, threshold: float | None) -> Scaling:
+    window = law.window_for(points.n, given)
     chosen = "given" if given else "2 / n to n ** -0.25 of all pairs"
     result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
     if not window.fits(points.n):
-        reason = f"got {points.n} nodes, need at least {fewest_nodes(given)}: {FEWEST_BEFORE} pairs up to the start "
-        return result(reason=f"{reason}of the window, and {FEWEST_PAIRS} up to its end")
-    ranks = ranks_of(points.n, window)
+        reason = f"got {points.n} nodes, need at least {law.fewest_nodes(given)}: {law.FEWEST_BEFORE} pairs up to the "
+        return result(reason=f"{reason}start of the window, and {law.FEWEST_PAIRS} up to its end")
+    ranks = law.ranks_of(points.n, window)
     within = _within(points.condensed, ranks)
-    if reason := fault(within, ranks, points.n):
+    if reason := law.fault(within, ranks, points.n):
         return result(reason=reason)
     if threshold is None:
-        threshold = noise_deviation(points.n, window)
+        threshold = law.noise_deviation(points.n, window)
     return result(_numbers(within, ranks), threshold=threshold)
 
 
-def _of_hops(points: Distances, given: Window | None, threshold: float | None) -> Scaling:
+def _of_hops(points: Distances, given: law.Window | None, threshold: float | None) -> Scaling:
     """Fit the mean number of nodes within k hops, the node itself included, to ``k + 1/2``."""
-    window = given or Window(0.0, window_for(points.n, None).high)
+    window = given or law.Window(0.0, law.window_for(points.n, None).high)
     chosen = "given" if given else "the first hop to n ** -0.25 of all pairs"
     result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
     pairs = points.n * (points.n - 1) // 2
-    if pairs * window.high < FEWEST_PAIRS:
-        return result(reason=f"got {points.n} nodes, need {FEWEST_PAIRS} pairs up to the end of the window")
+    if pairs * window.high < law.FEWEST_PAIRS:
+        return result(reason=f"got {points.n} nodes, need {law.FEWEST_PAIRS} pairs up to the end of the window")
     hops = points.condensed
     shares = np.cumsum(np.bincount(hops[np.isfinite(hops)].astype(np.int64))[1:]) / pairs
     (kept,) = np.nonzero((shares >= window.low) & (shares <= window.high))
     if len(kept) < _FEWEST_POINTS:
         return result(reason=f"{len(kept)} different hops in the window, need {_FEWEST_POINTS}: a larger network")
     radius, mass = np.log(kept + 1.5), np.log1p((points.n - 1) * shares[kept])
-    deviation, slope = line(mass, radius)
+    deviation, slope = law.line(mass, radius)
     if threshold is None:
-        threshold = line(kept.astype(np.float64), mass)[0]
+        threshold = law.line(kept.astype(np.float64), mass)[0]
     return result((deviation, 1 / slope, float(radius[-1] - radius[0]) / math.log(2)), threshold=threshold)
 
 
@@ -361,7 +347,7 @@ def _of_counts(counts: BoxCounts, window: Any, threshold: float | None, level: f
     except ValueError as error:
         if not str(error).startswith("counts: "):
             raise
-        nowhere = Window(math.nan, math.nan)
+        nowhere = law.Window(math.nan, math.nan)
         return _result(reason=str(error).removeprefix("counts: "), window=nowhere, chosen="none", n=counts.n)
     power, decay = (math.sqrt(max(1 - r, 0)) for r in (found.r_squared, found.r_squared_exponential))
     interval = Interval(
@@ -370,7 +356,7 @@ def _of_counts(counts: BoxCounts, window: Any, threshold: float | None, level: f
     return _result(
         (power, found.d_B, math.log2(found.window[1] / found.window[0])),
         threshold=decay if threshold is None else threshold,
-        window=Window(*found.window),
+        window=law.Window(*found.window),
         chosen=found.chosen,
         n=counts.n,
         intervals={"dimension": interval},
@@ -380,7 +366,7 @@ def _of_counts(counts: BoxCounts, window: Any, threshold: float | None, level: f
 def _result(
     numbers: tuple[float, float, float] = (math.nan, math.nan, math.nan),
     *,
-    window: Window,
+    window: law.Window,
     chosen: str,
     n: int,
     threshold: float = math.nan,
@@ -412,7 +398,7 @@ def _intervals(
     **options: Any,
 ) -> dict[str, Interval]:
     """Return an interval for each estimate, from its spread over random halves of `sets`."""
-    window, known = Window(*found.window), {}
+    window, known = law.Window(*found.window), {}
 
     def statistic(chosen: Tensor, place: int) -> float:
         key = hash(chosen.numpy().tobytes())  # the three estimates have the same halves
@@ -421,9 +407,9 @@ def _intervals(
             n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
             if not window.fits(n):
                 raise ValueError(f"activations: got {n} nodes in a half, too few pairs for the window")
-            ranks = ranks_of(n, window)
+            ranks = law.ranks_of(n, window)
             within = _within(distances, ranks)
-            known[key] = _numbers(within, ranks) if is_sound(within, ranks) else (math.nan,) * 3
+            known[key] = _numbers(within, ranks) if law.is_sound(within, ranks) else (math.nan,) * 3
         return known[key][place]
 
     intervals = {}

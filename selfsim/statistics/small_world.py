@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
@@ -106,16 +107,8 @@ def small_world_sigma(
     if reason := _not_estimable(adjacency, swaps, draws):
         return SmallWorld(value=math.nan, reason=reason)
     randoms = [rewired_adjacency(adjacency, swaps, True, "random", rng) for _ in range(draws)]
-    clusterings = np.array([transitivity(random) for random in randoms])
-    lengths = np.array([mean_path_length(random) for random in randoms])
-    parts = SmallWorld(
-        value=math.nan,
-        reason=f"none of {draws} random graphs has a triangle",
-        clustering=transitivity(adjacency),
-        path_length=mean_path_length(adjacency),
-        reference_clustering=clusterings,
-        reference_path_length=lengths,
-    )
+    parts = _parts(adjacency, transitivity, randoms, randoms, f"none of {draws} random graphs has a triangle")
+    clusterings, lengths = parts.reference_clustering, parts.reference_path_length
     if not clusterings.any():
         return parts
     value = float(parts.clustering / clusterings.mean() / (parts.path_length / lengths.mean()))
@@ -173,20 +166,11 @@ def small_world_omega(
         return SmallWorld(value=math.nan, reason=reason)
     lattices = [rewired_adjacency(adjacency, swaps, True, "ring", rng) for _ in range(draws)]
     randoms = [rewired_adjacency(adjacency, 2 * swaps, True, "random", rng) for _ in range(draws)]
-    clusterings = np.array([local_clustering(lattice).mean() for lattice in lattices])
-    lengths = np.array([mean_path_length(random) for random in randoms])
-    parts = SmallWorld(
-        value=math.nan,
-        reason="neither the graph nor a lattice has a triangle",
-        clustering=float(local_clustering(adjacency).mean()),
-        path_length=mean_path_length(adjacency),
-        reference_clustering=clusterings,
-        reference_path_length=lengths,
-    )
-    largest = max(parts.clustering, float(clusterings.max()))
+    parts = _parts(adjacency, average_clustering, lattices, randoms, "neither the graph nor a lattice has a triangle")
+    largest = max(parts.clustering, float(parts.reference_clustering.max()))
     if largest == 0:
         return parts
-    by_draw = lengths / parts.path_length - parts.clustering / largest
+    by_draw = parts.reference_path_length / parts.path_length - parts.clustering / largest
     return replace(parts, value=float(by_draw.mean()), reason="", by_draw=by_draw)
 
 
@@ -201,6 +185,24 @@ def _not_estimable(adjacency: sparse.csr_array, swaps: int, draws: int) -> str:
     if components > 1:
         return f"the graph has {components} components, need a connected one"
     return "" if has_swap(adjacency) else "no two edges can be swapped: it is the only graph with these degrees"
+
+
+def _parts(
+    adjacency: sparse.csr_array,
+    clustering: Callable[[sparse.csr_array], float],
+    clustered: Sequence[sparse.csr_array],
+    randoms: Sequence[sparse.csr_array],
+    reason: str,
+) -> SmallWorld:
+    """Return the parts of a coefficient that is not estimable yet: those of the graph and of its references."""
+    return SmallWorld(
+        value=math.nan,
+        reason=reason,
+        clustering=clustering(adjacency),
+        path_length=mean_path_length(adjacency),
+        reference_clustering=np.array([clustering(reference) for reference in clustered]),
+        reference_path_length=np.array([mean_path_length(random) for random in randoms]),
+    )
 
 
 def mean_path_length(adjacency: sparse.csr_array) -> float:
@@ -242,7 +244,7 @@ def transitivity(adjacency: sparse.csr_array) -> float:
     return float(closed / pairs) if pairs else 0.0
 
 
-def local_clustering(adjacency: sparse.csr_array) -> NDArray[np.float64]:
-    """Return the share of joined pairs among the neighbours of each node; 0 for fewer than two neighbours."""
+def average_clustering(adjacency: sparse.csr_array) -> float:
+    """Return the mean over nodes of the share of joined pairs among their neighbours; 0 for fewer than two."""
     closed, pairs = triangles(adjacency)
-    return np.divide(closed, pairs, out=np.zeros_like(closed), where=pairs > 0)
+    return float(np.divide(closed, pairs, out=np.zeros_like(closed), where=pairs > 0).mean())

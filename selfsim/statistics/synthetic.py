@@ -1,4 +1,4 @@
-"""Made-up activations: sets of points of known dimension, and random layers of many kinds.
+"""Made-up activations: sets of points of known dimension.
 
 In a known set, one neuron is one point. Its coordinates become samples, times the square root of their number, so that
 the distances of the feature network are those between the points.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -18,23 +18,21 @@ from torch import Tensor
 from ..checks import check_choice, check_integer
 
 # Fractal dimension of each set (of the limit that the points approach); None where there is no power law.
-KNOWN_DIMENSIONS = MappingProxyType(
-    {
-        "line": 1.0,
-        "square": 2.0,
-        "cube": 3.0,
-        "lattice": 2.0,
-        "cantor": math.log(2) / math.log(3),
-        "sierpinski": math.log(3) / math.log(2),
-        "menger": math.log(20) / math.log(3),
-        "ultrametric tree": 1.0,
-        "gauss 3d": 3.0,
-        "clusters": None,
-        "log-normal scales": None,
-        "power-law spectrum": None,
-        "gauss": None,
-    }
-)
+KNOWN_DIMENSIONS: Mapping[str, float | None] = {
+    "line": 1.0,
+    "square": 2.0,
+    "cube": 3.0,
+    "lattice": 2.0,
+    "cantor": math.log(2) / math.log(3),
+    "sierpinski": math.log(3) / math.log(2),
+    "menger": math.log(20) / math.log(3),
+    "ultrametric tree": 1.0,
+    "gauss 3d": 3.0,
+    "clusters": None,
+    "log-normal scales": None,
+    "power-law spectrum": None,
+    "gauss": None,
+}
 
 _CLUSTERS = 8
 _SAMPLES = 64  # of the sets without coordinates
@@ -158,37 +156,3 @@ def _tree_leaves(n: int) -> NDArray[np.float64]:
             if height:
                 branches.append((start, end, height))
     return np.stack(columns, 1)
-
-
-def varied_activations(seed: int, *, samples: int = 128, n: int = 96, draw: int = 0) -> Tensor:
-    """Return activations of a random layer, to compare measures without training.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the layer: number of hidden factors (1 to 64), weights, share of noise, offsets, spread of the gains,
-        activation function (none, ReLU or tanh) and overall size (0.1 to 10).
-    samples, n : int
-        Numbers of samples and neurons, at least 1.
-    draw : int
-        Number of the draw. Other draws are independent samples of the same layer.
-
-    Returns
-    -------
-    Tensor, shape (samples, n)
-        float64.
-
-    Examples
-    --------
-    >>> varied_activations(3).shape, bool((varied_activations(3) == varied_activations(3, draw=1)).any())
-    (torch.Size([128, 96]), False)
-    """
-    layer, fresh = np.random.default_rng(seed), np.random.default_rng([seed, draw, 1])
-    factors = int(2 ** layer.uniform(0, 6.99))
-    noise, size = 10 ** layer.uniform(-2, 0), 10 ** layer.uniform(-1, 1)
-    gains = size * np.exp(layer.uniform(0, 1) * layer.standard_normal(n))
-    offsets = layer.uniform(0, 1) * layer.standard_normal(n)
-    weights = layer.standard_normal((factors, n)) / math.sqrt(factors)
-    function = (lambda x: x, lambda x: np.maximum(x, 0), np.tanh)[layer.integers(3)]
-    values = fresh.standard_normal((samples, factors)) @ weights + noise * fresh.standard_normal((samples, n))
-    return torch.from_numpy(gains * function(values + offsets))

@@ -14,7 +14,7 @@ from scipy import sparse
 from ..checks import check_integer
 from ..rate.network import FeatureNetwork
 from .rewiring import nodes_and_adjacency
-from .small_world import local_clustering, mean_path_length, transitivity
+from .small_world import average_clustering, mean_path_length, transitivity
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def topology(graph: nx.Graph | FeatureNetwork, *, seed: int = 0, **threshold: fl
     ends = np.repeat(degrees, degrees), degrees[adjacency.indices]
     equal_degrees = "" if no_edges or np.ptp(ends[0]) else "all edges join nodes of the same degree"
     put("density", "" if n > 1 else "a single node", lambda: 2 * edges / (n * (n - 1)))
-    put("clustering", no_pairs, lambda: local_clustering(adjacency).mean())
+    put("clustering", no_pairs, lambda: average_clustering(adjacency))
     put("transitivity", no_pairs, lambda: transitivity(adjacency))
     put("path_length", no_edges, lambda: mean_path_length(adjacency[largest][:, largest]))
     put("assortativity", no_edges or equal_degrees, lambda: np.corrcoef(*ends)[0, 1])

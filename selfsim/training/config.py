@@ -282,6 +282,11 @@ class TrainConfig:
         except TypeError as error:  # an option without a default is missing, or has the wrong type
             raise ValueError(f"constraint: {error}") from error
 
+    def model_options(self, images: Images) -> dict[str, Any]:
+        """Return the arguments of `create` for a network that is trained on such images."""
+        shape = {"num_classes": len(images.classes), "in_chans": images.channels}
+        return {"name": self.architecture, "size": self.size} | shape
+
     def load_images(self) -> Images:
         """Load the configured data set at the size of the architecture's input."""
         return load_and_remember(self.images)

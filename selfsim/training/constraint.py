@@ -17,8 +17,7 @@ from ..checks import check_choice, check_integer, check_number, check_seed
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..validation import check_activations, untraced
-from .hold import converged_rates
-from .measure import Measure, ScalingOptions, measured
+from .measure import Measure, ScalingOptions, converged_rates, measured
 from .penalty import LayerPenalty, naming
 from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -153,8 +152,7 @@ def train(
             files = files_state(config.data_dir)
             images = _chosen_images(images, config, stored=place is not None)
             check_images(images, config, ranks)
-            built_as: dict[str, Any] = {"name": config.architecture, "size": config.size}
-            built_as |= {"num_classes": len(images.classes), "in_chans": images.channels}
+            built_as = config.model_options(images)
             with seeded(config.seed, device):
                 state = TrainingState(config, images, create(**built_as).to(device), device, ranks)
                 checkpoint = ranks.broadcast(last_checkpoint(writer) if writer else None)

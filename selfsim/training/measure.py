@@ -1,20 +1,33 @@
-"""What a constraint holds to its target: the SS rate, or the deviation from a power law."""
+"""What a constraint holds to its target: the SS rate or the deviation from a power law, on a batch or over a run."""
 
 from __future__ import annotations
 
+import copy
+import itertools
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from ..models.batches import call_with_batch
+from ..models.probe import Probe
+from ..models.seeding import seeded
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+_BATCHES = 8  # of a run's training images
 
 
 @dataclass(frozen=True)
 class ScalingOptions:
     """The options of `scaling_deviation`."""
 
-    window: tuple[float, float] | None = None
     check: bool = True
 
 
@@ -28,3 +41,39 @@ def measured(activations: Tensor, measure: Measure) -> Tensor:
     from ..statistics.scaling import scaling_deviation  # brings in scipy and networkx
 
     return scaling_deviation(activations, **vars(measure))
+
+
+def mean_rates(probe: Probe, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:
+    """Return the mean rate of each layer over batches, as the constraint reads it: in the model's present mode."""
+    device = next(model.parameters()).device
+    rates: dict[str, list[float]] = {}
+    with torch.no_grad():
+        for batch in batches:
+            with probe:
+                call_with_batch(model, batch, device)
+            for layer, x in probe.activations.items():
+                rates.setdefault(layer, []).append(float(measured(x, measure)))
+    return {layer: statistics.fmean(values) for layer, values in rates.items()}
+
+
+def converged_rates(run: Run, measure: Measure) -> dict[str, float]:
+    """Return the mean rate of each layer of a finished run over training batches, as a constraint would read it.
+
+    Raises
+    ------
+    ValueError
+        The run was trained under a constraint.
+    """
+    if not hasattr(run, "config"):
+        raise TypeError(f"run: got {type(run).__name__}, need a Run, as train and load_run return")
+    config = run.config
+    if config.constraint is not None:
+        raise ValueError(f"run: got one trained with constraint={config.constraint!r}, need one without a constraint")
+    images = config.load_images()
+    model = copy.deepcopy(run.model).train()
+    generator = torch.Generator().manual_seed(config.seed)
+    order = torch.randperm(len(images.train), generator=generator).split(min(config.batch_size, len(images.train)))
+    whole = [part for part in order if len(part) == len(order[0])]
+    batches: Iterable[Tensor] = (images.prepared(images.train.images[part]) for part in whole)
+    with seeded(config.seed):  # dropout
+        return mean_rates(Probe(model, config.layers), model, itertools.islice(batches, _BATCHES), measure)

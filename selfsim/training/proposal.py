@@ -24,8 +24,7 @@ from ..models.seeding import seeded
 from ..statistics.null_models import NullBand, null_band
 from ..validation import resolve_device
 from .constraint import SelfSimilarityConstraint
-from .hold import mean_rates
-from .measure import measured
+from .measure import mean_rates, measured
 
 # The gradients are measured at this many steps of the short training, evenly spaced.
 _MEASURED = 8

@@ -29,21 +29,18 @@ _ALIGNED = 8  # parameters begin at multiples of so many numbers, which matrix p
 _WARM_UP = 3
 
 
-class _Batches(NamedTuple):
-    """What is drawn for the steps of an epoch, for each set of pairs: images and how they are moved."""
+class _Inputs(NamedTuple):
+    """What one step takes; for the steps of an epoch, each has the steps as its first axis."""
 
-    chosen: Tensor  # (steps, sets, batch): places among the training images
-    shifts: Shifts  # each (steps, sets, batch)
-
-
-class _Controls(NamedTuple):
-    """Numbers of each network at each step."""
-
-    rate: Tensor  # learning rate, (steps, networks)
-    mixup: Tensor  # share of the first image, (steps, networks)
-    share: Tensor  # of the constraint's weight, (steps, networks)
-    chosen: Tensor  # (steps, networks, layers)
-    momentum: Tensor  # (steps, 3): first momentum, and the corrections of both
+    images: Tensor  # (sets, batch): places among the training images
+    rows: Tensor  # (sets, batch), as `columns` and `mirrored`: how the images are moved, see `Shifts`
+    columns: Tensor
+    mirrored: Tensor
+    rate: Tensor  # (networks,): learning rate
+    mixup: Tensor  # (networks,): share of the first image
+    share: Tensor  # (networks,): of the constraint's weight
+    layers: Tensor  # (networks, layers): 1 for those that the constraint acts on
+    momentum: Tensor  # (3,): first momentum, and the corrections of both
 
 
 class Stack:
@@ -52,8 +49,7 @@ class Stack:
     def __init__(self, configs: Sequence[TrainConfig], images: Sequence[Images], device: torch.device) -> None:
         self.configs, self.images, self.device, self.config = configs, images, device, configs[0]
         first = images[0]
-        self.built_as: dict[str, Any] = {"name": self.config.architecture, "size": self.config.size}
-        self.built_as |= {"num_classes": len(first.classes), "in_chans": first.channels}
+        self.built_as = self.config.model_options(first)
         networks: list[nn.Module] = []
         for config in configs:
             with seeded(config.seed):
@@ -151,13 +147,13 @@ class Stack:
         """Train all networks for one epoch, and write what belongs to it into the histories."""
         self.template.train()
         self.record.zero_()
-        batches, controls = self._draws(), self._controls(epoch)
-        on_device = [control.to(self.device) for control in controls]
+        first = (epoch - 1) * self.steps_per_epoch
+        part = slice(first, first + self.steps_per_epoch)
+        share, layers = self.penalty.controls([(step, self.steps) for step in range(part.start, part.stop)])
+        drawn = *self._draws(), self.rates[part], self.mixup[part], share, layers, self.betas[part]
+        on_device = [values.to(self.device) for values in drawn]
         for step in range(self.steps_per_epoch):
-            groups = self.penalty.acting(controls.share[step])
-            drawn = (*batches.shifts, batches.chosen, *on_device)
-            inputs = tuple(part[step] for part in drawn)
-            self._step(inputs, groups)
+            self._step(_Inputs(*(values[step] for values in on_device)), self.penalty.acting(share[step]))
         self.penalty.end_epoch(epoch)
         images, *sums = self.record.double().unbind(1)
         loss, accuracy, penalty = (total / images for total in sums)
@@ -171,8 +167,8 @@ class Stack:
                 self.history[k].append(Row(epoch, "train", "", "penalty", float(penalty[k])))
         self.failed |= set((~(loss + distance).isfinite()).nonzero().flatten().tolist())
 
-    def _draws(self) -> _Batches:
-        """Draw the batches of an epoch, with the generators and in the order of a single run."""
+    def _draws(self) -> tuple[Tensor, ...]:
+        """Draw the images of an epoch and their shifts, with the generators and in the order of a single run."""
         chosen, moves = [], []
         n, pixels = self.pictures.shape[1], self.pictures.shape[-1]
         for generator in self.generators:
@@ -185,19 +181,12 @@ class Stack:
                 else Shifts(none, none, none > 0)
                 for _ in range(self.steps_per_epoch)
             ])  # fmt: skip
-        parts = [torch.stack([torch.stack([m[i] for m in by_step]) for by_step in moves], 1) for i in range(3)]
-        return _Batches(torch.stack(chosen, 1).to(self.device), Shifts(*parts).to(self.device))
+        shifts = (torch.stack([torch.stack([m[i] for m in by_step]) for by_step in moves], 1) for i in range(3))
+        return torch.stack(chosen, 1), *shifts
 
-    def _controls(self, epoch: int) -> _Controls:
-        begin = (epoch - 1) * self.steps_per_epoch
-        steps = range(begin, begin + self.steps_per_epoch)
-        share, chosen = self.penalty.controls([(step, self.steps) for step in steps])
-        part = slice(begin, begin + self.steps_per_epoch)
-        return _Controls(self.rates[part], self.mixup[part], share, chosen, self.betas[part])
-
-    def _step(self, inputs: tuple[Tensor, ...], groups: frozenset[int]) -> None:
+    def _step(self, inputs: _Inputs, groups: frozenset[int]) -> None:
         if self.device.type != "cuda":
-            self._compute(*inputs, groups=groups)
+            self._compute(inputs, groups)
             return
         if groups not in self.graphs:
             self.graphs[groups] = self._recorded(inputs, groups)
@@ -205,10 +194,10 @@ class Stack:
             there.copy_(here)
         self.graphs[groups]()
 
-    def _recorded(self, inputs: tuple[Tensor, ...], groups: frozenset[int]) -> Callable[[], None]:
+    def _recorded(self, inputs: _Inputs, groups: frozenset[int]) -> Callable[[], None]:
         """Record one step as a CUDA graph, which reads its inputs from ``self.static``; nothing is trained by it."""
         if not self.graphs:
-            self.static = tuple(part.clone() for part in inputs)
+            self.static = _Inputs(*(part.clone() for part in inputs))
             self.memory = torch.cuda.graph_pool_handle()
         state = [self.weight.detach(), *self.moments, *self.buffers.values(), self.record]
         state += [self.penalty.sums, self.penalty.calls]
@@ -217,34 +206,21 @@ class Stack:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):
-                self._compute(*self.static, groups=groups)
+                self._compute(self.static, groups)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.empty_cache()  # what the warm-up took; the graph has memory of its own
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.memory):
-            self._compute(*self.static, groups=groups)
+            self._compute(self.static, groups)
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
         return graph.replay
 
-    def _compute(
-        self,
-        rows: Tensor,
-        columns: Tensor,
-        mirrored: Tensor,
-        chosen: Tensor,
-        rate: Tensor,
-        mixup: Tensor,
-        share: Tensor,
-        drawn: Tensor,
-        momentum: Tensor,
-        *,
-        groups: frozenset[int],
-    ) -> None:
+    def _compute(self, inputs: _Inputs, groups: frozenset[int]) -> None:
         """Do one step of all networks, without a synchronisation."""
-        x, targets = self._batch(chosen, Shifts(rows, columns, mirrored), mixup)
-        self.penalty.share.copy_(share)
-        self.penalty.chosen.copy_(drawn)
+        x, targets = self._batch(inputs)
+        self.penalty.share.copy_(inputs.share)
+        self.penalty.chosen.copy_(inputs.layers)
         values: dict[str, Tensor] = {}
         half = HALF.get(self.config.precision)
         with ExitStack() as stack:
@@ -263,17 +239,19 @@ class Stack:
             correct = (logits.argmax(-1) == targets.argmax(-1)).sum(1).to(loss.dtype)
             images = torch.full_like(loss, x.shape[1])
             self.record += torch.stack([images, loss * images, correct, penalty * images], 1)
-            self._adamw(gradient, rate, momentum)
+            self._adamw(gradient, inputs.rate, inputs.momentum)
 
-    def _batch(self, chosen: Tensor, shifts: Shifts, mixup: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch(self, inputs: _Inputs) -> tuple[Tensor, Tensor]:
         """Return input (networks, batch, …) and shares of the classes (networks, batch, classes)."""
+        chosen = inputs.images
         sets = torch.arange(len(chosen), device=chosen.device)[:, None]
         x = (self.pictures[sets, chosen].float() - self.mean) / self.std
         if self.config.augment:
-            x = shifted(x.flatten(0, 1), Shifts(*(part.flatten() for part in shifts))).view_as(x)
+            shifts = Shifts(inputs.rows.flatten(), inputs.columns.flatten(), inputs.mirrored.flatten())
+            x = shifted(x.flatten(0, 1), shifts).view_as(x)
         x, targets = x[self.set_of], self.labels[sets, chosen][self.set_of]
         if self.mixes:
-            x, targets = mixed(x, mixup), mixed(targets, mixup)
+            x, targets = mixed(x, inputs.mixup), mixed(targets, inputs.mixup)
         return x, targets
 
     def _adamw(self, gradient: Tensor, rate: Tensor, momentum: Tensor) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import selfsim
+from tests.conftest import book_extension
 
 ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
@@ -225,12 +226,11 @@ def test_make_commands_on_the_pages_exist():
 
 
 def test_the_picture_of_the_readme_is_the_published_figure():
-    from selfsim.publish.publication import FRONT_FIGURE, figure_png
-
-    picture = f"book/_static/{FRONT_FIGURE}.png"
+    publication = book_extension("publication")
+    picture = f"book/_static/{publication.FRONT_FIGURE}.png"
     assert picture in (ROOT / "README.md").read_text(encoding="utf-8")
-    chapter = ROOT / "book" / "chapters" / f"{FRONT_FIGURE.split('-')[0]}.ipynb"
-    assert (ROOT / picture).read_bytes() == figure_png(chapter, FRONT_FIGURE)
+    chapter = ROOT / "book" / "chapters" / f"{publication.FRONT_FIGURE.split('-')[0]}.ipynb"
+    assert (ROOT / picture).read_bytes() == publication.figure_png(chapter, publication.FRONT_FIGURE)
 
 
 def test_the_table_of_coverage_shows_the_results_of_the_simulation():

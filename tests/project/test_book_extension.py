@@ -1,6 +1,5 @@
 """The book's Sphinx extension: launch buttons, the provenance of a chapter, and line breaks in long names."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,17 +7,12 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from tests.conftest import book_extension
+
 ROOT = Path(__file__).parents[2]
 
 
-def extension(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-chapters, addresses = extension("chapters"), extension("address")
+chapters, addresses = book_extension("chapters"), book_extension("address")
 
 
 def buttons(folder, *, address, installs_from, page="book/chapters/one"):
@@ -107,7 +101,7 @@ def test_long_names_in_code_break_between_their_parts():
     context = {
         "body": '<code><span class="pre">tests/a_b.py::test_one</span> <span class="pre">ss_rate</span></code> a_b.c'
     }
-    extension("selfsim_sphinx").breakable_names(None, "page", "page.html", context, None)
+    book_extension("selfsim_sphinx").breakable_names(None, "page", "page.html", context, None)
     long, rest = context["body"].split("</span>", 1)
     assert long.removeprefix('<code><span class="pre">') == "tests/<wbr>a_<wbr>b.<wbr>py::<wbr>test_<wbr>one"
     assert rest == ' <span class="pre">ss_rate</span></code> a_b.c'

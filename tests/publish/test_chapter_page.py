@@ -16,7 +16,7 @@ from PIL import Image
 from selfsim.publish.page import make_page
 from selfsim.publish.parameters import read_notebook
 from selfsim.publish.pictures import small_png
-from selfsim.publish.publication import publish, repository_address
+from tests.conftest import book_extension
 
 TASK = {"notebook": "notebooks/all.ipynb", "parameters": {}, "title": "A title", "intro": "An introduction."}
 TASK |= {"name": "one", "fingerprint": "x"}
@@ -189,10 +189,11 @@ def test_the_title_takes_the_place_of_the_first_heading(heading):
 def test_published_chapters_know_where_the_package_is(tmp_path, config):
     (tmp_path / "_config.yml").write_text(config)
     address = "https://example.org/a/b" if "example" in config else ""
-    assert repository_address(tmp_path) == address
+    publication = book_extension("publication")
+    assert publication.repository_address(tmp_path) == address
     source = tmp_path / "one.ipynb"
     nbformat.write(make_page(executed("One."), TASK, seconds=1.0), source)
-    (published,) = publish([source], tmp_path)
+    (published,) = publication.publish([source], tmp_path)
     cells = read_notebook(published).cells
     assert cells[0].source == INSTALL.replace('repository = ""', f'repository = "{address}"')
     assert [cell.source for cell in cells[1:]] == [cell.source for cell in read_notebook(source).cells[1:]]

@@ -10,8 +10,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
-from selfsim.publish.publication import page_faults, publish
-from tests.conftest import write_notebook
+from tests.conftest import book_extension, write_notebook
+
+publication = book_extension("publication")
+page_faults, publish = publication.page_faults, publication.publish
 
 
 def write_page(path: Path, text: str = "done\n") -> Path:

@@ -7,8 +7,7 @@ import torch
 
 from selfsim import TrainConfig, load_images
 from selfsim.rate.options import RateOptions
-from selfsim.training.hold import converged_rates
-from selfsim.training.measure import ScalingOptions
+from selfsim.training.measure import ScalingOptions, converged_rates
 from selfsim.training.runs import Run
 from selfsim.training.stack import Stack
 from study import convergence, convergence_tables

@@ -1,4 +1,7 @@
-"""Publish executed chapters: check them and copy them to ``book/chapters/``, which git tracks."""
+"""Publish executed chapters: check them and copy them to ``book/chapters/``, which git tracks.
+
+``selfsim book --publish`` runs this file of the project whose book it makes.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..files import read_yaml
-from .book import CHAPTERS
-from .parameters import read_notebook
+from selfsim.files import read_yaml
+from selfsim.publish.book import CHAPTERS
+from selfsim.publish.parameters import read_notebook
 
 # The figure of a published chapter that the README shows; a picture of it stands beside the book's others.
 FRONT_FIGURE = "mlp-rates"
