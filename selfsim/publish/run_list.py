@@ -1,6 +1,7 @@
 """The run list: which notebook, with which parameters, makes which chapter of a book.
 
-A run list is a YAML file with two tables, ``chapters`` and ``presets``. The parameters of a chapter are its own, then
+A run list is a YAML file with two tables, ``chapters`` and ``presets``, and ``imports``, a list of modules that are
+imported once, before the kernels of the chapters are started. The parameters of a chapter are its own, then
 the preset's for all chapters (those that its notebook has), then the preset's for this chapter, then the caller's;
 later ones win. A chapter that reads the results of chapters above it names them in ``after``, and folders whose files
 it shows in ``reads``. All of it is checked against the notebooks here, before anything starts.
@@ -25,7 +26,7 @@ from .parameters import check_parameters, notebook_parameters, parse_value
 PROJECT_LIST = Path("notebooks") / "runs.yml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_LIST_KEYS = dict.fromkeys(("chapters", "presets"), "a table")
+_LIST_KEYS = {**dict.fromkeys(("chapters", "presets"), "a table"), "imports": "a list of texts"}
 _CHAPTER_KEYS = {
     **dict.fromkeys(("title", "notebook", "intro", "published"), "text"),
     **dict.fromkeys(("after", "reads"), "a list of texts"),
@@ -65,6 +66,7 @@ class RunList:
     jobs: int = 1  # chapters at a time
     minutes: float | None = None  # estimated, on two cores
     disk: str = ""  # estimated, in words
+    imports: tuple[str, ...] = ()  # modules that are imported once for all kernels
 
 
 def read_run_list(
@@ -133,13 +135,13 @@ def read_run_list(
             with errors_named(f"chapter {name!r}"):
                 checked.append(_chapter(path.parent, name, chapters, made, values, types[name]))
         about = {key: chosen[key] for key in ("description", "jobs", "minutes", "disk") if key in chosen}
-        return RunList(path, preset, tuple(checked), **about)
+        return RunList(path, preset, tuple(checked), **about, imports=tuple(content.get("imports", ())))
 
 
 def _check_structure(content: Any) -> None:
     """Check the keys, kinds and references of a run list; values of parameters are checked with their notebook."""
     check_table(content, _LIST_KEYS, "run list")
-    for key in _LIST_KEYS:
+    for key in ("chapters", "presets"):
         if not content.get(key):
             raise ValueError(f"{key}: got none, need at least one")
     chapters, presets = content["chapters"], content["presets"]

@@ -1,32 +1,31 @@
 """Execute the chapters of a run list, several at a time, and keep what is finished.
 
-Each chapter runs in a process of its own (:mod:`selfsim.publish.chapter_process`). So it gets its share of the cores
-through the environment, a crash costs one chapter, and the processes end with this one: they watch the pipe from which
-they read their task.
+Each chapter has a kernel, a process of its own that :mod:`selfsim.publish.kernels` starts. So it gets its share of the
+cores through the environment, a crash costs one chapter, and the kernels end with this process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
-import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from ..checks import check_integer
 from ..files import locked_directory
+from .chapter import ChapterRun
 from .cores import thread_share
 from .digests import chapter_fingerprint
+from .kernels import KernelServer, kernel_server
 from .parameters import read_notebook
 from .run_list import Chapter, RunList
 
@@ -46,12 +45,6 @@ class ChapterError(RuntimeError):
     def __init__(self, message: str, *, death: Death = "") -> None:
         super().__init__(message)
         self.death = death
-
-
-class _Running(NamedTuple):
-    task: dict[str, Any]
-    process: subprocess.Popen[bytes]
-    started: float
 
 
 def execute(
@@ -111,7 +104,7 @@ def execute(
                 report(f"{chapter.name}: kept from an earlier run", progress)
             else:
                 tasks.append(_task(chapter, page, fingerprint, cell_timeout))
-        _execute(tasks, max(1, min(jobs, len(tasks))), progress)
+        _execute(tasks, max(1, min(jobs, len(tasks))), run_list.imports, progress)
     return pages
 
 
@@ -125,7 +118,7 @@ def execute_chapter(chapter: Chapter, page: Path, *, fingerprint: str, cell_time
     FileExistsError
         `page` is there and this program did not make it.
     """
-    _execute([_task(chapter, page, fingerprint, cell_timeout)], 1, progress=False)
+    _execute([_task(chapter, page, fingerprint, cell_timeout)], 1, (), progress=False)
 
 
 def page_facts(page: Path) -> dict[str, Any]:
@@ -154,110 +147,92 @@ def _task(chapter: Chapter, page: Path, fingerprint: str, cell_timeout: float | 
     }
 
 
-def _execute(tasks: list[dict[str, Any]], jobs: int, progress: bool) -> None:
-    events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
+def _execute(tasks: Sequence[dict[str, Any]], jobs: int, imports: Sequence[str], progress: bool) -> None:
+    if not tasks:
+        return
+    events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
     waiting, failures = list(tasks), list[ChapterError]()
-    running, outcomes = dict[str, _Running](), dict[str, dict[str, Any]]()
+    running, done = dict[str, threading.Thread](), dict[str, dict[str, Any]]()
     total = sum(len(read_notebook(task["notebook"]).cells) for task in tasks)
-    # disable=None: no bar where stderr is no terminal.
-    bar = tqdm(total=total, unit="cell", leave=False, disable=None if progress else True)
-    with tempfile.TemporaryDirectory(prefix="selfsim-") as scratch:
-        try:
-            while running or (waiting and not failures):
-                while not failures and len(running) < jobs and (task := _ready(waiting, running)):
-                    waiting.remove(task)
-                    running[task["name"]] = _start(task, Path(scratch), jobs, events)
-                    bar.set_postfix_str(", ".join(running))
-                name, event = events.get()
-                if event is not None:
-                    bar.update(event["event"] == "cell")
-                    outcomes[name] = event
-                    continue
-                task, process, started = running.pop(name)
-                code, outcome = process.wait(), outcomes.get(name, {})
-                _close_input(process)
-                done = outcome.get("event") == "done"
-                if not done:
-                    failures.append(_failure(task, outcome, code, Path(scratch) / f"{name}.log"))
-                ended = f"{len(tasks) - len(waiting) - len(running)} of {len(tasks)}"
-                seconds = time.monotonic() - started
-                report(f"{name}: {'done' if done else 'failed'} in {seconds:.0f} s ({ended})", progress)
-        finally:
-            bar.close()
-            _stop([chapter.process for chapter in running.values()])
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfsim-")))
+        stack.callback(_join, running)  # once the kernels have ended
+        environment = _environment(scratch, jobs)
+        # A single chapter imports only what it needs.
+        shared = imports if len(tasks) > 1 else ()
+        kernels = stack.enter_context(kernel_server(shared, environment=environment, log=scratch / "log"))
+        # disable=None: no bar where stderr is no terminal.
+        bar = stack.enter_context(tqdm(total=total, unit="cell", leave=False, disable=None if progress else True))
+        while running or (waiting and not failures):
+            while not failures and len(running) < jobs and (task := _ready(waiting, running)):
+                waiting.remove(task)
+                running[task["name"]] = _start(task, kernels, environment, events)
+                bar.set_postfix_str(", ".join(running))
+            name, event = events.get()
+            if event["event"] == "cell":
+                bar.update()
+                continue
+            running.pop(name)
+            if event["event"] == "done":
+                done[name] = event
+            else:
+                task = next(task for task in tasks if task["name"] == name)
+                failures.append(_failure(task, event, scratch / "log"))
+            ended = f"{len(tasks) - len(waiting) - len(running)} of {len(tasks)}"
+            report(f"{name}: {event['event']} in {event['seconds']:.0f} s ({ended})", progress)
     if failures:
         raise failures[0]
+    if len(done) > 1:
+        report(_longest(done), progress)
 
 
-def _ready(waiting: Sequence[dict[str, Any]], running: Mapping[str, Any]) -> dict[str, Any] | None:
+def _ready(waiting: Sequence[dict[str, Any]], running: Collection[str]) -> dict[str, Any] | None:
     """The first waiting task that reads from no chapter which is still to be made."""
     pending = {*running, *(task["name"] for task in waiting)}
     return next((task for task in waiting if pending.isdisjoint(task["after"])), None)
 
 
-def _start(task: dict[str, Any], scratch: Path, jobs: int, events: queue.Queue) -> _Running:
-    """Start a chapter's process; its events, and None at its end, go to the queue."""
-    with open(scratch / f"{task['name']}.log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "selfsim.publish.chapter_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(scratch, jobs),
-            # Ctrl-C on a terminal reaches this process alone, which then ends the others in order.
-            start_new_session=True,
-        )
-
-    def forward() -> None:
-        # A process that is killed may leave half a line; its end is reported all the same.
-        with process.stdout or contextlib.nullcontext(()) as lines, contextlib.suppress(ValueError):
-            for line in lines:
-                events.put((task["name"], json.loads(line)))
-        events.put((task["name"], None))
-
-    # A process that dies before it has read its task is reported by its exit.
-    with contextlib.suppress(BrokenPipeError):
-        if process.stdin:
-            process.stdin.write(json.dumps(task).encode() + b"\n")
-            process.stdin.flush()
-    threading.Thread(target=forward, daemon=True).start()
-    return _Running(task, process, time.monotonic())
+def _start(
+    task: dict[str, Any],
+    kernels: KernelServer | None,
+    environment: Mapping[str, str],
+    events: queue.Queue,
+) -> threading.Thread:
+    """Start a chapter; its events go to the queue, with its name."""
+    run = ChapterRun(task, kernels, environment, lambda event: events.put((task["name"], event)))
+    thread = threading.Thread(target=run.run, daemon=True)
+    thread.start()
+    return thread
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the processes that are still running, as after Ctrl-C: closing their input ends them."""
-    for process in processes:
-        _close_input(process)
-    for process in processes:
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _close_input(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        if process.stdin:
-            process.stdin.close()
+def _join(threads: Mapping[str, threading.Thread]) -> None:
+    for thread in threads.values():
+        thread.join(timeout=5)
 
 
 def _environment(scratch: Path, jobs: int) -> dict[str, str]:
     defaults = thread_share(jobs)
     # tqdm warns, with a path of this machine, that it can draw no widgets; a page could not show them.
     defaults["PYTHONWARNINGS"] = "ignore:IProgress not found"
+    # What a kernel sets for itself, too late for an import before it.
+    defaults["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     # A profile of its own: a user's start-up files must not change a page.
     return defaults | os.environ | {"IPYTHONDIR": str(scratch / "ipython")}
 
 
-def _failure(task: dict[str, Any], outcome: dict[str, Any], code: int, log: Path) -> ChapterError:
-    notebook, number = task["notebook"], outcome.get("number")
+def _failure(task: Mapping[str, Any], event: Mapping[str, Any], log: Path) -> ChapterError:
+    notebook, number, death = task["notebook"], event["number"], event["death"]
     where = f"cell {number} of {notebook}" if number else notebook
-    if outcome.get("event") == "failed":
-        details = f"{outcome['source']}\n\n{outcome['traceback']}"
-        death: Death = "kernel" if outcome["kernel_died"] else ""
-    else:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        details = "\n".join([*lines[-30:], f"its process ended with exit code {code}"])
-        death = "" if code == 1 else "process"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:] if death and log.is_file() else []
+    details = "\n".join([event["source"], "", *lines, event["traceback"]])
     return ChapterError(f"chapter {task['name']!r}: {where} failed\n\n{details}", death=death)
+
+
+def _longest(done: Mapping[str, Mapping[str, Any]]) -> str:
+    """The chapters in a table, the longest first, each with its three longest cells."""
+    lines = [f"{'seconds':>8}  chapter: longest cells"]
+    for name, event in sorted(done.items(), key=lambda item: -item[1]["seconds"]):
+        cells = sorted(enumerate(event["cells"], 1), key=lambda item: -item[1])[:3]
+        longest = ", ".join(f"{seconds:.0f} s in cell {number}" for number, seconds in cells if seconds >= 1)
+        lines.append(f"{event['seconds']:8.0f}  {name}: {longest}".rstrip(": "))
+    return "\n".join(lines)

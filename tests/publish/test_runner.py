@@ -193,6 +193,23 @@ def test_the_fingerprint_changes_with_the_package(executed, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere there is one way")
+@pytest.mark.parametrize("how", ["fork", "spawn", ""])
+def test_modules_are_imported_once_where_a_kernel_is_a_fork(tmp_path, monkeypatch, how):
+    monkeypatch.setattr("selfsim.publish.kernels.HOW", how)
+    write_notebook(
+        tmp_path / "tiny.ipynb", 'import json, os, sys; print(json.dumps(["turtledemo" in sys.modules, os.getppid()]))'
+    )
+    chapters = "chapters: {a: {notebook: tiny.ipynb}, b: {notebook: tiny.ipynb}}\n"
+    (tmp_path / "runs.yml").write_text(f"imports: [turtledemo, no_such_module]\n{chapters}presets: {{quick: {{}}}}\n")
+    pages = execute(read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out", progress=False)
+    (imported, parent), other = map(printed, pages)
+    assert imported == (how == "fork")
+    assert (parent == os.getpid()) == (how == "")
+    assert other == [imported, parent]
+
+
+@pytest.mark.long
 def test_a_failing_cell_ends_the_run_but_not_the_chapter_under_way(tmp_path, capsys):
     write_notebook(
         tmp_path / "tiny.ipynb",
