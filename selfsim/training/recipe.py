@@ -126,7 +126,10 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> t
     """Return the optimiser of a configuration."""
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        parameters = list(parameters)
+        # On a CPU, a tenth of a small model's step. In float16, a fused step that is skipped counts as one for hooks.
+        fused = config.precision != "float16" and all(weights.device.type == "cpu" for weights in parameters)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused or None)
     optim = optional_package("timm.optim", extra="models")
     return optim.create_optimizer_v2(parameters, opt=config.optimizer, lr=rate, weight_decay=decay)
 

@@ -76,23 +76,23 @@ def test_runs_of_a_pair_start_alike(free, constrained):
 
 
 @pytest.mark.parametrize("name", ["mlp", "vit_small", "resnet34"])
-def test_weight_0_is_the_unconstrained_run_to_the_last_bit(name, digits):
+def test_weight_0_is_the_unconstrained_run_to_the_last_bit(name, few):
     # So the batches, their augmentation and the initial weights of a pair are the same.
-    config = TrainConfig(name, epochs=1, augment=True)
+    config = dataclasses.replace(SHORT, architecture=name, epochs=1, augment=True)
     weightless = dataclasses.replace(config, constraint={"weight": 0.0, "layers_per_step": 1})
-    a, b = (train(c, images=digits, device="cpu").model.state_dict() for c in (config, weightless))
+    a, b = (train(c, images=few, device="cpu").model.state_dict() for c in (config, weightless))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_repeats_itself_and_leaves_the_callers_random_state(digits):
-    config = TrainConfig("vit_small", epochs=1, seed=5, constraint={"layers_per_step": 1})
+def test_repeats_itself_and_leaves_the_callers_random_state(few):
+    config = dataclasses.replace(SHORT, architecture="vit_small", epochs=1, seed=5, constraint={"layers_per_step": 1})
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    first = train(config, images=digits, device="cpu")
+    first = train(config, images=few, device="cpu")
     assert torch.equal(state, torch.get_rng_state())
     torch.manual_seed(1)
-    assert train(config, images=digits, device="cpu").history == first.history
-    assert train(dataclasses.replace(config, seed=6), images=digits, device="cpu").history != first.history
+    assert train(config, images=few, device="cpu").history == first.history
+    assert train(dataclasses.replace(config, seed=6), images=few, device="cpu").history != first.history
 
 
 def test_paper_constraint_from_a_configuration(digits):
