@@ -37,10 +37,10 @@ from selfsim.files import write_atomic
 from selfsim.models.architectures import architecture
 from selfsim.models.images import Images
 from selfsim.models.seeding import seeded
-from selfsim.training.constraint import with_shape_gradient
 from selfsim.training.distributed import Ranks
 from selfsim.training.evaluation import scores
 from selfsim.training.loop import training_step
+from selfsim.training.measure import with_shape_gradient
 from selfsim.training.provenance import environment_facts
 from selfsim.training.state import TrainingState
 from selfsim.training.torch_settings import torch_settings

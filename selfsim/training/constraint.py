@@ -16,8 +16,8 @@ from torch import Tensor
 from ..checks import check_choice, check_integer, check_number, check_seed
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
-from ..validation import check_activations, untraced
-from .measure import Measure, ScalingOptions, converged_rates, measured
+from ..validation import check_activations
+from .measure import Measure, ScalingOptions, converged_rates, measured, with_shape_gradient
 from .penalty import LayerPenalty, naming
 from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 
@@ -340,6 +340,12 @@ class SelfSimilarityConstraint(LayerPenalty):
         ------
         ValueError
             An epoch out of range, a loss that is not finite, or a schedule that returns no number in [0, 1].
+
+        Warns
+        -----
+        UserWarning
+            A gate that this training never renews; layers that no gradient of the task has reached; after the last
+            epoch, layers less than half of the way from before the ramp to their targets (means over layers).
         """
         epochs = check_integer(epochs, name="epochs")
         if check_integer(epoch, name="epoch") > epochs:
@@ -360,6 +366,8 @@ class SelfSimilarityConstraint(LayerPenalty):
             if self.gate is not None and (key not in state.baseline or epoch % self.gate_every == 0):
                 state.baseline[key] = mean
         state.sums = {}
+        if epoch == epochs:
+            self._check_way(epochs)
         self._set_done(epoch / epochs)
         state.progress = min(epoch / max(epochs - 1, 1), 1.0)  # 1 while the last epoch trains
         for layer in state.shapes:
@@ -372,6 +380,28 @@ class SelfSimilarityConstraint(LayerPenalty):
         if epoch == 1:
             self.check_gate(epochs, stacklevel=4)
         self._check_task_gradients(stacklevel=4)
+
+    def _check_way(self, epochs: int) -> None:
+        """Warn if the layers have come less than half of the way to their targets since the ramp began."""
+        state = self._state
+        layers = [layer for layer in state.targets if len(state.rates.get(layer, ())) == epochs]
+        unpulled = math.floor(self.ramp[0] * epochs) if self.ramp and self.weight != 0 else 0
+        if not layers or not unpulled:
+            return
+
+        def distance(epoch: int) -> float:
+            return sum(abs(state.rates[layer][epoch - 1] - state.targets[layer]) for layer in layers) / len(layers)
+
+        before, after = distance(unpulled), distance(epochs)
+        if after <= before / 2 or before <= 0.1 * sum(state.targets[layer] for layer in layers) / len(layers):
+            return
+        limits = {"weight": self.weight, "cap": self.cap, "gate": self.gate}
+        given = " and ".join(f"{name}={value:g}" for name, value in limits.items() if value is not None)
+        warnings.warn(
+            f"target: the layers were {before:.3g} away from it on average before the ramp began and {after:.3g} in "
+            f"the last epoch, less than half of the way. The penalty was limited by {given}; need more, or more epochs",
+            stacklevel=3,
+        )
 
     def check_gate(self, epochs: int, *, stacklevel: int) -> None:
         """Warn of a gate that a training of so many epochs never renews."""
@@ -416,27 +446,3 @@ def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:
 def pull_of(distance: Tensor, target: Tensor) -> Tensor:
     """Return how strongly a rate at such a distance from its target pulls, from 0 to 1."""
     return (distance.abs() / target.clamp_min(1e-12)).clamp(max=1)
-
-
-@untraced
-def with_shape_gradient(x: Tensor) -> Tensor:
-    """Return the activations ``(…, samples, neurons)`` again, with a gradient that leaves out their scale.
-
-    The rate in units of the median does not depend on the scale. Its gradient at a constant median does, and would
-    shrink or stretch the layer about its mean neuron for nothing.
-    """
-    if not x.requires_grad:
-        return x
-    x = x.view_as(x)
-    centred = (x - x.mean(-1, keepdim=True)).detach()
-
-    def without_scale(gradient: Tensor) -> Tensor:
-        wide = torch.promote_types(gradient.dtype, torch.float32)
-        g, c = gradient.to(wide), centred.to(wide)
-        largest = c.abs().amax((-2, -1), keepdim=True)
-        c = c / largest.clamp_min(torch.finfo(wide).tiny)  # so that no square overflows or vanishes
-        along = (g * c).sum((-2, -1), keepdim=True) / c.square().sum((-2, -1), keepdim=True)
-        return (g - along * c).to(gradient.dtype)
-
-    x.register_hook(without_scale)
-    return x

@@ -109,7 +109,8 @@ def train(
     Warns
     -----
     UserWarning
-        A checkpoint is corrupt and the one before it is used.
+        A checkpoint is corrupt and the one before it is used. What the constraint's `step` warns of, such as layers
+        that have come less than half of the way to their targets.
 
     Notes
     -----

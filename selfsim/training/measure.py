@@ -17,6 +17,7 @@ from ..models.probe import Probe
 from ..models.seeding import seeded
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
+from ..validation import untraced
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -41,6 +42,30 @@ def measured(activations: Tensor, measure: Measure) -> Tensor:
     from ..statistics.scaling import scaling_deviation  # brings in scipy and networkx
 
     return scaling_deviation(activations, **vars(measure))
+
+
+@untraced
+def with_shape_gradient(x: Tensor) -> Tensor:
+    """Return the activations ``(…, samples, neurons)`` again, with a gradient that leaves out their scale.
+
+    The rate in units of the median does not depend on the scale. Its gradient at a constant median does, and would
+    shrink or stretch the layer about its mean neuron for nothing.
+    """
+    if not x.requires_grad:
+        return x
+    x = x.view_as(x)
+    centred = (x - x.mean(-1, keepdim=True)).detach()
+
+    def without_scale(gradient: Tensor) -> Tensor:
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        g, c = gradient.to(wide), centred.to(wide)
+        largest = c.abs().amax((-2, -1), keepdim=True)
+        c = c / largest.clamp_min(torch.finfo(wide).tiny)  # so that no square overflows or vanishes
+        along = (g * c).sum((-2, -1), keepdim=True) / c.square().sum((-2, -1), keepdim=True)
+        return (g - along * c).to(gradient.dtype)
+
+    x.register_hook(without_scale)
+    return x
 
 
 def mean_rates(probe: Probe, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:

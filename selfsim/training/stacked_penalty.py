@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..models.branch import Branch, Meeting
-from .constraint import SelfSimilarityConstraint, gate_factor, pull_of, with_shape_gradient
-from .measure import Measure, measured
+from .constraint import SelfSimilarityConstraint, gate_factor, pull_of
+from .measure import Measure, measured, with_shape_gradient
 from .penalty import capped_sum, check_target_names
 from .schedules import Constant
 

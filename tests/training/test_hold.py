@@ -105,6 +105,44 @@ def test_a_gate_that_is_never_renewed_is_a_warning():
         assert [str(w.message).startswith(expected) for w in caught] == [True] * warned
 
 
+def warnings_after_training(options, early, late, epochs=5):
+    """What the last step warns of if the layer is `early` in the first two epochs and `late` from then on."""
+    constraint = SelfSimilarityConstraint(**{"ramp": (0.4, 0.6)} | options)
+    for epoch in range(1, epochs + 1):
+        x = (early if epoch <= 2 else late).clone().requires_grad_()
+        a, b = 1 * x, 2 * x
+        (a.sum() + b.sum() + constraint({"a": a, "b": b})).backward()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            constraint.step(epoch=epoch, epochs=epochs)
+        assert epoch == epochs or not caught
+    return [str(warning.message) for warning in caught]
+
+
+def test_less_than_half_of_the_way_is_a_warning_that_says_why():
+    random = torch.Generator().manual_seed(0)
+    noise, other = torch.randn(20, 30, generator=random), torch.rand(20, 30, generator=random).pow(4)
+    start, end = (float(ss_rate(x, unit="median")) for x in (noise, other))
+    assert abs(start - end) > 0.02
+    beyond = {"target": end + 0.9 * (end - start)}  # which `other` is halfway to, but for a little
+    (said,) = warnings_after_training(beyond | {"target": end + 1.1 * (end - start)}, noise, other)
+    first, last = abs(start - end) * 2.1, abs(start - end) * 1.1
+    assert said.startswith(f"target: the layers were {first:.3g} away from it on average before the ramp began and")
+    assert f"{last:.3g} in the last epoch, less than half of the way. The penalty was limited by cap=0.3; need" in said
+    (said,) = warnings_after_training({"target": 0.9, "weight": 2.0, "gate": 0.5, "gate_every": 1}, noise, noise)
+    assert "limited by weight=2 and cap=0.3 and gate=0.5" in said
+    assert not warnings_after_training(beyond, noise, other)
+    assert not warnings_after_training({"target": start}, noise, noise)
+    assert not warnings_after_training({"target": 0.9, "ramp": None}, noise, noise)  # there was no epoch without it
+    assert not warnings_after_training({"target": 0.9, "weight": 0.0}, noise, noise)
+
+
+def test_a_run_under_a_tiny_cap_says_that_the_rates_stayed():
+    constraint = {"target": 0.9, "cap": 1e-6, "weight": None, "ramp": [0.3, 0.6]}
+    with pytest.warns(UserWarning, match=r"less than half of the way. The penalty was limited by cap=1e-06"):
+        train(TrainConfig("mlp", **(SETTINGS | {"epochs": 4}), constraint=constraint), device="cpu")
+
+
 def test_what_an_old_configuration_says_nothing_about_is_as_it_was():
     old = TrainConfig("mlp", constraint={"target": 0.1}).make_constraint()
     assert (old.weight, old.cap, old.ramp, old.measure.unit) == (10.0, None, None, "absolute")
