@@ -217,23 +217,15 @@ def _scale(runs: Sequence[Run], finding: Finding) -> dict[str, str]:
 
 
 def _chapters(chapters: Path) -> dict[str, str]:
-    """Read the layers outside their null bands from the published chapters, and what known sets say of the rate."""
+    """Read the layers outside their null bands from the published chapters."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(chapters.glob("*.ipynb"))]
-    # Pages of before the bands held their level count the layers inside a band; 40 draws held 90.7 % (statistics.md).
-    current = re.compile(r"lies outside every null band in (\d+) of (\d+) cases")
-    former = re.compile(r"lies inside a null band in (\d+) of (\d+) cases")
-    outside, cases, by_chance = [], [], []
-    for text in texts:
-        if match := current.search(text) or former.search(text):
-            number, of = map(int, match.groups())
-            inside = match.re is former
-            outside.append(of - number if inside else number)
-            cases.append(of)
-            by_chance.append(of * (1 - (0.907 if inside else 0.95)))
+    counted = re.compile(r"lies outside every null band in (\d+) of (\d+) cases.*?By chance at most ([\d.]+) would")
+    found = [[float(number) for number in match.groups()] for text in texts if (match := counted.search(text))]
+    outside, cases, by_chance = map(sum, zip(*found, strict=True))
     return {
-        "bands.outside": f"{sum(outside)} of {sum(cases)}",
-        "bands.by_chance": f"{sum(by_chance):.0f}",
-        "bands.chapters": _WORDS[len(cases)],
+        "bands.outside": f"{outside:.0f} of {cases:.0f}",
+        "bands.by_chance": f"{by_chance:.0f}",
+        "bands.chapters": _WORDS[len(found)],
     }
 
 
