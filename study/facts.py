@@ -225,7 +225,6 @@ def _chapters(chapters: Path) -> dict[str, str]:
     return {
         "bands.outside": f"{outside:.0f} of {cases:.0f}",
         "bands.by_chance": f"{by_chance:.0f}",
-        "bands.chapters": _WORDS[len(found)],
     }
 
 
