@@ -22,7 +22,7 @@ NEEDED_KB := 7000000
 # One thread a process: the processes share the cores. `worksteal` gives the waiting tests of a busy worker to an idle one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup book publish test test-all lint format linkcheck browser constraints clean clean-all \
+.PHONY: help setup book publish test test-all lint format linkcheck browser epub constraints clean clean-all \
 	say-setup say-book say-publish say-test say-test-all
 
 help: ## list these targets
@@ -64,6 +64,9 @@ constraints: $(STAMP) ## update constraints.txt from pyproject.toml (needs a net
 
 browser: $(STAMP) ## check every page of _build/html in Chromium: 5 minutes
 	@$(BIN)/python tests/browser/check_book.py _build/html
+
+epub: $(STAMP) ## write the published book as an EPUB, _build/epub/selfsim.epub: 1 minute
+	@$(BIN)/jupyter-book build . --builder custom --custom-builder epub
 
 setup: say-setup $(STAMP) ## set up .venv and do nothing else
 

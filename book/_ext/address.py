@@ -85,7 +85,9 @@ class Citation(SphinxDirective):
 
 
 def former_pages(app):
-    """Yield a page at each former address, which leads to the present one."""
+    """Yield a page at each former address of the site, which leads to the present one."""
+    if app.builder.name == "epub":
+        return
     for old, new in app.config.selfsim_moved.items():
         target = posixpath.relpath(f"{new}.html", posixpath.dirname(old) or ".")
         yield old, {"target": target}, "redirect.html"

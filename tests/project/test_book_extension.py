@@ -72,7 +72,8 @@ def test_all_addresses_follow_from_the_repository(tmp_path):
 def test_former_pages_lead_to_pages_that_are_there():
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
     moved = config["selfsim_moved"]
-    found = list(addresses.former_pages(SimpleNamespace(config=SimpleNamespace(selfsim_moved=moved))))
+    app = SimpleNamespace(config=SimpleNamespace(selfsim_moved=moved), builder=SimpleNamespace(name="html"))
+    found = list(addresses.former_pages(app))
     assert len(found) == len(moved) > 0
     for old, context, template in found:
         assert not (ROOT / f"{old}.md").exists()
@@ -83,7 +84,7 @@ def test_former_pages_lead_to_pages_that_are_there():
 def test_the_book_and_the_citation_have_one_title_and_author():
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert config["title"] == citation["title"]
+    assert config["title"] == config["project"] == citation["title"]
     assert [{"name": config["author"]}] == citation["authors"]
     assert citation.get("repository-code", "") == config["repository"]["url"]
 
@@ -105,3 +106,12 @@ def test_long_names_in_code_break_between_their_parts():
     long, rest = context["body"].split("</span>", 1)
     assert long.removeprefix('<code><span class="pre">') == "tests/<wbr>a_<wbr>b.<wbr>py::<wbr>test_<wbr>one"
     assert rest == ' <span class="pre">ss_rate</span></code> a_b.c'
+
+
+def test_an_epub_gets_well_formed_pages():
+    from xml.etree import ElementTree
+
+    context = {"body": "<!-- a --b --><style scoped>p {}</style><br><p>&ApplyFunction;</p>"}
+    extension("epub").make_well_formed(SimpleNamespace(builder=SimpleNamespace(name="epub")), "", "", context, None)
+    style, _, text = ElementTree.fromstring(f"<div>{context['body']}</div>")
+    assert (style.text, text.text) == ("p {}", "\u2061")
