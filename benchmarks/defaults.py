@@ -16,6 +16,7 @@ import argparse
 import inspect
 import itertools
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -261,6 +262,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=("tiny", "small"), default="tiny")
     parser.add_argument("--data-dir", help="the folder with CIFAR-10, for --size small")
     parser.add_argument("--device", default="auto", help="for --size small; the tiny networks train on the CPU")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="for --size small: begin nothing after these")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/defaults.json"))
     arguments = parser.parse_args(given)
     torch.set_num_threads(1)
@@ -289,7 +291,10 @@ def train_small(rows: list[dict], done: set[tuple], arguments: argparse.Namespac
         raise SystemExit("--data-dir: need the folder with CIFAR-10 for --size small")
     device = resolve_device(arguments.device)
     images = TrainConfig("mlp", size="small", data_dir=arguments.data_dir, **SMALL).load_images()
+    end = time.monotonic() + 60 * arguments.minutes
     for name in arguments.only:
+        if time.monotonic() > end:
+            return
         pairs = itertools.product(("none", "default"), range(arguments.seeds))
         if wanted := [pair for pair in pairs if ("small", name, *pair) not in done]:
             rows += small_runs(name, wanted, images, data_dir=arguments.data_dir, device=device)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu --minutes 9 --output results/benchmarks   # writes results/benchmarks/gpu.json
     python -m benchmarks.gpu --minutes 2.5 --only checks,timings,step,stacked --output out
+    python -m benchmarks.gpu --minutes 8 --only study,defaults --data DIR --output results/benchmarks
     python -m benchmarks.gpu --dry-run --output out                    # tiny, on the CPU, about a minute
     python -m benchmarks.gpu --list                                    # the files that another machine needs
     python -m benchmarks.gpu --page                                    # book/gpu.md from results/benchmarks/gpu.json
@@ -32,7 +33,7 @@ from .step import run_step
 from .timings import run_timings
 
 # Of the time that is left, how much a section may use, when others follow.
-SHARES = {"checks": 0.4, "timings": 0.6, "step": 0.6, "stacked": 0.3, "study": 1.0}
+SHARES = {"checks": 0.4, "timings": 0.6, "step": 0.6, "stacked": 0.3, "study": 0.6, "defaults": 1.0}
 PACKAGES = ("torch", "numpy", "scipy", "networkx", "sklearn", "tqdm", "numba", "timm", "torchvision", "pandas")
 MOST_BYTES = 64 * 2**20
 
@@ -73,7 +74,21 @@ def study(section: Section, device: torch.device, arguments: argparse.Namespace)
     convergence.main([*options, *shlex.split(arguments.study)])
 
 
-SECTIONS = {"checks": checks, "timings": timings, "step": step, "stacked": stacked, "study": study}
+def defaults(section: Section, device: torch.device, arguments: argparse.Namespace) -> None:
+    """Train the small networks of the check of defaults, those that its file in the folder does not have."""
+    if arguments.data is None:
+        section.leave_out("defaults", "needs --data, the folder of CIFAR-10")
+        return
+    from benchmarks import defaults
+
+    options = ["--size", "small", "--data-dir", arguments.data, "--device", str(device)]
+    options += ["--minutes", f"{section.left() / 60:.3f}", "--output", str(arguments.output / "defaults.json")]
+    defaults.main(options)
+
+
+SECTIONS = {
+    "checks": checks, "timings": timings, "step": step, "stacked": stacked, "study": study, "defaults": defaults
+}  # fmt: skip
 
 
 def needed_files(folder: Path | None) -> tuple[list[tuple[str, int]], list[str]]:
@@ -90,7 +105,7 @@ def show_needed(folder: Path | None) -> None:
         print(f"{size / 2**20:8.1f} MiB  {path}")
     print(f"{total / 2**20:8.1f} MiB  together, of {MOST_BYTES / 2**20:.0f}")
     print("packages that are missing here:", ", ".join(missing) or "none")
-    print("images: checks, timings and step need none; the study needs an archive of CIFAR-10")
+    print("images: checks, timings and step need none; study and defaults need an archive of CIFAR-10")
     if total > MOST_BYTES:
         raise SystemExit(f"--carry: got {total} bytes, need at most {MOST_BYTES}")
 
@@ -109,7 +124,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"), help="folder for gpu.json")
     parser.add_argument("--only", type=sections_named, default=list(SECTIONS), metavar="SECTION,…")
-    parser.add_argument("--data", help="folder of CIFAR-10, for the study")
+    parser.add_argument("--data", help="folder of CIFAR-10, for study and defaults")
     parser.add_argument(
         "--study", default="", metavar="OPTIONS", help="further options of `python -m study.convergence`"
     )
