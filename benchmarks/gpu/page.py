@@ -99,10 +99,19 @@ def page_section(result: Result | None) -> str:
     if result is None or result["card"]["name"] is None:
         return NEVER
     passed, number, failed = checks_summary(result)
-    parts = [
-        f"**Run on {_hardware(result)}.** {passed} of {number} checks passed: values and gradients in float32 "
-        "and float64 against the CPU's float64, synchronisations, autocast, `torch.compile`, CUDA graphs and training."
-    ]
+    parts = [" ".join([f"**Run on {_hardware(result)}.**", *_answers(result)])]
+    if rows := _rows(result, "step"):
+        parts += [f"A training step of {rows[0]['model']}, with the default constraint:", step_table(result)]
+    if _rows(result, "timings"):
+        parts += ["The exact rate with its gradient, 128 samples. The floor is one matrix product and one sort:"]
+        parts += [against_table(result)]
+        parts += ["Every call, with its gradient where it has one:", timings_table(result)]
+    if _timed_stacks(result):
+        parts += ["Many small networks trained at once, against one after another:", stacked_table(result)]
+    parts.append(
+        f"{passed} of {number} checks passed: values and gradients in float32 and float64 against the CPU's float64, "
+        "the times that the CPU waits for the card, autocast, `torch.compile`, CUDA graphs and training."
+    )
     if failed:
         lines = ["| failed check | error | allowed |", "|---|---|---|"]
         for row in failed:
@@ -110,14 +119,31 @@ def page_section(result: Result | None) -> str:
             allowed = "–" if row["tolerance"] is None else f"{row['tolerance']:.2g}"
             lines.append(f"| {row['name']} | {error} | {allowed} |")
         parts.append("\n".join(lines))
-    if _rows(result, "timings"):
-        parts += ["The exact rate with its gradient, 128 samples:", against_table(result)]
-        parts += ["Every call, with its gradient where it has one:", timings_table(result)]
-    if rows := _rows(result, "step"):
-        parts += [f"A training step of {rows[0]['model']}, with the default constraint:", step_table(result)]
-    if _timed_stacks(result):
-        parts += ["Many small networks trained at once, against one after another:", stacked_table(result)]
     return "\n\n".join(parts)
+
+
+def _answers(result: Result) -> list[str]:
+    """Say in a few sentences what a user of a card can expect."""
+    steps = {row["name"]: row for row in _rows(result, "step")}
+    said = []
+    if {"all layers", "one layer per step"} <= steps.keys():
+        every, one = (steps[name]["ratio"] for name in ("all layers", "one layer per step"))
+        said.append(
+            f"A training step of {steps['all layers']['model'].split(',')[0]} takes {every:.1f} times as long with the "
+            f"constraint on all layers, and {one:.1f} times with one layer a step."
+        )
+    timed = {(row["name"], row["n"]): row["milliseconds"] for row in _rows(result, "timings")}
+    if {("rate", 4096), ("published loss", 4096)} <= timed.keys():
+        rate, loss = timed["rate", 4096], timed["published loss", 4096]
+        said.append(
+            f"The rate of 4,096 neurons with its gradient takes {rate:.1f} ms, and the published loss {loss:.0f} ms. "
+            "With fewer neurons the card mostly waits for its next task."
+        )
+    if stacks := _timed_stacks(result):
+        said.append(
+            f"Small networks train {max(row['ratio'] for row in stacks):.0f} times as fast when trained together."
+        )
+    return said
 
 
 def with_section(page: str, result: Result | None) -> str:

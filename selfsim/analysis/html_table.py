@@ -37,7 +37,7 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
                 cells.append(f"<td>{_drawn(row.get(column), bands.get(layer, {}), axis)}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     nulls = list(dict.fromkeys(null for of_layer in bands.values() for null in of_layer))
-    drawn = [f"{shade}: {null}" for shade, null in zip(("light", "dark"), nulls, strict=False)]
+    drawn = [f"{shade}: {null}" for shade, null in zip(("dark", "light"), nulls, strict=False)]
     caption = f"{len(rows)} layers" + (f", {samples.pop()} samples." if len(samples) == 1 else ".")
     caption += f" Bars: null bands of the rate ({', '.join(drawn)}). Dot: the layer." if nulls else ""
     notes = [
@@ -73,7 +73,7 @@ def _drawn(rate: float | None, bands: Mapping[str, Mapping[str, NullBand]], axis
         height = 14 / len(of_rate)
         left, width = 6 + 108 * (band.low - axis[0]) / length, max(108 * (band.high - band.low) / length, 1)
         place = f"x='{left:.1f}' y='{3 + k * height:.1f}' width='{width:.1f}' height='{height - 1:.1f}'"
-        parts.append(f"<rect {place} fill='{'#87909a' if k % 2 else '#c9ced3'}'/>")
+        parts.append(f"<rect {place} fill='{'#c9ced3' if k % 2 else '#87909a'}'/>")
         words.append(f"{null} null {band.low:.3f} to {band.high:.3f}")
     label = html.escape("; ".join(words), quote=True)
     return (

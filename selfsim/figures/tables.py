@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,7 @@ def images_in_words(config: TrainConfig) -> str:
 
 
 def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
-    """Answer a chapter's three questions in Markdown, from its numbers: the rate of noise, the pull, its price."""
+    """Answer a chapter's questions in Markdown, from its numbers: noise, the pull, the layer as a whole, the price."""
     check_paired(free, held, name="free, held")
     outside = np.array(
         [
@@ -155,20 +156,33 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
     )
     by_chance = (1 - min(band.level for band in first)) * len(outside)
     before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
-    robust_before, robust_after = (f"{np.mean(final_values(runs, 'ss_rate_left_out')):.3f}" for runs in (free, held))
     change = f", a change of {_difference(free, held, 'ss_rate'):+.3f}" if len(free) > 1 else ""
-    return "\n".join(
+    left_out, quantiles = (_change(free, held, metric) for metric in ("ss_rate_left_out", "ss_rate_quantiles"))
+    factor = np.mean(np.divide(*(final_values(runs, "median_distance") for runs in (held, free))))
+    return _with_minus_signs(
         (
             f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "
             f"constraint, the SS rate lies outside every null band in {outside.all(1).sum()} of {len(outside)} cases "
             f"(layers: {len(free[0].layers)}, seeds: {len(free)}). By chance at most {by_chance:.2g} would. "
             f"Band by band, {apart}.",
             f"- **Can the constraint move it?** With the target {target:g}, the mean rate goes from {before} to "
-            f"{after}{change}. Without the three most distant neurons it goes from {robust_before} to {robust_after}. "
-            f"The rate then lies below every band in {sum(below)} of {len(below)} cases.",
+            f"{after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
+            f"- **Does the layer follow as a whole?** The rate without the three most distant neurons changes by "
+            f"{left_out}, the rate between quantiles by {quantiles}, and the median distance by a factor of "
+            f"{factor:.2f}.",
             f"- **At what price?** {_price(free, held)}",
         )
     )
+
+
+def _with_minus_signs(lines: Iterable[str]) -> str:
+    return re.sub(r"(?<=[ \[])-(?=\d)", "\u2212", "\n".join(lines))
+
+
+def _change(free: Sequence[Run], held: Sequence[Run], metric: str) -> str:
+    if len(free) > 1:
+        return f"{_difference(free, held, metric):+.3f}"
+    return f"{final_values(held, metric)[0] - final_values(free, metric)[0]:+.3f}"
 
 
 def _price(free: Sequence[Run], held: Sequence[Run]) -> str:

@@ -201,7 +201,9 @@ def _show_figure_first(notebook: Any) -> None:
             shown = [output for output in cell.outputs if any("image/" in kind for kind in output.get("data", {}))]
             if shown:
                 cell.outputs = [output for output in cell.outputs if output not in shown]
-                facts = {"tags": ["remove-input"], "mystnb": cell.metadata.pop("mystnb", {})}
+                told = cell.metadata.get("mystnb", {})
+                drawn = {key: told.pop(key) for key in ("figure", "image") if key in told}
+                facts = {"tags": ["remove-input"], "mystnb": drawn}
                 first = nbformat.v4.new_code_cell(outputs=shown, metadata=facts, id="summary-figure")
                 if notebook.nbformat_minor < 5:
                     del first["id"]

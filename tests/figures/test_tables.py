@@ -42,15 +42,17 @@ BANDS = [
 
 def test_each_seed_is_counted_in_its_own_band():
     said = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS, target=0.1)
-    differs, moves, costs = said.splitlines()
+    differs, moves, follows, costs = said.splitlines()
     assert "Trained on handwritten digits without constraint, " in differs
     assert "lies outside every null band in 1 of 4 cases (layers: 2, seeds: 2). By chance at most 0.2 would." in differs
     assert differs.endswith("2 outside the gauss band and 1 outside the shuffled band.")
     swapped = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[::-1], target=0.1)
     assert "in 3 of 4 cases" in swapped  # layer a always, layer b with seed 0 alone
-    assert "the mean rate goes from 0.200 to 0.135, a change of -0.065 [" in moves
+    assert "the mean rate goes from 0.200 to 0.135, a change of −0.065 [" in moves
     assert "lies below every band in 3 of 4 cases" in moves  # not layer b of the first seed: 0.12 and a band from 0.09
-    assert re.search(r"Over 2 paired seeds the test accuracy changes by -1\.5 points \[\S+, \S+\]", costs)
+    assert re.search(r"distant neurons changes by −0\.065 \[\S+, \S+\], the rate between quantiles by −0\.065", follows)
+    assert follows.endswith("by a factor of 0.72.")  # 0.9 and 0.54: means over layers, then over seeds
+    assert re.search(r"Over 2 paired seeds the test accuracy changes by −1\.5 points \[\S+, \S+\]", costs)
     with pytest.raises(ValueError, match="zip"):
         figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[:1], target=0.1)
 

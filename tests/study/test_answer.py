@@ -71,7 +71,8 @@ def test_partial_tables_say_what_is_missing():
     by_arm = {row[0]: row for row in rows(text["table"])}
     assert by_arm[answer.ARMS[HOLD]][1] == "2, 10 each" and by_arm[answer.ARMS[LOWER]][3] == answer.NOT_RUN
     assert "lowered" not in text["sentence"] and "rate lowered" in text["missing"]
-    assert text["sentence"].startswith("No gain is shown so far: 2 of 5 families are whole")
+    assert text["sentence"].startswith("No gain is shown so far: 2 of the 5 planned networks are finished")
+    assert by_arm[answer.ARMS[HOLD]][3].startswith("no change as large as one point in 2 of 2 (was held")
     assert text["control"].count("in the ") == 2 and "something to gain" in text["control"]
     assert "Families not finished: ViT-S (0 of 8 pairs)" in text["missing"]
     gained = said(made_tables({HOLD: 0.05}, families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL)))
