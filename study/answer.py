@@ -30,6 +30,7 @@ from .convergence_statistics import (
 from .convergence_tables import CONTROL, FAMILIES, FREE, HOLD, LOWER, PAIRS, PUBLISHED, SCALING, Convergence
 from .design import NOT_TESTABLE
 from .findings import Finding
+from .statistics import minimal_effect
 
 FIGURE = "answer.svg"
 # With fewer families, the interval of their mean is too wide for a sentence.
@@ -337,7 +338,15 @@ def _noise_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
     if not len(floor):
         return "The noise floor is not measured yet."
     text = f"Over its seeds, the free arm spreads by {_range(floor.sd, '.1f', 100)} points (sd)"
-    return text + (f", and paired differences by {100 * spread:.1f}." if math.isfinite(spread) else ".")
+    text += f", and paired differences by {100 * spread:.1f}, over all families." if math.isfinite(spread) else "."
+    found = []
+    for name in floor.index.intersection(comparisons.index.get_level_values(0)):
+        own = comparisons.loc[[name]]
+        if math.isfinite(sd := spread_of_pairs(own)):
+            least = minimal_effect(int(own.pairs.min()), sd)
+            found.append(f"{100 * least:.1f} points in the {architecture(name).title}")
+    changes = " and of ".join(found)
+    return text + (f" A true change of {changes} would be found in four of five such studies." if found else "")
 
 
 def _tuning_sentence(tables: Convergence) -> str:

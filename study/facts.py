@@ -106,6 +106,7 @@ def facts(
         **_simulated(benchmarks),
         **{f"scaling.dimensions.{n}": str(_most_dimensions(n)) for n in (64, 128)},
         "power_law": f"{power_law_rate(128):.2f}",
+        **{f"power_law.{d}": f"{power_law_rate(128, dimension=d, longest=1.0):.2f}" for d in (1, 2, 5)},
         "power.5": f"{minimal_effect(5):.1f}",
         "power.5.of_8": f"{minimal_effect(5, comparisons=8):.0f}",
         "power.10.of_2": f"{minimal_effect(10, comparisons=2):.1f}",
@@ -219,10 +220,15 @@ def _scale(runs: Sequence[Run], finding: Finding) -> dict[str, str]:
 def _chapters(chapters: Path) -> dict[str, str]:
     """Read the layers outside their null bands from the published chapters."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(chapters.glob("*.ipynb"))]
-    counted = re.compile(r"lies outside every null band in (\d+) of (\d+) cases.*?By chance at most ([\d.]+) would")
+    counted = re.compile(
+        r"lies outside every null band in (\d+) of (\d+) cases.*?By chance at most ([\d.]+) would. "
+        r"Band by band, (\d+) outside the shuffled band and (\d+) outside the gauss band"
+    )
     found = [[float(number) for number in match.groups()] for text in texts if (match := counted.search(text))]
-    outside, cases, by_chance = map(sum, zip(*found, strict=True))
+    outside, cases, by_chance, shuffled, gauss = map(sum, zip(*found, strict=True))
     return {
+        "bands.shuffled": f"{shuffled:.0f} of {cases:.0f}",
+        "bands.gauss": f"{gauss:.0f} of {cases:.0f}",
         "bands.outside": f"{outside:.0f} of {cases:.0f}",
         "bands.by_chance": f"{by_chance:.0f}",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -187,15 +188,19 @@ def scale_finding(runs: Sequence[Run]) -> Finding:
     return Finding("C10", "Is the gain of stage e one of scale?", verdict, effect, tested, table)
 
 
-def power_law_rate(n: int, *, points: int = 100_001) -> float:
-    """Return the SS rate of n neurons whose correlation sum is an exact power law, of any dimension.
+def power_law_rate(n: int, *, dimension: float = 1.0, longest: float = math.inf, points: int = 100_001) -> float:
+    """Return the SS rate of n neurons whose correlation sum is an exact power law, up to the longest distance.
 
-    On the logarithmic axis u from the shortest to the longest distance, the share of shorter pairs grows from 1 pair to
-    all of them like ``pairs ** (u - 1)``, whatever the dimension.
+    The axis is ln(1 + distance). Where all distances are far above 1, it is their logarithm: then the share of shorter
+    pairs grows from 1 pair to all of them like ``pairs ** (u - 1)``, and the rate is the same in every dimension.
     """
-    u = np.linspace(0, 1, points)
-    drop = surrogate_drop((n * (n - 1) / 2) ** (u - 1), n)
-    return 2 * float(np.trapezoid(np.abs(u - drop), u))
+    u, pairs = np.linspace(0, 1, points), n * (n - 1) / 2
+    if longest == math.inf:
+        share = pairs ** (u - 1)
+    else:
+        low, high = np.log1p([longest * pairs ** (-1 / dimension), longest])
+        share = (np.expm1(low + u * (high - low)) / longest) ** dimension
+    return 2 * float(np.trapezoid(np.abs(u - surrogate_drop(share, n)), u))
 
 
 def _differ(scores: Mapping[str, Sequence[float]], runs: Sequence[Run]) -> Finding:

@@ -64,6 +64,10 @@ def test_the_rate_of_a_power_law_is_the_area_under_its_staircase(dimension):
     lengths = 1e30 * (np.arange(1, pairs + 1) / pairs) ** (1 / dimension)  # ln(1 + length) is ln(length)
     rate, _ = surrogate_area(lengths, np.float64(1), 128, RateOptions(), False)
     assert float(rate) == pytest.approx(findings.power_law_rate(128), abs=0.005)
+    near, _ = surrogate_area(lengths / lengths.max(), np.float64(1), 128, RateOptions(), False)
+    expected = findings.power_law_rate(128, dimension=dimension, longest=1.0)
+    assert float(near) == pytest.approx(expected, abs=0.005)
+    assert expected < 0.6 < findings.power_law_rate(128)
 
 
 def test_pages_name_facts_that_exist():
