@@ -158,7 +158,8 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
     before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
     change = f", a change of {_difference(free, held, 'ss_rate'):+.3f}" if len(free) > 1 else ""
     left_out, quantiles = (_change(free, held, metric) for metric in ("ss_rate_left_out", "ss_rate_quantiles"))
-    factor = np.mean(np.divide(*(final_values(runs, "median_distance") for runs in (held, free))))
+    distances, distances_held = (np.array(final_values(runs, "median_distance")) for runs in (free, held))
+    factor = np.mean(distances_held / distances)
     return _with_minus_signs(
         (
             f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "

@@ -112,6 +112,8 @@ def test_an_epub_gets_well_formed_pages():
     from xml.etree import ElementTree
 
     context = {"body": "<!-- a --b --><style scoped>p {}</style><br><p>&ApplyFunction;</p>"}
-    extension("epub").make_well_formed(SimpleNamespace(builder=SimpleNamespace(name="epub")), "", "", context, None)
+    book_extension("epub").make_well_formed(
+        SimpleNamespace(builder=SimpleNamespace(name="epub")), "", "", context, None
+    )
     style, _, text = ElementTree.fromstring(f"<div>{context['body']}</div>")
     assert (style.text, text.text) == ("p {}", "\u2061")
