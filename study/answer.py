@@ -407,11 +407,12 @@ def _claims_table(findings: Mapping[str, Finding], pools: pd.DataFrame, first: M
     second = f"At convergence, in points: {'; '.join(pooled)}." if pooled else "At convergence: not run."
     early = f"After three epochs: as published {first['first.published']}, target 0.1 {first['first.default']}."
     degrade = " and ".join(dict.fromkeys(one.verdict for key, one in findings.items() if key.startswith("degrade")))
+    again = f" A target of 0.2, asked for again: {findings['confirm'].effect}." if "confirm" in findings else ""
     lines = {
         "C1": "Built: one function reads the hidden neurons of ten architectures.",
         "C2": "No, by derivation: an exact power law of the distances has nearly the worst rate.",
         "C3": f"Architectures differ: {verdict('differ')}. Degradation in three epochs: {degrade}.",
-        "C4": f"{second} {early}",
+        "C4": f"{second} {early}{again}",
         "C5": f"First study, target 0.1: {verdict('invariance')}.",
         "C6": f"First study, target 0.1: PoolFormer {findings['limit'].verdict}.",
         "C7": f"First study: {verdict('time')}.",
