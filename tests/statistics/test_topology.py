@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tracemalloc
 
 import networkx as nx
@@ -209,7 +210,7 @@ def test_path_length_at_the_ends_of_words(n):
     assert mean_path_length(nodes_and_adjacency(nx.complete_graph(n))[1]) == 1.0
 
 
-@pytest.mark.parametrize("name", ["karate", "ring"])
+@pytest.mark.parametrize("name", ["hubs", "ring"])
 def test_coefficients_from_their_parts(name):
     graph = GRAPHS[name]
     sigma = small_world_sigma(graph, swaps=10, draws=4)
@@ -221,24 +222,53 @@ def test_coefficients_from_their_parts(name):
     assert sigma.value == pytest.approx(ratio / (sigma.path_length / sigma.reference_path_length.mean()))
     omega = small_world_omega(graph, draws=4)
     assert omega.clustering == pytest.approx(nx.average_clustering(graph))
-    lattice = max(omega.clustering, omega.reference_clustering.max())
+    (lattice,) = omega.reference_clustering
     paths = omega.reference_path_length.mean() / omega.path_length
     assert omega.value == pytest.approx(paths - omega.clustering / lattice)
 
 
+@pytest.mark.parametrize("k", [4, 6, 10])
+def test_the_lattice_clusters_as_a_ring_in_closed_form(k):
+    n = 100
+    closed_form = 3 * (k - 2) / (4 * (k - 1))
+    ring = nx.watts_strogatz_graph(n, k, 0)
+    shuffled = nx.Graph()  # the same ring, but its nodes have lost their order
+    shuffled.add_nodes_from(range(n))
+    shuffled.add_edges_from(nx.relabel_nodes(ring, dict(enumerate(np.random.default_rng(0).permutation(n)))).edges)
+    random = nx.connected_watts_strogatz_graph(n, k, 1.0, seed=1)
+    assert small_world_omega(ring, draws=1).reference_clustering == pytest.approx(closed_form)
+    for graph in (shuffled, random):
+        (lattice,) = small_world_omega(graph, draws=1).reference_clustering
+        assert lattice == pytest.approx(closed_form, rel=0.06 if graph is shuffled else 0.15)
+        assert lattice >= 0.96 * nx.average_clustering(rewired(graph, towards="ring", swaps=500, connected=True))
+
+
+def test_omega_is_not_estimable_where_the_lattice_clusters_less():
+    # Cliques in a ring, in any order: no ring-like graph of these degrees has as many triangles.
+    cliques = nx.connected_caveman_graph(20, 7)
+    order = np.random.default_rng(0).permutation(len(cliques)).tolist()
+    shuffled = nx.Graph()
+    shuffled.add_nodes_from(order)
+    shuffled.add_edges_from(cliques.edges)
+    found = small_world_omega(shuffled, draws=2)
+    assert re.fullmatch(r"a lattice of these degrees clusters less than the graph \(0\.\d\d < 0\.87\)", found.reason)
+    assert found.clustering == pytest.approx(nx.average_clustering(cliques))
+    assert found.reference_clustering.max() < found.clustering
+    assert math.isnan(found.value)
+
+
 def test_intervals_over_random_graphs_hold_the_mean_over_many():
-    graph = GRAPHS["karate"]
+    graph = GRAPHS["ring"]
     for coefficient in (small_world_sigma, small_world_omega):
         many = coefficient(graph, swaps=5, draws=400, seed=1)
         assert many.by_draw.mean() == pytest.approx(many.value)
         # The lattice is taken as given: the same for all.
-        shift = 0.0 if coefficient is small_world_sigma else many.clustering / many.reference_clustering.max()
+        given = coefficient is small_world_omega
         covered = 0
         for seed in range(60):
             few = coefficient(graph, swaps=5, draws=8, seed=100 + seed)
-            lattice = max(few.clustering, few.reference_clustering.max())
-            moved = 0.0 if coefficient is small_world_sigma else few.clustering / lattice - shift
-            covered += few.interval.low + moved <= many.value <= few.interval.high + moved
+            moved = few.clustering / few.reference_clustering[0] - many.clustering / many.reference_clustering[0]
+            covered += few.interval.low <= many.value - given * moved <= few.interval.high
         assert covered >= 52
     with pytest.raises(ValueError, match="not estimable"):
         _ = small_world_sigma(nx.path_graph(2)).interval
@@ -294,8 +324,8 @@ def test_small_world_not_estimable():
         for name, value in (("draws", 0), ("draws", 2.5), ("swaps", True), ("seed", -1)):
             with pytest.raises(ValueError, match=f"^{name}: got {value}"):
                 coefficient(GRAPHS["karate"], **{name: value})
-        counted = coefficient(GRAPHS["karate"], draws=np.int64(2), swaps=np.int32(1))
-        assert counted.value == coefficient(GRAPHS["karate"], draws=2, swaps=1).value
+        counted = coefficient(GRAPHS["ring"], draws=np.int64(2), swaps=np.int32(1))
+        assert counted.value == coefficient(GRAPHS["ring"], draws=2, swaps=1).value
         with pytest.raises(ValueError, match="SmallWorld: not estimable"):
             float(coefficient(nx.path_graph(2)))
 
