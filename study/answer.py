@@ -410,7 +410,7 @@ def _claims_table(findings: Mapping[str, Finding], pools: pd.DataFrame, first: M
     again = f" A target of 0.2, asked for again: {findings['confirm'].effect}." if "confirm" in findings else ""
     lines = {
         "C1": "Built: one function reads the hidden neurons of ten architectures.",
-        "C2": "No, by derivation: an exact power law of the distances has nearly the worst rate.",
+        "C2": "No, by derivation: most exact power laws of the distances have higher rates than noise.",
         "C3": f"Architectures differ: {verdict('differ')}. Degradation in three epochs: {degrade}.",
         "C4": f"{second} {early}{again}",
         "C5": f"First study, target 0.1: {verdict('invariance')}.",
