@@ -107,7 +107,8 @@ def test_published_chapters_begin_with_their_summary_and_end_with_their_own_comm
     for path in (ROOT / "book" / "chapters").glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
-        assert re.match(r"# .+\n\n:::\{admonition\} In short\n:class: summary\n(.+?)\n:::\n", texts[0]), path.name
+        note = r"# [^\n]+\n\n:::\{admonition\} In short\n:class: summary\n(.+?)\n:::\n"
+        assert re.match(note, texts[0], re.DOTALL), path.name
         if parameters := notebook["metadata"]["papermill"]["parameters"]:
             command = re.search(r"papermill notebooks/.*?(?=\n```)", "\n".join(texts), re.DOTALL)[0]
             assert given_parameters(shlex.split(command)) == parameters, path.name
