@@ -90,6 +90,9 @@ class Axis(NamedTuple):
         """Positions u at these offsets, 0 at `low` and 1 at `high`, clipped to these."""
         u = log1p(offsets)
         u /= self.length
+        if isinstance(u, np.ndarray):
+            # The two logarithms of the longest distance may differ in the last bit, and then it would lie below 1.
+            u[offsets >= self.offsets(self.high)] = 1
         return module_of(u).clip(u, 0, 1, out=u)
 
     def slope(self, offsets: Array) -> Array:

@@ -12,6 +12,8 @@ from scipy.spatial.distance import pdist
 
 from selfsim import ss_rate
 from selfsim.rate import area, distances, loops, paper
+from selfsim.rate.area import axis_of
+from selfsim.rate.options import RateOptions
 from selfsim.statistics.synthetic import known_activations
 from tests import reference
 
@@ -167,3 +169,14 @@ def test_numba_is_imported_only_for_many_pairs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_longest_distance_alone_stands_at_the_end_of_the_axis(dtype):
+    """Counts at the last scale leave it out, so a position below 1 by rounding would lose a box."""
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        raw = (random.uniform(0.5, 20) * random.random(100)).astype(dtype)
+        axis = axis_of(raw, np.ones(1, dtype), RateOptions())
+        u = axis.positions(axis.offsets(raw))
+        assert np.flatnonzero(u == 1).tolist() == [raw.argmax()]
