@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from selfsim import train
+from selfsim.publish.kernels import HOW
 from selfsim.sweep.grid import read_grid
 from selfsim.sweep.table import RESULTS
 from tests.conftest import PARAMETERS, write_notebook
@@ -86,7 +87,9 @@ class Sweep:
         return time.monotonic() - started
 
 
-WORKER, KERNEL = "spawn_main", "ipykernel_launcher"
+WORKER = "spawn_main"
+# A fork has the command line of its parent, the process that starts kernels; either may be killed.
+KERNEL = "selfsim.publish.kernels" if HOW == "fork" else "ipykernel_launcher"
 
 
 @pytest.fixture
