@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/rate.py            # prints a table, writes results/benchmarks/rate.json
 
-Both run in one process on one thread, in turn. The median of the CPU time of each is taken, so waiting for other processes
-does not count. Only the ratios mean something.
+Both run in one process on one thread, in turn. The median of the CPU time of each is taken, so waiting for other
+processes does not count. Only the ratios mean something.
 "Floor" is what no implementation can avoid: one and a half products X Xᵀ and one pass over the pairs.
 """
 
