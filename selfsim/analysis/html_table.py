@@ -47,7 +47,8 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     ]
     folded = f"<details><summary>Missing numbers</summary><ul>{''.join(notes)}</ul></details>" if notes else ""
     return (
-        "<div style='overflow-x:auto'><table>"
+        # Wider than a phone: with a tab stop, the keyboard can scroll it.
+        "<div style='overflow-x:auto' role='group' aria-label='Table of the layers' tabindex='0'><table>"
         f"<caption style='text-align:left'>{html.escape(caption)}</caption>"
         f"<thead><tr>{header}</tr></thead><tbody>{''.join(body)}</tbody></table>{folded}</div>"
     )

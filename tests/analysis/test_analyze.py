@@ -198,7 +198,8 @@ def test_another_analysis_is_drawn_by_the_names_of_the_layers(analysis):
 
 def test_html_and_figure(analysis):
     html = analysis._repr_html_()
-    assert html.count("<svg") == html.count("aria-label=") == len(analysis.layers)
+    assert html.count("<svg") == html.count("<title>") == len(analysis.layers)
+    assert html.startswith("<div style='overflow-x:auto' role='group' aria-label='Table of the layers' tabindex='0'>")
     assert f"rate {analysis.rows['1']['rate']:.3f}; shuffled null" in html
     figure = analysis.plot(analysis)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
