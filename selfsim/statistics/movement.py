@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import fcluster
 from torch import Tensor
 
+from ..boxes.complete_linkage import merge_tree
 from ..checks import check_integer
 from ..rate.network import FeatureNetwork
 from ..rate.rate import ss_rate
@@ -71,23 +74,45 @@ def movement(
     """
     before = check_activations(before, name="before", min_neurons=3)
     after = check_activations(after, name="after", min_neurons=3)
-    n = before.shape[1]
-    if after.shape[1] != n:
-        raise ValueError(f"after: got {after.shape[1]} neurons, need the {n} of before")
-    neighbours = min(check_integer(neighbours, name="neighbours"), n - 1)
-    boxes = max(2, n // 10) if boxes is None else check_integer(boxes, name="boxes")
-    drivers = min(check_integer(drivers, name="drivers"), n)
-    networks = [FeatureNetwork(x.detach()) for x in (before, after)]
-    near = [network.nearest(neighbours) for network in networks]
-    from sklearn.metrics import adjusted_rand_score  # takes seconds to import
+    if after.shape[1] != before.shape[1]:
+        raise ValueError(f"after: got {after.shape[1]} neurons, need the {before.shape[1]} of before")
+    neighbours, drivers = check_integer(neighbours, name="neighbours"), check_integer(drivers, name="drivers")
+    boxes = None if boxes is None else check_integer(boxes, name="boxes")
+    first, second = (Arrangement(x, neighbours=neighbours, boxes=boxes, drivers=drivers) for x in (before, after))
+    return first.moved_to(second)
 
-    labels = [fcluster(linkage(network.distances, "complete"), boxes, "maxclust") for network in networks]
-    driving = [_driving_neurons(x, drivers) for x in (before, after)]
-    return Movement(
-        neighbours_kept=float((near[0] & near[1]).sum() / near[0].sum()),
-        boxes_kept=float(adjusted_rand_score(*labels)),
-        drivers_kept=len(driving[0] & driving[1]) / drivers,
-    )
+
+class Arrangement:
+    """What `movement` compares of one layer, computed when it is first needed and kept, since a layer is met twice.
+
+    The arguments are those of `movement`, checked.
+    """
+
+    def __init__(
+        self, activations: Tensor, *, neighbours: int = 10, boxes: int | None = None, drivers: int = 4
+    ) -> None:
+        n = activations.shape[1]
+        self.activations = activations
+        self._neighbours, self._drivers = min(neighbours, n - 1), min(drivers, n)
+        self._boxes = max(2, n // 10) if boxes is None else boxes
+
+    @functools.cached_property
+    def _marks(self) -> tuple[np.ndarray, np.ndarray, set[int]]:
+        """The nearest neighbours of each neuron, its box, and the driving neurons."""
+        network = FeatureNetwork(self.activations.detach())
+        boxes = fcluster(merge_tree(network.distances), self._boxes, "maxclust")
+        return network.nearest(self._neighbours), boxes, _driving_neurons(self.activations, self._drivers)
+
+    def moved_to(self, after: Arrangement) -> Movement:
+        """Compare with the same neurons at a later time."""
+        from sklearn.metrics import adjusted_rand_score  # takes seconds to import
+
+        (near, boxes, driving), (near_after, boxes_after, driving_after) = self._marks, after._marks
+        return Movement(
+            neighbours_kept=float((near & near_after).sum() / near.sum()),
+            boxes_kept=float(adjusted_rand_score(boxes, boxes_after)),
+            drivers_kept=len(driving & driving_after) / len(driving),
+        )
 
 
 def _driving_neurons(activations: Tensor, k: int) -> set[int]:

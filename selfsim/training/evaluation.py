@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 from ..models.images import Images
 from ..rate.distances import pair_distances
 from ..rate.rate import ss_rate
-from ..statistics.movement import movement
+from ..statistics.movement import Arrangement
 
 # Two robust rates beside the rate: without so many most distant neurons, and with the curve between these quantiles.
 # They differ from a rate that single neurons or single pairs decide.
 LEFT_OUT = 3
 QUANTILES = (0.01, 0.99)
+T = TypeVar("T")
 _KEPT = ("neighbours_kept", "boxes_kept", "drivers_kept")
 
 
@@ -50,13 +50,13 @@ def scores(model: nn.Module, images: Images, split: str, *, epoch: int, device: 
     ]
 
 
-def layer_rows(hidden: Mapping[str, Tensor], before: Mapping[str, Tensor] | None, *, epoch: int) -> list[Row]:
+def layer_rows(hidden: Mapping[str, Arrangement], before: Mapping[str, Arrangement] | None, *, epoch: int) -> list[Row]:
     """Return for each layer its rate, the robust rates, the median distance, and what was kept since the last epoch.
 
     Parameters
     ----------
-    hidden, before : mapping of str to Tensor, shape (samples, neurons)
-        Activations now and at the last epoch.
+    hidden, before : mapping of str to Arrangement
+        The layers now and at the last evaluation.
     epoch : int
 
     Raises
@@ -75,7 +75,8 @@ def layer_rows(hidden: Mapping[str, Tensor], before: Mapping[str, Tensor] | None
         "median_distance": lambda x: pair_distances(x).median(),
     }
     rows = []
-    for layer, values in hidden.items():
+    for layer, arrangement in hidden.items():
+        values = arrangement.activations
         if not values.isfinite().all():
             raise FloatingPointError(
                 f"activations: those of layer {layer!r} overflowed in the evaluation after epoch {epoch}; the last "
@@ -83,13 +84,13 @@ def layer_rows(hidden: Mapping[str, Tensor], before: Mapping[str, Tensor] | None
             )
         measured = {name: _or_nan(measure, values) for name, measure in measures.items()}
         if before is not None:
-            kept = _or_nan(partial(movement, before[layer]), values)
+            kept = _or_nan(before[layer].moved_to, arrangement)
             measured |= {name: getattr(kept, name, math.nan) for name in _KEPT}
         rows += [Row(epoch, "validation", layer, name, float(value)) for name, value in measured.items()]
     return rows
 
 
-def _or_nan(measure: Callable[[Tensor], Any], values: Tensor) -> Any:
+def _or_nan(measure: Callable[[T], Any], values: T) -> Any:
     try:
         return measure(values)
     except ValueError:

@@ -20,6 +20,7 @@ from ..models.images import Images
 from ..models.probe import activations
 from ..models.seeding import seeded
 from ..models.small_builds import PIXELS
+from ..statistics.movement import Arrangement
 from ..validation import resolve_device
 from .config import TrainConfig
 from .data_record import check_same_data, data_record, files_state, record_of
@@ -333,5 +334,6 @@ def _evaluated(state: TrainingState, images: Images) -> list[Row]:
         rows.append(accuracy._replace(metric="accuracy_ema"))
     batches, samples = images.batches("validation"), state.config.samples
     before = state.hidden
-    state.hidden = activations(state.model, batches, layers=state.probe.layers, samples=samples, device=device)
+    hidden = activations(state.model, batches, layers=state.probe.layers, samples=samples, device=device)
+    state.hidden = {layer: Arrangement(values) for layer, values in hidden.items()}
     return rows + layer_rows(state.hidden, before, epoch=epoch)

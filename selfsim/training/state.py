@@ -16,6 +16,7 @@ from ..checks import optional_package
 from ..models.images import Images
 from ..models.probe import Probe
 from ..models.seeding import random_states, set_random_states
+from ..statistics.movement import Arrangement
 from .config import TrainConfig, check_same_configuration
 from .constraint import SelfSimilarityConstraint
 from .data_record import check_same_data, data_record
@@ -51,8 +52,8 @@ class TrainingState:
         For each step of the current epoch: number of images, and the sums of loss, hits and penalty over them.
     gradients : Tensor, shape (3,)
         At the current epoch's first step: norms of the task's and the constraint's gradient, and their angle.
-    hidden : dict of str to Tensor, shape (samples, neurons), or None
-        Activations at the last evaluation, for comparison with the next ones.
+    hidden : dict of str to Arrangement, or None
+        The layers at the last evaluation, for comparison with the next one.
     seconds : float
         Run time until the last checkpoint.
     """
@@ -86,7 +87,7 @@ class TrainingState:
         self.epoch = self.step = 0
         self.steps = torch.zeros(self.steps_per_epoch, len(STEP_FIELDS), device=device)
         self.gradients = torch.zeros(3, device=device)
-        self.hidden: dict[str, Tensor] | None = None
+        self.hidden: dict[str, Arrangement] | None = None
         self.seconds = 0.0
         self._epoch_began = self.generator.get_state()
 
@@ -157,7 +158,7 @@ class TrainingState:
             "position": (self.epoch, self.step),
             "steps": self.steps,
             "gradients": self.gradients,
-            "hidden": self.hidden,
+            "hidden": self.hidden and {layer: x.activations for layer, x in self.hidden.items()},
             "seconds": self.seconds,
             "generator": (self._epoch_began, self.generator.get_state()),
             "random": self.ranks.gather(random_states(self.device)),
@@ -179,7 +180,8 @@ class TrainingState:
         self.best, (self.epoch, self.step), self.seconds = state["best"], state["position"], state["seconds"]
         self.steps.copy_(state["steps"])
         self.gradients.copy_(state["gradients"])
-        self.hidden = state["hidden"] and {layer: x.to(self.device) for layer, x in state["hidden"].items()}
+        hidden = state["hidden"]
+        self.hidden = hidden and {layer: Arrangement(x.to(self.device)) for layer, x in hidden.items()}
         self._epoch_began, reached = state["generator"]
         self.generator.set_state(reached)
         set_random_states(state["random"][self.ranks.rank % len(state["random"])], self.device)
