@@ -204,7 +204,9 @@ def _show_figure_first(notebook: Any) -> None:
                 told = cell.metadata.get("mystnb", {})
                 drawn = {key: told.pop(key) for key in ("figure", "image") if key in told}
                 facts = {"tags": ["remove-input"], "mystnb": drawn}
-                first = nbformat.v4.new_code_cell(outputs=shown, metadata=facts, id="summary-figure")
+                # A page leaves out a cell without source.
+                source = "# The figure that the cell of the summary draws."
+                first = nbformat.v4.new_code_cell(source, outputs=shown, metadata=facts, id="summary-figure")
                 if notebook.nbformat_minor < 5:
                     del first["id"]
                 title = next(k for k, one in enumerate(notebook.cells) if one.cell_type == "markdown")

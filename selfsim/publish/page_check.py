@@ -1,7 +1,8 @@
-"""Check a rendered book: missing and empty pages, error outputs, alt texts, links, weight."""
+"""Check a rendered book: missing and empty pages, missing pictures, error outputs, alt texts, links, weight."""
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 from collections.abc import Iterator
@@ -58,6 +59,9 @@ def check_pages(html: str | Path, toc: str | Path) -> list[str]:
         faults += _weight_faults(f"{name}: the page with its pictures", weight, _HEAVIEST_PAGE)
         if name in wanted and not page.has_content:
             faults.append(f"{name}: the page is empty")
+        drawn = _pictures_of(html / "_sources" / Path(name).with_suffix(".ipynb"))
+        if len(page.images) < drawn:
+            faults.append(f"{name}: {len(page.images)} pictures, {drawn} in its notebook")
         if page.errors:
             faults.append(f"{name}: {page.errors} error output(s)")
         faults += [f"{name}: {fault}" for image in page.images for fault in _alt_faults(image)]
@@ -90,6 +94,15 @@ def _read(path: Path) -> _Page:
         has_content=bool(images) or any(not text.find_parent(_HEADINGS) for text in texts),
         errors=len(soup.select(".output.traceback, #papermill-error-cell")),
     )
+
+
+def _pictures_of(notebook: Path) -> int:
+    """Return how many pictures an executed notebook shows; none if there is no such notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.is_file() else []
+    hidden = {"remove-cell", "remove-output"}
+    shown = [cell for cell in cells if hidden.isdisjoint(cell["metadata"].get("tags", []))]
+    outputs = [output.get("data", {}) for cell in shown for output in cell.get("outputs", [])]
+    return sum(any(kind.startswith("image/") for kind in data) for data in outputs)
 
 
 def _alt_faults(image: Any) -> Iterator[str]:

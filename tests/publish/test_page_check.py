@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from selfsim.publish.page_check import check_pages
@@ -89,6 +91,18 @@ def test_heavy_pages_and_sites_are_faults(site):
         "index.html: the site weighs 60.0 MB, at most 60 are wanted",
         "book/intro.html: the page with its pictures weighs 3.0 MB, at most 3 are wanted",
     ]
+
+
+def test_a_picture_of_a_notebook_that_its_page_lacks(site):
+    def notebook(*tags):
+        drawn = [{"output_type": "display_data", "data": {"image/png": ""}}, {"output_type": "stream"}]
+        cell = {"cell_type": "code", "source": "", "metadata": {"tags": list(tags)}, "outputs": drawn}
+        return json.dumps({"cells": [cell, {"cell_type": "markdown", "source": "", "metadata": {}}]})
+
+    source = "_sources/book/a.ipynb"
+    assert site({source: notebook("remove-input")}) == ["book/a.html: 0 pictures, 1 in its notebook"]
+    assert site({source: notebook("remove-output")}) == []
+    assert site({source: notebook()} | article('<img src="p.png" alt="Counts of boxes">')) == []
 
 
 def test_standard_error_output_is_no_fault(site):
