@@ -124,6 +124,7 @@ def _gains(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
         "gain.first": _span(first.interval.xs(DEFAULT, level=1)),
         "gain.others": _span(others.interval.xs(DEFAULT, level=1)),
         "gain.others.hold_0": _WORDS[sum(i.low <= 0 <= i.high for i in others.interval.xs(DEFAULT, level=1))],
+        "gain.moved": _WORDS[sum(moved is True for moved in every.moved.xs(DEFAULT, level=1))],
         "published.span": _span(every.interval.xs(PUBLISHED, level=1), digits=1),
     }
     for (name, arm), row in every.iterrows():
