@@ -293,7 +293,7 @@ class AreaSlope(NamedTuple):
     by_ends: tuple[Array, Array, Array]  # (…, 1)
 
     def with_ends(self, places: tuple[int, int, int] | np.ndarray) -> Array:
-        """`by_knot`, with what the ends and the unit contribute added at their places."""
+        """`by_knot`, with what the ends and the unit contribute added at their places, which are views of it."""
         for at, change in zip(numbers_at(self.by_knot, places), self.by_ends, strict=True):
             if not isinstance(change, float):  # else 0, as of detached ends
                 at += change

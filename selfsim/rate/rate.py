@@ -1,8 +1,12 @@
 """The SS rate: the area between a layer's box-counting curve and a straight line, on logarithmic axes.
 
-Read this file for the whole computation: the distances between neurons (`distances`), the logarithmic axis and the
-area under the staircase of counts (`area`), and the gradient back to the activations. Beside it stand the paper's sum
-over 256 scales (`paper`) and the rate of real boxes (`by_count`).
+In the order of the calls: `ss_rate` checks options and activations; `_of_prepared` chooses the gradient; `ByDistances`
+takes each layer through `_rate_and_weight`, which computes the distances of its neurons (`distances`);
+`surrogate_area` sorts them, puts them on the logarithmic axis and sums the area under their staircase (`area`), with
+its slope at each distance; `gradient_by_weight` takes the slopes back to the activations. Beside it stand the paper's
+sum over 256 scales (`paper`) and the rate of real boxes (`by_count`).
+
+Distances are *raw* until they lie on the axis: the length of an edge is ``raw / one``.
 """
 
 from __future__ import annotations

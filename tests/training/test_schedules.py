@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from selfsim.training.schedules import (
     Constant,
     Cosine,
     FollowTheNull,
+    Hold,
     Linear,
     Piecewise,
     ScheduleInput,
@@ -104,23 +106,30 @@ class TestAdaptive:
         assert all(low - 1e-12 <= t <= high + 1e-12 for t in self.targets(losses, rate=rate, share=share))
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        Constant(0.2),
-        Linear(0.2, 0.1),
-        Cosine(0.2, 0.1),
-        Piecewise([(0, 0.2), (0.5, 0.1)]),
-        FollowTheNull(-0.1),
-        Adaptive(0.1, patience=3),
-    ],
-    ids=lambda schedule: schedule.schedule,
-)
+SCHEDULES = [
+    Constant(0.2),
+    Linear(0.2, 0.1),
+    Cosine(0.2, 0.1),
+    Piecewise([(0, 0.2), (0.5, 0.1)]),
+    FollowTheNull(-0.1),
+    Adaptive(0.1, patience=3),
+    Hold(0.5),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.schedule)
 def test_plain_data_and_back(schedule):
     plain = asdict(schedule)
     assert plain["schedule"] == schedule.schedule
     assert schedule_from(plain) == schedule
     assert schedule_from(schedule) is schedule
+
+
+def test_every_schedule_stands_on_its_page():
+    assert {schedule.schedule for schedule in SCHEDULES} == set(schedules._BY_NAME)
+    page = (Path(__file__).parents[2] / "book/api-training.md").read_text(encoding="utf-8")
+    for schedule in SCHEDULES:
+        assert f"autoclass:: selfsim.training.schedules.{type(schedule).__name__}\n" in page
 
 
 def test_the_old_name_of_what_a_schedule_gets_warns():

@@ -49,7 +49,7 @@ def assert_alike(together, alone, within=0.01):
 
 @pytest.mark.parametrize(
     "names",
-    [("none", "capped", "paper"), pytest.param(tuple(CONSTRAINTS), marks=pytest.mark.long)],
+    [("capped", "paper"), pytest.param(tuple(CONSTRAINTS), marks=pytest.mark.long)],
     ids=["some", "all"],
 )
 def test_equals_the_single_run(names):
