@@ -28,7 +28,7 @@ from .convergence_statistics import t_tests
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
 from .layers import read_invariance
-from .plots import write_figure
+from .plots import write_figures
 from .statistics import compared, differences, manipulation, measured, minimal_effect, pairs
 from .tables import read_stages
 
@@ -54,7 +54,7 @@ def write_facts(results: Path, book: Path) -> dict[str, str]:
         benchmarks=results.parent / "benchmarks",
         convergence=tables,
     )
-    write_figure(tables, book / "_static")
+    write_figures(tables, results.parent / "benchmarks", book / "_static")
     (book / "_ext" / FILE).write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return written
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from selfsim.figures.rates import SET_TITLES
 from selfsim.figures.runs import draw_seeds
 from selfsim.figures.style import (
     CONSTRAINED,
@@ -24,6 +27,7 @@ from selfsim.figures.style import (
     closed,
     labelled,
     panels,
+    plain_ticks,
     use_style,
 )
 from selfsim.models.architectures import ARCHITECTURES, architecture
@@ -41,6 +45,8 @@ from .statistics import measured
 
 # Dark enough for names to be written in them.
 FAMILY_COLORS = {"MLP": "#0072b2", "attention": "#aa4499", "convolution": "#117733", "pooling": "#b06a00"}
+# The known sets of the first page: alike at every scale, then noise and clusters.
+_SETS = ("line", "square", "cantor", "sierpinski", "menger", "ultrametric tree", "gauss", "clusters")
 _ARM_COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
 _OTHER_STYLES = tuple(zip(_ARM_COLORS, "^DvPX<>", strict=True))
 
@@ -352,11 +358,62 @@ def plot_forest(tables: Convergence) -> Figure:
     return closed(figure)
 
 
-def write_figure(tables: Convergence, folder: Path) -> None:
-    """Write the forest plot into `folder` if there is anything to plot."""
-    if len(by_family(tables)):
-        with plt.rc_context({"svg.hashsalt": "selfsim", "svg.fonttype": "path"}):
-            use_style()
-            plot_forest(tables).savefig(folder / FIGURE, metadata={"Date": None, "Creator": None})
-        text = (folder / FIGURE).read_text(encoding="utf-8")
-        (folder / FIGURE).write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")
+def plot_scaling(known: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot the octaves of known sets above those of the layers of trained networks, one row a set or network.
+
+    Parameters
+    ----------
+    known : sequence of mappings
+        The rows of ``known_sets.json``; those of 128 points are drawn.
+    layers : sequence of mappings
+        The rows of ``trained_scaling.json``; those of trained networks are drawn.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    sets = pd.DataFrame(known).query("n == 128").pivot(index="set", columns="measure", values="mean")
+    trained = pd.DataFrame(layers).query("state == 'trained'").dropna(subset=["octaves"])
+    rows = [
+        (SET_TITLES[name], [sets["scaling: octaves"][name]], [sets["scaling: scales"][name] == 1]) for name in _SETS
+    ]
+    for name in dict.fromkeys(trained.architecture):
+        own = trained[trained.architecture == name]
+        rows.append((architecture(name).title, own.octaves, own.scales == True))  # noqa: E712
+    figure, axes = plt.subplots(figsize=(6.5, 0.27 * len(rows) + 1.1))
+    axes.axvline(1, color=UNCONSTRAINED["color"], linewidth=1, linestyle=":")
+    for y, (_, lengths, follow) in enumerate(rows):
+        x, scaling = np.asarray(lengths), np.asarray(follow, dtype=bool)
+        color = CONSTRAINED["color"] if y < len(_SETS) else UNCONSTRAINED["color"]
+        axes.plot(x[scaling], np.full(scaling.sum(), y), "o", color=color)
+        axes.plot(x[~scaling], np.full((~scaling).sum(), y), "o", color=color, markerfacecolor="white")
+    axes.axhline(len(_SETS) - 0.5, color=GREY, linewidth=0.8)
+    axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.5), xlabel="octaves of the scaling range")
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    plain_ticks(axes.xaxis)
+    axes.tick_params(axis="y", length=0)
+    for label, fill in (("follows a power law", UNCONSTRAINED["color"]), ("does not", "white")):
+        axes.plot([], [], "o", color=UNCONSTRAINED["color"], markerfacecolor=fill, label=label)
+    figure.legend(loc="outside lower center", ncols=2)
+    return closed(figure)
+
+
+def write_figures(tables: Convergence, benchmarks: Path, folder: Path) -> None:
+    """Write the scaling of known sets and layers into `folder`, and the forest plot if there is a comparison."""
+    known, trained = (
+        json.loads((benchmarks / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("known_sets", "trained_scaling")
+    )
+    with plt.rc_context():
+        use_style()
+        _save(plot_scaling(known["sets"], trained["layers"]), folder / "scaling.svg")
+        if len(by_family(tables)):
+            _save(plot_forest(tables), folder / FIGURE)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG, the same bytes each time."""
+    with plt.rc_context({"svg.hashsalt": "selfsim", "svg.fonttype": "path"}):
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(line.rstrip() for line in lines) + "\n", encoding="utf-8")

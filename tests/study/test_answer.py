@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from selfsim.figures.style import UNCONSTRAINED
 from study import answer, findings, plots
 from study.convergence_statistics import over_families
 from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, RUNS, read, write
@@ -115,12 +117,33 @@ def test_the_forest_has_every_family_and_every_pool(tmp_path):
     assert "rate lowered: not run" in [
         label.get_text() for label in plots.plot_forest(made_tables(arms=(FREE, HOLD))).axes[0].get_yticklabels()
     ]
-    plots.write_figure(made_tables(families=()), tmp_path)
-    assert not list(tmp_path.iterdir())
-    plots.write_figure(made_tables(), tmp_path)
+    benchmarks = Path(__file__).parents[2] / "results/benchmarks"
+    plots.write_figures(made_tables(families=()), benchmarks, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["scaling.svg"]
+    plots.write_figures(made_tables(), benchmarks, tmp_path)
     first = (tmp_path / answer.FIGURE).read_bytes()
-    plots.write_figure(made_tables(), tmp_path)
+    plots.write_figures(made_tables(), benchmarks, tmp_path)
     assert (tmp_path / answer.FIGURE).read_bytes() == first
+
+
+def test_a_layer_that_scales_is_filled_and_one_without_octaves_left_out():
+    sets = plots._SETS
+    known = [
+        {"set": name, "n": 128, "measure": f"scaling: {what}", "mean": 1.0}
+        for name in sets
+        for what in ("octaves", "scales")
+    ]
+    state = {"architecture": "mlp", "state": "trained"}
+    layers = [
+        state | {"octaves": 2.0, "scales": True},
+        state | {"octaves": 0.5, "scales": False},
+        state | {"reason": "too few neurons"},
+        state | {"octaves": 3.0, "scales": True, "state": "untrained"},
+    ]
+    axes = plots.plot_scaling(known, layers).axes[0]
+    assert axes.get_yticklabels()[-1].get_text() == "Plain MLP"
+    drawn = {line.get_markerfacecolor(): list(line.get_xdata()) for line in axes.lines if len(sets) in line.get_ydata()}
+    assert drawn == {UNCONSTRAINED["color"]: [2.0], "white": [0.5]}
 
 
 def test_tables_read_from_files_say_the_same(tmp_path):
