@@ -20,13 +20,13 @@ import torch
 from selfsim.models.architectures import architecture
 from selfsim.statistics.scaling import scaling
 from selfsim.training.runs import Run
-from selfsim.uncertainty import Interval, mean_interval
 
 from . import convergence_tables, design
 from .answer import answer_facts
-from .convergence_statistics import t_tests
+from .answer_text import NUMBERS
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
+from .first import first_study, gain_sentence, points, pools_sentence
 from .layers import read_invariance
 from .plots import write_figures
 from .statistics import compared, differences, manipulation, measured, minimal_effect, pairs
@@ -41,7 +41,6 @@ _CANDIDATES = {
     "cap_1": "ramp, trust 1, median shape",
     "cap_half": "cap .5, gain 2",
 }
-_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def write_facts(results: Path, book: Path) -> dict[str, str]:
@@ -83,7 +82,8 @@ def facts(
         The tables of the second study.
     """
     answers = findings(stages, invariance=invariance)
-    first = _first_study(stages)
+    first = first_study(stages)
+    first |= {"first.pools": pools_sentence(stages), "first.gain": gain_sentence(stages, answers)}
     seconds = {
         run.config.name: float(run.environment["seconds"]) for runs in stages.values() for run in runs if run.history
     }
@@ -92,9 +92,6 @@ def facts(
         **_gains(stages),
         **first,
         **answer_facts(convergence, findings=answers, first=first, seconds=sum(seconds.values())),
-        "differ": answers["differ"].effect,
-        "groups": answers["groups"].effect,
-        "limit": answers["limit"].verdict,
         **_relations(answers["invariance"]),
         **_targets_in_time(stages[design.TARGETS]),
         **_doses(stages[design.DOSE]),
@@ -120,11 +117,11 @@ def _gains(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     by_family = every.groupby(level=0).verdict.agg(lambda verdicts: design.overall_verdict(_firm_last(verdicts)))
     counts = Counter(by_family)
     said = {
-        "gain.verdicts": ", ".join(f"{verdict} in {_WORDS[number]}" for verdict, number in counts.most_common()),
+        "gain.verdicts": ", ".join(f"{verdict} in {NUMBERS[number]}" for verdict, number in counts.most_common()),
         "gain.first": _span(first.interval.xs(DEFAULT, level=1)),
         "gain.others": _span(others.interval.xs(DEFAULT, level=1)),
-        "gain.others.hold_0": _WORDS[sum(i.low <= 0 <= i.high for i in others.interval.xs(DEFAULT, level=1))],
-        "gain.moved": _WORDS[sum(moved is True for moved in every.moved.xs(DEFAULT, level=1))],
+        "gain.others.hold_0": NUMBERS[sum(i.low <= 0 <= i.high for i in others.interval.xs(DEFAULT, level=1))],
+        "gain.moved": NUMBERS[sum(moved is True for moved in every.moved.xs(DEFAULT, level=1))],
         "published.span": _span(every.interval.xs(PUBLISHED, level=1), digits=1),
     }
     for (name, arm), row in every.iterrows():
@@ -132,25 +129,6 @@ def _gains(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
         said[f"{key}.{name}"] = points(row.interval)
         said[f"{key}.{name}.rate"] = f"{row.ss_rate.estimate:+.2f}"
         said[f"{key}.{name}.factor"] = f"{row.factor:.1f}"
-    return said
-
-
-def _first_study(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
-    """State what the two constraints did over all families, whose means are the units."""
-    of_arms = differences(pairs([*stages[design.FIRST], *stages[design.OTHERS]]), "accuracy")
-    said = {}
-    for key, arm in (("default", DEFAULT), ("published", PUBLISHED)):
-        by_family = {name: values for (name, of), values in of_arms.items() if of == arm}
-        pool = mean_interval([float(np.mean(values)) for values in by_family.values()])
-        small = sum(
-            t_tests(float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5, len(values) - 1)[1]
-            < design.ALPHA
-            for values in by_family.values()
-        )
-        said[f"first.{key}"] = points(pool, digits=1 if key == "default" else 2)
-        said[f"first.{key}.families"] = _WORDS[len(by_family)]
-        said[f"first.{key}.pairs"] = f"{min(map(len, by_family.values()))} to {max(map(len, by_family.values()))}"
-        said[f"first.{key}.equivalent"] = _WORDS[small]
     return said
 
 
@@ -188,7 +166,7 @@ def _doses(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _confirmation(runs: Sequence[Run], finding: Finding) -> dict[str, str]:
-    """State stage e: the accuracy, and what the constraint did to rate and scale."""
+    """State the second look at a target of 0.2: the accuracy, and what the constraint did to rate and scale."""
     did = manipulation(pairs(runs))
     said = {}
     for (name, arm), row in _table(finding).iterrows():
@@ -200,7 +178,7 @@ def _confirmation(runs: Sequence[Run], finding: Finding) -> dict[str, str]:
 
 
 def _scale(runs: Sequence[Run], finding: Finding) -> dict[str, str]:
-    """State stage f: the gains of scale alone and beyond it, and how hard the control pulled."""
+    """State the control of scale: the gains of scale alone and beyond it, and how hard the control pulled."""
     table, of_arms = _table(finding), pairs(runs)
     rates = manipulation(of_arms).ss_rate
     norms = {
@@ -309,9 +287,9 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
             said[f"defaults.{key}.{name}.way"] = f"{100 * way[name]:.0f} %"
         worst = by_family.idxmin()
         said[f"defaults.{key}.worst"] = f"{architecture(worst).title} by {by_family[worst]:+.1f} points"
-        said[f"defaults.{key}.tried"] = _WORDS[len(by_family)]
-        said[f"defaults.{key}.broken"] = _WORDS[(by_family < -10).sum()].replace("no", "none")
-        said[f"defaults.{key}.moved"] = _WORDS[(way > 1 / 3).sum()]
+        said[f"defaults.{key}.tried"] = NUMBERS[len(by_family)]
+        said[f"defaults.{key}.broken"] = NUMBERS[(by_family < -10).sum()].replace("no", "none")
+        said[f"defaults.{key}.moved"] = NUMBERS[(way > 1 / 3).sum()]
         said[f"defaults.{key}.mean"] = f"{by_family.mean():+.1f} points"
         said[f"defaults.{key}.pairs"] = str(len(change))
         said[f"defaults.{key}.fall"] = str((change < 0).sum())
@@ -337,12 +315,6 @@ def _table(finding: Finding) -> pd.DataFrame:
     if finding.table is None:
         raise ValueError(f"stages: got no comparisons for {finding.question!r}")
     return finding.table
-
-
-def points(interval: Interval, *, digits: int = 1) -> str:
-    """Return a change of the accuracy in points, with its interval."""
-    low, middle, high = (f"{100 * value:+.{digits}f}" for value in (interval.low, interval.estimate, interval.high))
-    return f"{middle} points [{low}, {high}]"
 
 
 def _span(intervals: pd.Series, *, digits: int = 0) -> str:

@@ -18,6 +18,7 @@ from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval, mean_interval
 
 from . import design
+from .answer_text import listed
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .layers import spreads
 from .statistics import (
@@ -38,15 +39,7 @@ from .statistics import (
 _KINDS = {entry.family for entry in ARCHITECTURES}
 _PERCENT: dict[str, Any] = {"factor": 100, "digits": 1}
 _POINTS: dict[str, Any] = _PERCENT | {"unit": " points"}
-_NOISE: dict[str, Any] = {"unit": " sd of noise"}
-_HEADINGS = {
-    "ss_rate": "rate",
-    "ss_rate_left_out": "without 3",
-    "ss_rate_quantiles": "quantiles",
-    "moved": "rate moved",
-    "as_intended": "as intended",
-    "corrected": "p, corrected",
-}
+_NOISE: dict[str, Any] = {"unit": " standard deviations of noise"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,8 @@ class Finding:
     Attributes
     ----------
     claim, question, verdict : str
-    effect : str
-        The lowest and the highest of its comparisons, with intervals.
+    effects : tuple of str
+        Its comparisons with their intervals: both, those in which a difference is shown, or the lowest and the highest.
     tested : str
         What it was tested on.
     table : DataFrame or None
@@ -67,7 +60,7 @@ class Finding:
     claim: str
     question: str
     verdict: str
-    effect: str = ""
+    effects: tuple[str, ...] = ()
     tested: str = ""
     table: pd.DataFrame | None = None
 
@@ -93,23 +86,29 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     runs: Sequence[Run]
 
     def add(key: str, claim: str, question: str, table: pd.DataFrame, runs: Sequence[Run], **form: Any) -> None:
-        effect = _extremes(table, **form)
-        tested = scale(runs, table) if effect else ""
-        answers[key] = Finding(claim, question, _verdict(table), effect, tested, table)
+        effects = _effects(table, **form, shown="verdict" not in table)
+        tested = scale(runs, table) if effects else ""
+        answers[key] = Finding(claim, question, _verdict(table), effects, tested, table)
 
     read = f"one probe reads the hidden neurons of {len(ARCHITECTURES)} architectures of {len(_KINDS)} kinds"
-    answers["construction"] = Finding("C1", "Does one construction describe all architectures?", "built", read)
-    rates = (
-        f"a set whose pairs are an exact power law has a rate of {power_law_rate(128):.2f} (128 neurons), noise of 0.2"
+    answers["construction"] = Finding("C1", "Does one construction describe all architectures?", "built", (read,))
+    derived = (
+        f"128 neurons whose distances are an exact power law, far above 1, have a rate of {power_law_rate(128):.2f}, "
+        "more than noise has",
+        "chapter: What the rate measures, and what it does not",
     )
-    derived = f"{rates}; chapter: What the rate measures, and what it does not"
     answers["measure"] = Finding("C2", "Does box covering quantify self-similarity?", "no, by derivation", derived)
     scores = architecture_scores(both)
     answers["differ"] = _differ(scores, both)
     for runs, where in ((first, ""), (others, ", other families")):
         if runs or not where:
-            question = f"Does self-similarity degrade in training{where} (does the rate rise)?"
-            add(f"degrade{where}", "C3", question, _rate_changes(runs), runs, digits=3)
+            question = f"Does the rate rise after the first epoch, as the paper says{where}?"
+            table = _rate_changes(runs)
+            add(f"degrade{where}", "C3", question, table, runs, digits=3)
+            if said := first_epoch(table):
+                answers[f"degrade{where}"] = replace(
+                    answers[f"degrade{where}"], effects=(*answers[f"degrade{where}"].effects, said)
+                )
     for runs, where in ((first, ""), (others, ", other families"), (large, ", 224 pixels")):
         if runs or not where:
             question = f"Does the constraint raise the accuracy{where}?"
@@ -119,17 +118,16 @@ def findings(stages: Mapping[str, Sequence[Run]], *, invariance: pd.DataFrame | 
     answers["limit"] = _limit(both)
     answers["time"] = _in_time(stages.get(design.TARGETS, []))
     question, chapter = "Do feature networks have other topological properties?", "Feature networks as complex networks"
-    answers["topology"] = Finding("C8", question, "see chapter", chapter)
+    answers["topology"] = Finding("C8", question, "see chapter", (chapter,))
     question, chapter = "Are the weights power laws, and does it matter?", "Invariance across layers"
-    answers["weights"] = Finding("C9", question, "see chapter", chapter)
+    answers["weights"] = Finding("C9", question, "see chapter", (chapter,))
     answers["groups"] = _groups(scores, both)
     add("performance", "C10", "Does the constraint change the accuracy?", _changes(first), first, **_POINTS)
     if runs := stages.get(design.DOSE, []):
         add("dose", "C10", "Do target and weight change the accuracy?", _changes(runs), runs, **_POINTS)
     if runs := stages.get(design.CONFIRM, []):
-        question = "Does the target that stage b suggests raise the accuracy (new seeds)?"
+        question = "Does a target of 0.2 raise the accuracy, with new seeds?"
         add("confirm", "C10", question, _with_trends(_changes(runs)), runs, **_POINTS)
-        answers["confirm"] = replace(answers["confirm"], verdict=_verdicts_by_name(answers["confirm"].table))
     if runs := stages.get(design.CONTROL, []):
         answers["scale"] = scale_finding(runs)
     table = _changes(first, "weight_distance")
@@ -182,10 +180,10 @@ def scale_finding(runs: Sequence[Run]) -> Finding:
     table["factor"] = [scale_factor(found) for found in both.values()]
     low, high = design.SAME_SCALE
     reached = low <= 1 / table.factor.iloc[1] <= high  # the control's, by those under the target
-    effect = _extremes(table, **_POINTS)
+    effects = _effects(table, **_POINTS)
     verdict = design.scale_verdict(table, reached=bool(reached))
-    tested = scale(runs, table) if effect else ""
-    return Finding("C10", "Is the gain of stage e one of scale?", verdict, effect, tested, table)
+    tested = scale(runs, table) if effects else ""
+    return Finding("C10", "Does scale alone give the gain at a target of 0.2?", verdict, effects, tested, table)
 
 
 def power_law_rate(n: int, *, dimension: float = 1.0, longest: float = math.inf, points: int = 100_001) -> float:
@@ -209,9 +207,8 @@ def _differ(scores: Mapping[str, Sequence[float]], runs: Sequence[Run]) -> Findi
     table = compared({title(name): values for name, values in scores.items()}).drop(columns=["p", "corrected"])
     if p != p:
         return Finding("C3", question, "not tested", table=table)
-    ends = _extremes(table, **_NOISE)
-    verdict = "shown" if p < design.ALPHA else "not shown"
-    return Finding("C3", question, verdict, f"Kruskal–Wallis, p = {p:.2g}; {ends}", scale(runs), table)
+    effects = (f"Kruskal–Wallis, p = {p:.2g}", *_effects(table, **_NOISE))
+    return Finding("C3", question, "shown" if p < design.ALPHA else "not shown", effects, scale(runs), table)
 
 
 def _groups(scores: Mapping[str, Sequence[float]], runs: Sequence[Run]) -> Finding:
@@ -221,27 +218,25 @@ def _groups(scores: Mapping[str, Sequence[float]], runs: Sequence[Run]) -> Findi
         if max(map(len, scores.values()), default=0) < design.LEAST_PAIRS:
             return Finding("C10", question, "not tested")
         reason = "two convolutional and two other architectures are needed, with three seeds each"
-        return Finding("C10", question, design.NOT_TESTABLE, reason)
+        return Finding("C10", question, design.NOT_TESTABLE, (reason,))
     above, below = interval.low > 0, interval.high < 0
     verdict = "shown" if above else "shown the other way round" if below else "not shown"
-    effect = f"{interval_text(interval, digits=1)}{_NOISE['unit']} over {interval.n} architectures"
-    return Finding("C10", question, verdict, effect, scale(runs))
+    difference = f"{interval_text(interval, digits=1)}{_NOISE['unit']} over {interval.n} architectures"
+    return Finding("C10", question, verdict, (f"convolutions minus others: {difference}",), scale(runs))
 
 
 def _in_time(runs: Sequence[Run]) -> Finding:
     """Answer C7: a schedule against the fixed target, where the fixed target is no handicap."""
     question = "Is a target that changes in time better than a fixed one?"
     table = gains_table(runs, control=DEFAULT, arms=(design.LINEAR,))
-    effect = _extremes(table, **_POINTS)
-    if not effect:
+    effects = _effects(table, **_POINTS)
+    if not effects:
         return Finding("C7", question, "not tested", table=table)
-    fixed = default_gains(runs)
+    fixed, verdict = default_gains(runs), _verdict(table)
     if fixed and all(interval.high < 0 for interval in fixed.values()):
         verdict = design.NOT_TESTABLE
-        effect = f"the fixed target loses accuracy, so pulling less is enough to win; {effect}"
-    else:
-        verdict = _verdict(table)
-    return Finding("C7", question, verdict, effect, scale(runs, table), table.drop(columns="verdict"))
+        effects = ("the fixed target loses accuracy, so pulling less is enough to win", *effects)
+    return Finding("C7", question, verdict, effects, scale(runs, table), table.drop(columns="verdict"))
 
 
 def _limit(runs: Sequence[Run]) -> Finding:
@@ -261,8 +256,8 @@ def _limit(runs: Sequence[Run]) -> Finding:
     table = pd.DataFrame.from_dict(rows, orient="index").assign(corrected=lambda t: holm(t.p))
     lower = [1 if row.interval.estimate >= 0 else row.corrected for row in table.itertuples()]
     gaining = sum(mean_interval(values).low > 0 for values in by_name.values())
-    effect = f"PoolFormer minus another family: {_extremes(table, **_POINTS)}"
-    return Finding("C6", question, design.limit_verdict(lower, gaining=gaining), effect, scale(runs), table)
+    effects = ("PoolFormer minus another family:", *_effects(table, **_POINTS))
+    return Finding("C6", question, design.limit_verdict(lower, gaining=gaining), effects, scale(runs), table)
 
 
 def _relation(gains: Mapping[str, Interval], invariance: pd.DataFrame | None, runs: Sequence[Run]) -> Finding:
@@ -275,14 +270,16 @@ def _relation(gains: Mapping[str, Interval], invariance: pd.DataFrame | None, ru
     rows = {kind: relation(estimates, spread, comparisons=len(by_kind)) for kind, spread in by_kind.items()}
     if not any(rows.values()):
         needed = f"gains of {len(gains)} families; {design.LEAST_FAMILIES}, with their invariances, are needed"
-        return Finding("C5", question, "undecided", needed)
+        return Finding("C5", question, "undecided", (needed,))
     table = pd.DataFrame({"families": {k: rho.n if rho else 0 for k, rho in rows.items()}, "interval": rows})
     tested = scale([run for run in runs if run.config.architecture in gains])
-    effect = "rank correlation " + _extremes(table, digits=2)
+    effects = _effects(table, digits=2, what="rank correlation ")
     if not any(interval.low > 0 for interval in gains.values()):
-        return Finding("C5", question, design.NOT_TESTABLE, f"no family gains; {effect}", tested, table)
+        return Finding(
+            "C5", question, design.NOT_TESTABLE, ("no family gains at a target of 0.1", *effects), tested, table
+        )
     table["verdict"] = [design.relation_verdict(rho) for rho in rows.values()]
-    return Finding("C5", question, design.overall_verdict(table.verdict), effect, tested, table)
+    return Finding("C5", question, design.overall_verdict(table.verdict), effects, tested, table)
 
 
 def _changes(runs: Sequence[Run], metric: str = "accuracy") -> pd.DataFrame:
@@ -290,9 +287,25 @@ def _changes(runs: Sequence[Run], metric: str = "accuracy") -> pd.DataFrame:
 
 
 def _rate_changes(runs: Sequence[Run]) -> pd.DataFrame:
-    by_name = unconstrained_runs(runs).items()
-    changes = {(name, UNCONSTRAINED): [measured(run, "rate_change") for run in of_name] for name, of_name in by_name}
-    return _with_trends(compared(changes))
+    """Return the change of the rate after the first epoch, with that in the first epoch beside it."""
+    of_arms = {(name, UNCONSTRAINED): of_name for name, of_name in unconstrained_runs(runs).items()}
+    later, early = (
+        compared({key: [measured(run, metric) for run in of_name] for key, of_name in of_arms.items()})
+        for metric in ("rate_change", "first_change")
+    )
+    return _with_trends(later.assign(first_epoch=early.interval))
+
+
+def first_epoch(table: pd.DataFrame) -> str:
+    """Say in which families the rate rose and fell in the first epoch, from their 95 % intervals."""
+    intervals = {name: interval for (name, _), interval in table.first_epoch.items() if interval is not None}
+    if not intervals:
+        return ""
+    rose = [title(name) for name, interval in intervals.items() if interval.low > 0]
+    fell = [title(name) for name, interval in intervals.items() if interval.high < 0]
+    said = [f"{verb} in {listed(names)}" for verb, names in (("rose", rose), ("fell", fell)) if names]
+    changed = f"the rate {' and '.join(said)}" if said else "no change of the rate is shown"
+    return f"in the first epoch, from the random start, {changed}, of {len(intervals)} (95 % intervals, not corrected)"
 
 
 def _with_trends(table: pd.DataFrame) -> pd.DataFrame:
@@ -302,74 +315,46 @@ def _with_trends(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    """One line for the verdicts of a table; without these, whether a difference remains after the correction."""
-    if "verdict" in table:
-        return design.overall_verdict(table.verdict)
-    if not table.interval.notna().any():
-        return "not tested"
-    return "shown" if (table.corrected < design.ALPHA).any() else "not shown"
+    """Return the verdict that all comparisons share, or the comparisons of each; of the most frequent, their number.
+
+    Without verdicts in the table, a comparison shows something if a difference remains after the correction.
+    """
+    by_verdict: dict[str, list[tuple[str, str]]] = {}
+    for key, row in table.to_dict("index").items():
+        verdict = row.get("verdict", "shown" if row["corrected"] < design.ALPHA else "not shown")
+        if row["interval"] is not None and verdict != "not tested":
+            by_verdict.setdefault(verdict, []).append(key)
+    if len(by_verdict) < 2:
+        return next(iter(by_verdict), "not tested")
+    *named, (last, rest) = sorted(by_verdict.items(), key=lambda of: (len(of[1]), of[0].startswith("not")))
+    said = [f"{verdict} for {_settings(keys)}" for verdict, keys in named]
+    return "; ".join([*said, f"{last} " + (f"in the other {len(rest)}" if len(rest) > 1 else f"for {_settings(rest)}")])
 
 
-def _verdicts_by_name(table: pd.DataFrame | None) -> str:
-    """Return the verdict that all rows share, or each with the architectures that it is for."""
-    names: dict[str, list[str]] = {}
-    for (name, _), row in ({} if table is None else table.to_dict("index")).items():
-        names.setdefault(row["verdict"], []).append(title(name))
-    if len(names) < 2:
-        return next(iter(names), "not tested")
-    return ", ".join(f"{verdict} for {' and '.join(of)}" for verdict, of in names.items())
+def _settings(keys: Iterable[tuple[str, str]]) -> str:
+    """Name comparisons, those of an arm together."""
+    by_arm: dict[str, list[str]] = {}
+    for name, of in keys:
+        by_arm.setdefault(of, []).append(title(name))
+    return " and ".join(f"{listed(names)} ({of})" for of, names in by_arm.items())
 
 
-def _extremes(table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "") -> str:
-    """The lowest and the highest of the comparisons, each with its interval."""
-    known = sorted(
-        (interval.estimate, _row_title(key), interval)
-        for key, interval in table.interval.items()
-        if interval is not None
+def _effects(
+    table: pd.DataFrame, *, factor: float = 1, digits: int = 1, unit: str = "", what: str = "", shown: bool = False
+) -> tuple[str, ...]:
+    """Return comparisons with their intervals: two, or the lowest and the highest; if `shown`, those that are."""
+    known = table[table.interval.notna()]
+    known = known.iloc[np.argsort([interval.estimate for interval in known.interval], kind="stable")]
+    labels = [""] * len(known)
+    if shown and (known.corrected < design.ALPHA).any():
+        known = known[known.corrected < design.ALPHA]
+    elif len(known) > 2:
+        labels = [f"lowest of {len(known)}: ", f"highest of {len(known)}: "]
+        known = known.iloc[[0, -1]]
+    return tuple(
+        f"{label}{what}{interval_text(interval, factor, digits)}{unit} ({row_title(key)})"
+        for label, (key, interval) in zip(labels, known.interval.items(), strict=False)
     )
-    ends = [f"{interval_text(end, factor, digits)}{unit} ({name})" for _, name, end in [*known[:1], *known[1:][-1:]]]
-    return " to ".join(ends)
-
-
-# Text for the page of the claims.
-
-
-def findings_table(answers: Iterable[Finding]) -> pd.DataFrame:
-    """Tabulate the verdicts, and the effects from the lowest to the highest: one row a question."""
-    rows = [
-        {"claim": one.claim, "question": one.question, "verdict": one.verdict, "effects, or where": one.effect}
-        for one in answers
-    ]
-    return pd.DataFrame(rows).set_index(["claim", "question"])
-
-
-def readable(
-    table: pd.DataFrame, *, what: str = "difference", factor: float = 1, digits: int = 3, unit: str = ""
-) -> pd.DataFrame:
-    """Return a table of comparisons as text: titles, intervals (of `what`) and p-values."""
-    text = pd.DataFrame(index=[_breaking_after_comma(_row_title(key)) for key in table.index])
-    for column in table:
-        values = table[column].tolist()
-        heading = _HEADINGS.get(column, column)
-        if column == "interval":
-            text[f"{what}{f' ({unit.strip()})' if unit else ''}"] = [interval_text(v, factor, digits) for v in values]
-        elif any(v is None or isinstance(v, Interval) for v in values):
-            text[heading] = [interval_text(v, 1, 3) for v in values]
-        elif column in ("p", "corrected"):
-            text[heading] = ["" if v != v else f"{v:.2g}" for v in values]
-        elif column in ("moved", "as_intended"):
-            text[heading] = ["yes" if v is True else "no" for v in values]
-        elif column == "verdict":
-            text[heading] = [v.removesuffix(" at this scale") for v in values]
-        else:
-            text[heading] = [f"{v:.2f}" if isinstance(v, float) else v for v in values]
-    return text
-
-
-def in_one_line(finding: Finding) -> str:
-    """Return a finding as a line of Markdown: the verdict, the effects, what it was tested on."""
-    rest = [finding.effect, f"tested on {finding.tested}" if finding.tested else ""]
-    return f"**{finding.claim}, {finding.verdict}.** " + "; ".join(filter(None, rest))
 
 
 def interval_text(interval: Interval | None, factor: float = 1, digits: int = 3) -> str:
@@ -399,7 +384,7 @@ def scale(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
     about = f"{len(by_family)} families, {_range(sorted(map(len, by_family.values())))} seeds"
     if table is not None:
         counts = sorted(table.pairs[table.interval.notna()])
-        about = f"{len(counts)} comparison(s) over {_range(counts)} seeds"
+        about = f"{len(counts)} comparison{'s' * (len(counts) != 1)} over {_range(counts)} seeds"
     number = f"{config.train_images:,}" if config.train_images else "all"
     images = f"{number} images of {DATASETS[config.dataset]}"
     return f"{about}, {config.epochs} epochs, {images}, {PIXELS[config.size]} pixels"
@@ -409,10 +394,6 @@ def _range(ascending: Sequence[int]) -> str:
     return " to ".join(map(str, dict.fromkeys((ascending[0], ascending[-1]))))
 
 
-def _breaking_after_comma(name: str) -> str:
-    """Forbid line breaks within the name except after its first comma, so that a narrow column stays readable."""
-    return name.replace(" ", "\u00a0").replace(",\u00a0", ", ", 1).replace("-", "\u2011")
-
-
-def _row_title(key: str | tuple[str, str]) -> str:
+def row_title(key: str | tuple[str, str]) -> str:
+    """Return the title of a comparison."""
     return key if isinstance(key, str) else ", ".join(map(title, key))

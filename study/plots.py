@@ -34,7 +34,8 @@ from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval
 
-from .answer import ARMS, FIGURE, SHORT
+from .answer import FIGURE
+from .answer_text import ARMS, SHORT
 from .comparison import TRAINING, excess
 from .convergence_statistics import LEAST_PAIRS, SMALLEST_EFFECT, by_family, over_families
 from .convergence_tables import Convergence

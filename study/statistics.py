@@ -42,15 +42,16 @@ def measured(run: Run, metric: str) -> float:
     run : Run
         One that failed has the accuracy of a guess, so that it stays in. A layer that collapsed has no rate.
     metric : str
-        One of `selfsim.training.pairs.PAIRED_METRICS`, "weight_distance" or "rate_change".
+        One of `selfsim.training.pairs.PAIRED_METRICS`, "weight_distance", "rate_change" (of the rate after the first
+        epoch) or "first_change" (in it).
     """
     if not run.history:
         return 1 / run.built_as["num_classes"] if metric == "accuracy" else math.nan
     if metric == "weight_distance":
         return run.series("weight_distance", split="train")[-1]
-    if metric == "rate_change":
-        rates = mean_over_layers(run, "ss_rate")
-        return float(rates[-1] - rates[1])  # the rate before training is at 0
+    if metric in ("rate_change", "first_change"):
+        rates = mean_over_layers(run, "ss_rate")  # the rate before training is at 0
+        return float(rates[-1] - rates[1] if metric == "rate_change" else rates[1] - rates[0])
     return final_value(run, metric)
 
 

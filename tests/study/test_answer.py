@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from selfsim.figures.style import UNCONSTRAINED
-from study import answer, findings, plots
-from study.convergence_statistics import over_families
+from study import answer, answer_text, findings, plots
+from study.convergence_statistics import by_family, over_families
 from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, RUNS, read, write
 
 from .made_convergence import FAMILIES, made_tables
 
-FIRST = {"first.published": "-0.07 points [-0.22, +0.08]", "first.published.families": "ten"}
-FIRST |= {"first.default": "-3.1 points [-4.9, -1.2]"}
+FIRST = {"first.pools": "What the first study says.", "first.gain": "Its gain."}
 
 
 def said(tables):
@@ -32,36 +31,35 @@ def rows(text):
 @pytest.mark.parametrize(
     ("gains", "start", "control"),
     [
-        ({}, "No change as large as one point. At convergence, holding", "would have been noticed"),
+        ({}, "No change as large as one point after 60 epochs: holding", "would have been noticed"),
         (
             {LOWER: 0.03},
             "holding: no change as large as one point; lowering: accuracy rises",
             "would have been noticed",
         ),
-        ({HOLD: -0.03, LOWER: -0.03}, "Accuracy falls. At convergence, holding", "would have been noticed"),
+        ({HOLD: -0.03, LOWER: -0.03}, "Accuracy falls after 60 epochs: holding", "would have been noticed"),
         ({CONTROL: 0.002}, "No change as large as one point, which does not count", "too little for a null"),
     ],
 )
 def test_the_first_sentence_is_the_answer(gains, start, control):
     tables = made_tables(gains, number=1)
     text = said(tables)
-    assert text["sentence"].endswith("The rate went towards its targets in 5 of 5 families.")
     assert text["sentence"].lower().startswith(start.lower()), text["sentence"]
     assert control in text["control"]
     pools = over_families(tables)
     for arm in (HOLD, LOWER):
-        assert answer.change(pools.interval[arm]) in text["sentence"]
+        assert answer_text.change(pools.interval[arm]) in text["sentence"]
     table = rows(text["table"])
-    assert [row[0] for row in table] == list(answer.ARMS.values())
+    assert [row[0] for row in table] == list(answer_text.ARMS.values())
     assert all(row[1] == "5, 10 each" for row in table)
-    assert table[1][2] == answer.change(pools.interval[LOWER])
-    assert "(went towards its targets in 5 of 5 families)" in table[1][3]
+    assert table[1][2] == answer_text.change(pools.interval[LOWER])
+    assert table[1][3].endswith("5 of 5 families.") and not text["few"]
     assert len(rows(text["families"])) == 25 and len(rows(text["claims"])) == 10
 
 
 def test_without_runs_everything_says_that_nothing_was_run():
     text = said(made_tables(families=()))
-    assert text["sentence"].startswith("Not known yet") and FIRST["first.published"] in text["sentence"]
+    assert text["sentence"].startswith("Not known yet") and FIRST["first.pools"] in text["sentence"]
     assert all(row[3] == answer.NOT_RUN for row in rows(text["table"]))
     assert text["missing"].startswith("Not run: ") and "figure" in text["figure"]
     assert "2 core-hours" in text["compute"]
@@ -71,14 +69,21 @@ def test_partial_tables_say_what_is_missing():
     tables = made_tables(families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL))
     text = said(tables)
     by_arm = {row[0]: row for row in rows(text["table"])}
-    assert by_arm[answer.ARMS[HOLD]][1] == "2, 10 each" and by_arm[answer.ARMS[LOWER]][3] == answer.NOT_RUN
+    held = by_arm[answer_text.ARMS[HOLD]]
+    assert held[1] == "2, 10 each" and by_arm[answer_text.ARMS[LOWER]][3] == answer.NOT_RUN
     assert "lowered" not in text["sentence"] and "rate lowered" in text["missing"]
-    assert text["sentence"].startswith("No gain is shown so far: 2 of the 5 planned networks are finished")
-    assert by_arm[answer.ARMS[HOLD]][3].startswith("no change as large as one point in 2 of 2 (was held")
+    assert "no gain is shown" in text["sentence"] and "two of the five planned families" in text["sentence"]
+    comparisons = by_family(tables)
+    for name, title in (("mlp", "Plain MLP"), ("resmlp", "ResMLP-12")):
+        interval = comparisons.interval[name, HOLD]
+        words = answer._WORDS[comparisons.verdict[name, HOLD]]
+        said_of = f"{title}: {words}, intervals within {answer_text.ends([interval.low, interval.high])} points"
+        assert said_of in text["sentence"] and f"{title}: {words}." in held[3]
+    assert "13 standard errors" in text["few"]  # of a t distribution with one degree of freedom
     assert text["control"].count("in the ") == 2 and "something to gain" in text["control"]
     assert "Families not finished: ViT-S (0 of 8 pairs)" in text["missing"]
     gained = said(made_tables({HOLD: 0.05}, families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL)))
-    assert gained["sentence"].startswith("A gain is shown in part: ") and "a known regulariser by +" in gained["short"]
+    assert "a gain is shown in Plain MLP and ResMLP-12 so far" in gained["sentence"]
     few = said(made_tables(families=FAMILIES[:2], arms=(FREE, HOLD), seeds=3))
     assert rows(few["table"])[0][2] == "not pooled" and few["sentence"].startswith("Not known yet")
     one = said(made_tables(families=("mlp",), arms=(FREE, HOLD), seeds=1))
@@ -94,6 +99,26 @@ def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():
     text = said(replace(tables, runs=runs, tuning=tuning))
     assert "not met by ResNet-34" in text["regime"] and rows(text["table"])[0][1] == "4, 10 each"
     assert "1 of these lie at an edge of the values that were tried (Plain MLP, hold)" in text["tuning"]
+    assert "provisional" not in text["control"]
+
+
+@pytest.mark.parametrize(("other", "named"), [("min", True), ("max", False), ("middle", False)])
+def test_a_control_at_the_opposite_edge_of_the_free_arm_is_provisional(other, named):
+    tables = made_tables()
+    tuning = tables.tuning.copy()
+    for arm, edge in ((FREE, "max"), (CONTROL, other)):
+        of_one = (tuning.architecture == "mlp") & (tuning.arm == arm)
+        rates = tuning[of_one].learning_rate
+        tuning.loc[of_one, "chosen"] = rates == {"min": rates.min(), "max": rates.max(), "middle": 0.001}[edge]
+    text = said(replace(tables, tuning=tuning))["control"]
+    assert ("Plain MLP" in text and "provisional" in text) == named
+
+
+def test_the_runs_of_the_scope_add_up():
+    tables = made_tables(families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL), seeds=8)
+    text = said(tables)["scope"]
+    assert text.startswith(f"{len(tables.runs)} runs") and text.count("24 of ") == 2
+    assert "16 of them have neither" in text and "other 32" in text
 
 
 @pytest.mark.parametrize("arm", [HOLD, FREE])
@@ -106,8 +131,8 @@ def test_failed_runs_are_named_and_the_pools_without_their_pairs_given(arm):
     without = over_families(replace(tables, runs=whole[whole.status == "done"]))
     text = said(replace(tables, runs=runs))
     assert f"1 failed (mlp-{arm}-3) and count as a guess." in text["scope"]
-    assert f"rate held {answer.change(without.interval[HOLD])};" in text["scope"]
-    assert answer.change(without.interval[HOLD]) not in text["table"]
+    assert f"rate held {answer_text.change(without.interval[HOLD])};" in text["scope"]
+    assert answer_text.change(without.interval[HOLD]) not in text["table"]
 
 
 def test_the_forest_has_every_family_and_every_pool(tmp_path):

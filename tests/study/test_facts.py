@@ -16,7 +16,9 @@ from scipy import stats
 from selfsim.rate.options import RateOptions
 from selfsim.rate.rate import surrogate_area
 from selfsim.uncertainty import Interval
-from study import convergence_tables, facts, findings, layers, tables
+from study import convergence_tables, facts, findings, first, layers, tables
+
+from .made_study import made_run, made_stage
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "study"
@@ -115,8 +117,28 @@ def test_what_the_first_study_says_over_families_is_a_t_interval_of_their_means(
 
 def test_numbers_are_in_points_and_spans_from_the_lowest_to_the_highest():
     some = pd.Series([Interval(0.012, -0.004, 0.031, 0.95, 5), Interval(-0.05, -0.1, 0.0, 0.95, 5)])
-    assert facts.points(some[0]) == "+1.2 points [-0.4, +3.1]"
+    assert first.points(some[0]) == "+1.2 points [-0.4, +3.1]"
     assert facts._span(some) == "-5 to +1 points"
+
+
+@pytest.mark.parametrize(
+    ("gains", "start"), [((0.02, -0.02), "one gain was"), ((0, 0), "no gain"), ((0.02, 0.02), "two")]
+)
+def test_the_gain_of_the_first_study_is_told_family_by_family(gains, start):
+    noise = np.random.default_rng(0)
+    runs = [
+        made_run(name, constraint, seed, accuracy=0.5 + (gain if constraint else 0) + 0.003 * noise.standard_normal())
+        for name, gain in zip(("vit_small", "resmlp"), gains, strict=True)
+        for seed in range(5, 15)
+        for constraint in (None, {"target": 0.2, "weight": 10})
+    ]
+    stages = {"families": made_stage(), "others": [], "confirm": runs}
+    found = findings.findings(stages)
+    text = first.gain_sentence(stages, found)
+    assert f"{start} " in text and "two of the four families" in text and "(10 new seeds)" in text
+    for interval in found["confirm"].table.interval:
+        assert text.count(first.points(interval)) == 1
+    assert ("ResMLP-12 shows no gain" in text) == (start == "one gain was")
 
 
 def test_a_study_without_a_stage_has_no_facts():

@@ -14,7 +14,7 @@ from selfsim import TrainConfig
 from selfsim.models.architectures import ARCHITECTURES
 from selfsim.training.runs import Run
 from selfsim.uncertainty import mean_interval
-from study import design, findings, layers, statistics
+from study import design, findings, findings_text, layers, statistics
 
 from .made_study import DEFAULT, FAMILIES, made_run, made_stage
 
@@ -40,7 +40,7 @@ def test_ten_families_decide_whether_the_invariant_ones_gain(sign, verdict):
     assert found.verdict == verdict
     assert found.table.families.tolist() == [10, 10, 10]
     assert found.tested.startswith("10 families, 3 seeds")
-    assert found.effect.startswith(f"rank correlation {-sign:+.2f}")
+    assert found.effects[0].startswith(f"lowest of 3: rank correlation {-sign:+.2f}")
     assert findings.findings(stages)["invariance"].verdict == "undecided"
     nine = table[table.architecture != "pvt"]
     assert findings.findings(stages, invariance=nine)["invariance"].verdict == "undecided"
@@ -81,9 +81,10 @@ def test_a_study_with_an_effect_finds_it():
     table = found["gain"].table
     assert table.verdict.xs(design.DEFAULT, level=1).eq("reproduced").all()
     assert table.verdict.xs(design.PUBLISHED, level=1).eq("not reproduced at this scale").all()
-    assert found["gain"].verdict == "reproduced in 4 of 8, not reproduced at this scale in 4 of 8"
-    assert found["performance"].verdict == "shown"
-    assert found["gain"].tested.startswith("8 comparison(s) over 5 seeds, 15 epochs, all images of handwritten digits")
+    assert found["gain"].verdict.startswith("reproduced for Plain MLP, ResMLP-12, ViT-S and ResNet-34 (target 0.1")
+    assert found["gain"].verdict.endswith("; not reproduced at this scale in the other 4")
+    assert found["performance"].verdict.startswith("shown for ") and len(found["performance"].effects) == 4
+    assert found["gain"].tested.startswith("8 comparisons over 5 seeds, 15 epochs, all images of handwritten digits")
 
 
 def test_a_study_without_one_says_so():
@@ -98,6 +99,30 @@ def test_rates_that_rise_in_training_are_degradation_and_those_that_fall_are_not
     for last, verdict in ((0.25, "shown"), (0.15, "shown the other way round")):
         runs = [made_run("mlp", seed=s, rates=(0.5, 0.2, last + 0.001 * s)) for s in range(5)]
         assert findings.findings({"families": runs})["degrade"].verdict == verdict
+
+
+def test_the_first_epoch_stands_beside_the_change_after_it():
+    rates = {"mlp": (0.3, 0.2), "resmlp": (0.1, 0.2), "vit_small": (0.2, 0.2)}
+    runs = [
+        made_run(name, seed=s, rates=(early, later + 0.01 * (s - 2), later + 0.01 * (s - 2)))
+        for name, (early, later) in rates.items()
+        for s in range(5)
+    ]
+    found = findings.findings({"families": runs})["degrade"]
+    assert found.verdict == "not shown"
+    by_name = found.table.first_epoch.droplevel(1)
+    assert by_name.map(lambda interval: interval.estimate).to_dict() == pytest.approx(
+        {name: later - early for name, (early, later) in rates.items()}
+    )
+    assert "rose in ResMLP-12 and fell in Plain MLP, of 3" in found.effects[-1]
+
+
+def test_a_table_of_findings_has_one_line_an_effect_and_text_one_item():
+    found = findings.findings({"families": made_stage(gain=0.06)})
+    cell = findings_text.findings_table([found["gain"]]).effects.iloc[0]
+    lines = findings_text.in_words(found["gain"]).splitlines()
+    assert cell.split("<br>") == list(found["gain"].effects) == [line.removeprefix("- ") for line in lines[2:]]
+    assert [effect.split(":")[0] for effect in found["gain"].effects] == ["lowest of 8", "highest of 8"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +143,7 @@ def test_with_two_seeds_nothing_is_tested():
     found = findings.findings({"families": made_stage(seeds=2)})
     asked = {key: one.verdict for key, one in found.items() if one.claim not in ("C1", "C2", "C8", "C9")}
     assert set(asked.values()) == {"not tested"} and len(asked) > 8
-    assert not any(found[key].effect for key in asked if key != "invariance")
+    assert not any(found[key].effects for key in asked if key != "invariance")
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.02, "shown"), (-0.02, "shown the other way round"), (0, "not shown")])
@@ -226,7 +251,7 @@ def test_ten_families_that_differ_are_shown_to_by_one_test():
     ]
     found = findings.findings({"families": runs[:12], "others": runs[12:]})
     assert found["differ"].verdict == "shown" and len(found["differ"].table) == 10
-    assert found["groups"].effect.endswith("over 10 architectures")
+    assert found["groups"].effects[0].endswith("over 10 architectures")
     same = [made_run(name, seed=s, rates=(0.2, 0.2, 0.2 + 0.01 * s)) for name in FAMILIES for s in range(3)]
     found = findings.findings({"families": same})
     assert found["groups"].verdict == "not testable here"  # one convolutional architecture

@@ -1,0 +1,69 @@
+"""Words, numbers and Markdown that the sentences about both studies share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from selfsim.uncertainty import Interval
+
+from .convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING
+
+ARMS = {
+    HOLD: "held where training without constraint converges",
+    LOWER: "lowered to half of the lower end of noise",
+    PUBLISHED: "constraint as published",
+    SCALING: "deviation from a power law lowered instead of the rate",
+    CONTROL: "untouched; label smoothing with mixup or weight decay (positive control)",
+}
+SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
+SHORT |= {CONTROL: "positive control"}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as a list in words.
+
+    Examples
+    --------
+    >>> listed(["ViT-S", "ViT-B", "PVT"])
+    'ViT-S, ViT-B and PVT'
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def change(interval: Interval, digits: int = 1) -> str:
+    """Return a change of the accuracy in points with its interval, with minus signs."""
+    low, middle, high = (_signed(v, digits) for v in (interval.low, interval.estimate, interval.high))
+    return minus(f"{middle} [{low}, {high}]")
+
+
+def ends(values: Sequence[float]) -> str:
+    """Return the smallest and the largest of some changes, in points."""
+    return minus(" to ".join(dict.fromkeys(_signed(v) for v in (min(values), max(values)))))
+
+
+def _signed(share: float, digits: int = 1) -> str:
+    """Return a share in points, with its sign unless it rounds to 0."""
+    text = f"{100 * share:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
+def minus(text: str) -> str:
+    """Replace hyphens in front of numbers by minus signs."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", text)
+
+
+def span(values: pd.Series, form: str = ",g", factor: float = 1) -> str:
+    """Return the smallest and the largest value as text, once if they look equal."""
+    return " to ".join(dict.fromkeys(f"{factor * value:{form}}" for value in (values.min(), values.max())))
+
+
+def markdown(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table."""
+    lines = [list(heads), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

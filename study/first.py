@@ -1,0 +1,81 @@
+"""What the first study says in a few sentences, the same on every page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from selfsim.training.runs import Run
+from selfsim.uncertainty import Interval, mean_interval
+
+from . import design
+from .answer_text import NUMBERS, listed
+from .convergence_statistics import t_tests
+from .design import DEFAULT, PUBLISHED
+from .findings import Finding, title
+from .statistics import differences, pairs
+
+
+def first_study(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """State what the two constraints did over all families, whose means are the units."""
+    of_arms = differences(pairs([*stages[design.FIRST], *stages[design.OTHERS]]), "accuracy")
+    said = {}
+    for key, arm in (("default", DEFAULT), ("published", PUBLISHED)):
+        by_family = {name: values for (name, of), values in of_arms.items() if of == arm}
+        pool = mean_interval([float(np.mean(values)) for values in by_family.values()])
+        small = sum(
+            t_tests(float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5, len(values) - 1)[1]
+            < design.ALPHA
+            for values in by_family.values()
+        )
+        said[f"first.{key}"] = points(pool, digits=1 if key == "default" else 2)
+        said[f"first.{key}.families"] = NUMBERS[len(by_family)]
+        said[f"first.{key}.pairs"] = f"{min(map(len, by_family.values()))} to {max(map(len, by_family.values()))}"
+        said[f"first.{key}.equivalent"] = NUMBERS[small]
+    return said
+
+
+def pools_sentence(stages: Mapping[str, Sequence[Run]]) -> str:
+    """Say what the two constraints of all families did."""
+    said = first_study(stages)
+    return (
+        f"After {_epochs(stages[design.FIRST])} epochs a target of 0.1 changed the accuracy by {said['first.default']} "
+        f"over {said['first.default.families']} families, and the constraint as published by {said['first.published']}."
+    )
+
+
+def gain_sentence(stages: Mapping[str, Sequence[Run]], found: Mapping[str, Finding]) -> str:
+    """Say what a target of 0.2 did with new seeds, and what scale alone did."""
+    table = found["confirm"].table
+    assert table is not None
+    rows = {title(name): row for (name, _), row in table.iterrows()}
+    shown = [name for name, row in rows.items() if row.verdict == "shown"]
+    every = {run.config.architecture for stage in (design.FIRST, design.OTHERS) for run in stages[stage]}
+    count = {0: "no gain was", 1: "one gain was"}.get(len(shown), f"{NUMBERS[len(shown)]} gains were")
+    seeds = " to ".join(dict.fromkeys(str(pairs) for pairs in (table.pairs.min(), table.pairs.max())))
+    changes = listed(f"{name} by {points(rows[name].interval)}" for name in shown or rows)
+    said = [
+        f"After {_epochs(stages[design.CONFIRM])} epochs {count} found: a target of 0.2, tried in {NUMBERS[len(rows)]} "
+        f"of the {NUMBERS[len(every)]} families, changed {changes} ({seeds} new seeds)."
+    ]
+    scaled = {title(run.config.architecture) for run in stages.get(design.CONTROL, [])}
+    for name in scaled & set(shown):
+        alone = found["scale"].table
+        assert alone is not None
+        said.append(f"Pulling the scale of {name}'s layers alone gave {points(alone.interval.iloc[0])}.")
+    said += [
+        f"{name} shows no gain: {points(row.interval)}." for name, row in rows.items() if shown and name not in shown
+    ]
+    return " ".join(said)
+
+
+def _epochs(runs: Sequence[Run]) -> str:
+    epochs = runs[0].config.epochs
+    return NUMBERS[epochs] if epochs < len(NUMBERS) else str(epochs)
+
+
+def points(interval: Interval, *, digits: int = 1) -> str:
+    """Return a change of the accuracy in points, with its interval."""
+    low, middle, high = (f"{100 * value:+.{digits}f}" for value in (interval.low, interval.estimate, interval.high))
+    return f"{middle} points [{low}, {high}]"

@@ -1,0 +1,156 @@
+"""The sentences of the reproducibility report on the page "Does it work?", from the tables of the second study."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from selfsim.models.architectures import architecture
+
+from .answer_text import ARMS, SHORT, change, listed, span
+from .convergence_statistics import (
+    LEAST_PAIRS,
+    families,
+    noise_floor,
+    over_families,
+    regime,
+    spread_of_pairs,
+)
+from .convergence_tables import FAMILIES, FREE, PAIRS, Convergence
+from .statistics import minimal_effect
+
+
+def report_facts(
+    tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame, *, seconds: float
+) -> dict[str, str]:
+    """Return the sentences by name; arguments as in `answer.answer_facts`, with its tables of comparisons."""
+    return {
+        "scope": _scope(tables),
+        "regime": _regime(tables),
+        "noise": _noise(tables, comparisons),
+        "tuning": _tuning(tables),
+        "compute": _compute(tables, seconds),
+        "missing": _missing(tables, comparisons, pools),
+    }
+
+
+def _scope(tables: Convergence) -> str:
+    runs = tables.runs
+    if not len(runs):
+        return "No run of the second study has been made yet."
+    seeds = runs.groupby("architecture").seed.nunique()
+    counts = [
+        f"{(runs.architecture == name).sum()} of {architecture(name).title} ({seeds[name]} seeds)"
+        for name in families(tables)
+    ]
+    images, epochs = (span(runs[column].dropna().astype(int)) for column in ("train_images", "epochs"))
+    free = int((runs.arm == FREE).sum())
+    return (
+        f"{len(runs)} runs with {images} training images and {epochs} epochs: {listed(counts)}. {free} of "
+        f"them have neither constraint nor control, and the other {len(runs) - free} are compared with these. "
+        + _failed(tables)
+    )
+
+
+def _failed(tables: Convergence) -> str:
+    """Say how many runs failed, and what the pools are without their pairs."""
+    failed = tables.runs[tables.runs.status != "done"]
+    if not len(failed):
+        return "None of them failed."
+    free = set(zip(failed.architecture, failed.seed, strict=True)) if FREE in set(failed.arm) else set()
+    of_free = [
+        arm != FREE and (name, seed) in free
+        for name, seed, arm in zip(tables.runs.architecture, tables.runs.seed, tables.runs.arm, strict=True)
+    ]
+    whole = tables.runs[~tables.runs.run.isin(failed.run) & ~np.array(of_free)]
+    pools = over_families(replace(tables, runs=whole))
+    without = "; ".join(f"{SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
+    names = ", ".join(failed.run)
+    return (
+        f"{len(failed)} failed ({names}) and count as a guess. Without their pairs, in points: {without or 'no pool'}."
+    )
+
+
+def _regime(tables: Convergence) -> str:
+    table = regime(tables)
+    whole = noise_floor(tables).seeds >= LEAST_PAIRS
+    table = table[table.index.isin(whole.index[whole])]
+    if not len(table):
+        return "The regime is not checked yet."
+    gaps, changes = 100 * table.gap.dropna(), 100 * table.settling.dropna().abs()
+    unmet = [architecture(name).title for name in table.index[~table.met.astype(bool)]]
+    known = (
+        f"Training accuracy is {span(gaps, '.0f')} points above test accuracy, and validation "
+        f"accuracy changes by at most {changes.max():.1f} points over the last tenth of the epochs (means over seeds). "
+        if len(gaps) and len(changes)
+        else ""
+    )
+    return known + (
+        f"The regime is not met by {', '.join(unmet)}."
+        if unmet
+        else "Every finished network meets the regime of the design."
+    )
+
+
+def _noise(tables: Convergence, comparisons: pd.DataFrame) -> str:
+    floor, spread = noise_floor(tables), spread_of_pairs(comparisons)
+    floor = floor[floor.seeds >= LEAST_PAIRS]
+    if not len(floor):
+        return "The noise floor is not measured yet."
+    text = f"Over its seeds, the free arm spreads by {span(floor.sd, '.1f', 100)} points (sd)"
+    text += f", and paired differences by {100 * spread:.1f}, over all families." if math.isfinite(spread) else "."
+    found = []
+    for name in floor.index.intersection(comparisons.index.get_level_values(0)):
+        own = comparisons.loc[[name]]
+        if math.isfinite(sd := spread_of_pairs(own)):
+            least = minimal_effect(int(own.pairs.min()), sd)
+            found.append(f"{100 * least:.1f} points in the {architecture(name).title}")
+    changes = " and of ".join(found)
+    return text + (f" A true change of {changes} would be found in four of five such studies." if found else "")
+
+
+def _tuning(tables: Convergence) -> str:
+    chosen = tables.tuning[tables.tuning.chosen.astype(bool)] if len(tables.tuning) else tables.tuning
+    if not len(chosen):
+        return "No learning rate is tuned yet."
+    ends = tables.tuning.groupby(["architecture", "arm"]).learning_rate.agg(["min", "max"])
+    edges = [
+        f"{architecture(row.architecture).title}, {row.arm}"
+        for row in chosen.itertuples()
+        if row.learning_rate in ends.loc[(row.architecture, row.arm)].tolist()
+    ]
+    return (
+        f"{len(tables.tuning)} runs tuned {len(chosen)} learning rates, {span(chosen.learning_rate)}; "
+        f"{len(edges) or 'none'} of these lie at an edge of the values that were tried"
+        + (f" ({'; '.join(edges)})." if edges else ".")
+    )
+
+
+def _compute(tables: Convergence, seconds: float) -> str:
+    first = f"The first study took {seconds / 3600:.0f} core-hours of a CPU"
+    own = tables.runs.seconds.dropna().astype(float)
+    if not len(own):
+        return f"{first}."
+    by_card = tables.runs.assign(seconds=own).groupby("card").seconds.sum()
+    spent = " and ".join(f"{seconds / 60:.0f} minutes of one {card}" for card, seconds in by_card.items())
+    return f"{first}; the runs of the second took {spent}, without tuning and reading of images."
+
+
+def _missing(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+    begun = set(comparisons.index.get_level_values("arm"))
+    missing = [SHORT[arm] for arm in ARMS if arm not in begun]
+    alone = [SHORT[arm] for arm in ARMS if arm in begun and arm not in pools.index]
+    said = [f"Not run: {', '.join(missing)}." if missing else ""]
+    said += [f"Run in too few families to be pooled: {', '.join(alone)}." if alone else ""]
+    pairs = tables.runs[tables.runs.arm != FREE].groupby(["architecture", "arm"]).seed.nunique()
+    least = pairs.groupby("architecture").min()
+    unfinished = [
+        f"{architecture(name).title} ({least.get(name, 0)} of {PAIRS} pairs)"
+        for name in FAMILIES
+        if least.get(name, 0) < PAIRS
+    ]
+    said += [f"Families not finished: {', '.join(unfinished)}." if unfinished and begun else ""]
+    return " ".join(filter(None, said)) or "All families and arms of the design were run."
