@@ -180,6 +180,15 @@ def _make_book(
     return executed
 
 
+def _rounded(number: float) -> str:
+    """Return a number to two digits.
+
+    >>> _rounded(297.0), _rounded(0.333)
+    ('300', '0.33')
+    """
+    return f"{float(f'{number:.2g}'):g}"
+
+
 def _announce(root: Path, run_list: RunList, jobs: int, result: Path) -> None:
     from .publish.book import expected_minutes
 
@@ -189,7 +198,7 @@ def _announce(root: Path, run_list: RunList, jobs: int, result: Path) -> None:
     minutes = expected_minutes(root, run_list, jobs)
     time = ", for an unknown time: the preset names no minutes" if minutes is None else ""
     if minutes is not None:
-        time = f", about {minutes:.2g} min on 2 cores"
+        time = f", about {_rounded(minutes)} min on 2 cores"
         if run_list.minutes is None:
             time += " if they have the sizes of the project's own chapters"
     disk = f", about {run_list.disk} of disk" if run_list.disk else ""
@@ -249,9 +258,9 @@ def _announce_sweep(plan: Plan, description: str, folder: Path) -> None:
         time = disk = "unknown"
         if plan.seconds is not None:
             minutes = plan.seconds / 60 * (-(-plan.left // plan.workers) if plan.workers else plan.left)
-            time = f"about {minutes:.2g} min" + ("" if plan.workers else " in all")
+            time = f"about {_rounded(minutes)} min" + ("" if plan.workers else " in all")
         if plan.megabytes is not None:
-            disk = f"about {plan.left * plan.megabytes:.2g} MB"
+            disk = f"about {_rounded(plan.left * plan.megabytes)} MB"
         workers = f"{plan.workers} worker(s)" if plan.workers else "the scheduler's workers"
         _say(f"Still to do on {workers}: time {time}, disk {disk} ({plan.source})")
     _say(f"Result: {folder}")

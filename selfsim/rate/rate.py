@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, Unpack, overload
@@ -245,6 +246,11 @@ class GradientByDistances(torch.autograd.Function):
         return GradientByDistances.apply(*batched, of_layer), 0
 
 
+# torch asks for the signature at every call, which takes as long as the distances of a hundred neurons.
+for _called in (ByDistances, GradientByDistances):
+    setattr(_called.forward, "__signature__", inspect.signature(_called.forward))  # noqa: B010
+
+
 def _rate_and_weight(
     neurons: Tensor, scale: Tensor, *, options: RateOptions, need_weight: bool
 ) -> tuple[Tensor, Tensor]:
@@ -321,9 +327,11 @@ def value_and_slope(
     else:
         if options.scales is None or need_slope:
             value, slope = surrogate_area(distances, unit, n, options, need_slope)
-            options = dataclasses.replace(options, check=False)  # done
         if options.scales is not None:
-            value = rate_over_scales(distances, unit, n, options)
+            # What the area has checked needs no second check.
+            value = rate_over_scales(
+                distances, unit, n, dataclasses.replace(options, check=options.check and slope is None)
+            )
     like_raw = functools.partial(torch.as_tensor, dtype=raw.dtype, device=raw.device)
     return like_raw(value), None if slope is None else like_raw(slope)
 
