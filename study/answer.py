@@ -124,7 +124,7 @@ def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: 
     found = f"a gain is shown in {listed(gaining)}" if gaining else "no gain is shown"
     return (
         f"{_start(after)} {found} so far: {NUMBERS[len(names)]} of the {NUMBERS[len(FAMILIES)]} planned families are "
-        f"finished ({'; '.join(parts)})."
+        f"finished. {'; '.join(parts)}."
     )
 
 
@@ -171,10 +171,12 @@ def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
     if not len(tables.tuning):
         return ""
     tried = tables.tuning.groupby(["architecture", "arm"]).learning_rate.agg(["min", "max"])
+    tried = tried[tried["min"] < tried["max"]]  # a single value has no edges
     chosen = tables.tuning[tables.tuning.chosen.astype(bool)].set_index(["architecture", "arm"]).learning_rate
     opposite = []
     for name in comparisons.index.get_level_values(0)[comparisons.index.get_level_values("arm") == CONTROL]:
-        sides = [chosen[name, arm] == tried.loc[(name, arm)] for arm in (FREE, CONTROL) if (name, arm) in chosen]
+        keys = [(name, arm) for arm in (FREE, CONTROL) if (name, arm) in chosen and (name, arm) in tried.index]
+        sides = [chosen[key] == tried.loc[key] for key in keys]
         if len(sides) == 2 and any(sides[0][low] and sides[1][high] for low, high in (("min", "max"), ("max", "min"))):
             opposite.append(architecture(name).title)
     if not opposite:

@@ -393,7 +393,7 @@ def plot_scaling(known: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[st
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     plain_ticks(axes.xaxis)
     axes.tick_params(axis="y", length=0)
-    for label, fill in (("follows a power law", UNCONSTRAINED["color"]), ("does not", "white")):
+    for label, fill in (("follows a power law", UNCONSTRAINED["color"]), ("not shown", "white")):
         axes.plot([], [], "o", color=UNCONSTRAINED["color"], markerfacecolor=fill, label=label)
     figure.legend(loc="outside lower center", ncols=2)
     return closed(figure)

@@ -60,7 +60,8 @@ def _failed(tables: Convergence) -> str:
     failed = tables.runs[tables.runs.status != "done"]
     if not len(failed):
         return "None of them failed."
-    free = set(zip(failed.architecture, failed.seed, strict=True)) if FREE in set(failed.arm) else set()
+    failed_free = failed[failed.arm == FREE]
+    free = set(zip(failed_free.architecture, failed_free.seed, strict=True))
     of_free = [
         arm != FREE and (name, seed) in free
         for name, seed, arm in zip(tables.runs.architecture, tables.runs.seed, tables.runs.arm, strict=True)

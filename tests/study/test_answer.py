@@ -102,14 +102,17 @@ def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():
     assert "provisional" not in text["control"]
 
 
-@pytest.mark.parametrize(("other", "named"), [("min", True), ("max", False), ("middle", False)])
+@pytest.mark.parametrize(("other", "named"), [("min", True), ("max", False), ("middle", False), ("alone", False)])
 def test_a_control_at_the_opposite_edge_of_the_free_arm_is_provisional(other, named):
     tables = made_tables()
     tuning = tables.tuning.copy()
     for arm, edge in ((FREE, "max"), (CONTROL, other)):
         of_one = (tuning.architecture == "mlp") & (tuning.arm == arm)
         rates = tuning[of_one].learning_rate
-        tuning.loc[of_one, "chosen"] = rates == {"min": rates.min(), "max": rates.max(), "middle": 0.001}[edge]
+        wanted = {"min": rates.min(), "max": rates.max(), "middle": 0.001, "alone": 0.001}[edge]
+        tuning.loc[of_one, "chosen"] = rates == wanted
+        if edge == "alone":  # one value was tried, which is no edge
+            tuning = tuning.drop(rates.index[rates != wanted])
     text = said(replace(tables, tuning=tuning))["control"]
     assert ("Plain MLP" in text and "provisional" in text) == named
 
@@ -133,6 +136,20 @@ def test_failed_runs_are_named_and_the_pools_without_their_pairs_given(arm):
     assert f"1 failed (mlp-{arm}-3) and count as a guess." in text["scope"]
     assert f"rate held {answer_text.change(without.interval[HOLD])};" in text["scope"]
     assert answer_text.change(without.interval[HOLD]) not in text["table"]
+
+
+def test_a_failed_run_of_the_free_arm_leaves_the_other_seeds_in():
+    tables = made_tables()
+    runs = tables.runs.copy()
+    runs.loc[runs.run == f"mlp-{LOWER}-5", "test_accuracy"] += 0.3  # so that leaving it out shows
+    runs.loc[runs.run.isin([f"mlp-{FREE}-3", f"mlp-{HOLD}-5"]), ["status", "test_accuracy"]] = ["failed", float("nan")]
+    of_mlp = runs.architecture == "mlp"
+    whole = runs[~(of_mlp & (runs.seed == 3)) & ~(of_mlp & (runs.seed == 5) & (runs.arm == HOLD))]
+    pools = over_families(replace(tables, runs=whole))
+    text = said(replace(tables, runs=runs))["scope"]
+    assert pools.pairs[[HOLD, LOWER]].tolist() == [8, 9]
+    for arm in (HOLD, LOWER):
+        assert f"{answer_text.SHORT[arm]} {answer_text.change(pools.interval[arm])}" in text
 
 
 def test_the_forest_has_every_family_and_every_pool(tmp_path):
