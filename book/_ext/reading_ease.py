@@ -1,6 +1,9 @@
 """Print how easy the prose of the rendered book reads, hardest first; a help for writers, not a check.
 
-After `jupyter-book build .`: `uv run --no-project --with beautifulsoup4,textstat==0.7.3 book/_ext/reading_ease.py`.
+After `jupyter-book build .`:
+
+    uv run --no-project --with 'beautifulsoup4,textstat==0.7.3,setuptools<80' book/_ext/reading_ease.py
+
 Goals are a Flesch reading ease of at least 50 and a median of at most 18 words a sentence. Later versions of textstat
 need a download.
 """
