@@ -59,6 +59,7 @@ def test_a_wrong_float32_is_found(wrong_by, passed):
     assert all(row["passed"] is passed and row["tolerance"] == TOLERANCES[torch.float32] for row in rows)
 
 
+@pytest.mark.long
 def test_synchronisations_are_counted_by_torchs_warnings(monkeypatch):
     """Without a card nothing waits, so every count is 0, and the check of the counting itself fails."""
     for name in ("synchronize", "set_sync_debug_mode"):
