@@ -60,7 +60,7 @@ def gain_sentence(stages: Mapping[str, Sequence[Run]], found: Mapping[str, Findi
         f"of the {NUMBERS[len(every)]} families, changed {changes} ({seeds} new seeds)."
     ]
     scaled = {title(run.config.architecture) for run in stages.get(design.CONTROL, [])}
-    for name in scaled & set(shown):
+    for name in filter(scaled.__contains__, shown):
         alone = found["scale"].table
         assert alone is not None
         said.append(f"Pulling the scale of {name}'s layers alone gave {points(alone.interval.iloc[0])}.")

@@ -293,8 +293,8 @@ class AreaSlope(NamedTuple):
     by_ends: tuple[Array, Array, Array]  # (…, 1)
 
     def with_ends(self, places: tuple[int, int, int] | np.ndarray) -> Array:
-        """`by_knot`, with what the ends and the unit contribute added at their places, which are views of it."""
-        for at, change in zip(numbers_at(self.by_knot, places), self.by_ends, strict=True):
+        """Add to `by_knot` what the ends and the unit contribute at their places, and return it."""
+        for at, change in zip(numbers_at(self.by_knot, places), self.by_ends, strict=True):  # views of it
             if not isinstance(change, float):  # else 0, as of detached ends
                 at += change
         return self.by_knot

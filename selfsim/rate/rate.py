@@ -246,7 +246,7 @@ class GradientByDistances(torch.autograd.Function):
         return GradientByDistances.apply(*batched, of_layer), 0
 
 
-# torch asks for the signature at every call, which takes as long as the distances of a hundred neurons.
+# `apply` binds its arguments by this signature, which `inspect` would otherwise compute at every call.
 for _called in (ByDistances, GradientByDistances):
     setattr(_called.forward, "__signature__", inspect.signature(_called.forward))  # noqa: B010
 
@@ -328,10 +328,9 @@ def value_and_slope(
         if options.scales is None or need_slope:
             value, slope = surrogate_area(distances, unit, n, options, need_slope)
         if options.scales is not None:
-            # What the area has checked needs no second check.
-            value = rate_over_scales(
-                distances, unit, n, dataclasses.replace(options, check=options.check and slope is None)
-            )
+            # With a slope, the area has checked the distances.
+            once = dataclasses.replace(options, check=options.check and not need_slope)
+            value = rate_over_scales(distances, unit, n, once)
     like_raw = functools.partial(torch.as_tensor, dtype=raw.dtype, device=raw.device)
     return like_raw(value), None if slope is None else like_raw(slope)
 
