@@ -6,8 +6,9 @@
 
 Every architecture is trained at its tiny size on the digits, or at its small size on CIFAR-10, without constraint and
 with each candidate. Accuracy and rates are those of the validation images; the test images play no part. The file is
-written after each run, and finished runs in it are not repeated. At the small size, the runs of one architecture are
-trained together (`train_many`), which a graphics card needs; only the default is tried there.
+written after each run, and finished runs in it are not repeated. At the small size only the default is tried. There
+a graphics card trains the runs of one architecture together (`train_many`); a CPU trains one after another, in 1 to 100
+minutes each.
 """
 
 from __future__ import annotations
@@ -137,12 +138,12 @@ class Candidate(SelfSimilarityConstraint):
         return task + self.cap * self._distance[layer] * task.norm() / penalty.norm().clamp_min(1e-30) * penalty
 
 
-def one_run(name: str, candidate: str, seed: int, images: Images) -> dict:
-    """Train as `train` does, but without its measurements after every epoch."""
+def one_run(name: str, candidate: str, seed: int, images: Images, *, size: str = "tiny", **settings: Any) -> dict:
+    """Train on the CPU as `train` does, but without its measurements after every epoch."""
     began = time.process_time()
-    config = TrainConfig(name, seed=seed, **SETTINGS[name])
+    config = TrainConfig(name, size=size, seed=seed, **(settings or SETTINGS[name]))
     with torch_settings(), seeded(seed, "cpu"):
-        model = create(name, size="tiny", num_classes=len(images.classes), in_chans=images.channels)
+        model = create(name, size=size, num_classes=len(images.classes), in_chans=images.channels)
         state = TrainingState(config, images, model, torch.device("cpu"), Ranks())
         options = CANDIDATES[candidate]
         if options is not None:
@@ -158,7 +159,7 @@ def one_run(name: str, candidate: str, seed: int, images: Images) -> dict:
                 state.constraint.step(epoch=epoch + 1, epochs=config.epochs)
             state.epoch, state.step = epoch + 1, 0
         rows = {row.metric: row.value for row in scores(model, images, "validation", epoch=1, device=state.device)}
-    found = {"architecture": name, "candidate": candidate, "seed": seed, "size": "tiny"} | measured(model, images)
+    found = {"architecture": name, "candidate": candidate, "seed": seed, "size": size} | measured(model, images)
     return found | {"accuracy": rows["accuracy"], "seconds": round(time.process_time() - began, 1)}
 
 
@@ -169,13 +170,12 @@ def measured(model: torch.nn.Module, images: Images) -> dict[str, float]:
 
 
 def small_runs(
-    name: str, wanted: list[tuple[str, int]], images: Images, *, device: torch.device, **changes: Any
+    name: str, wanted: list[tuple[str, int]], images: Images, *, device: torch.device, **settings: Any
 ) -> list[dict]:
     """Train the small networks of one architecture together: each candidate and seed that is wanted."""
     parameters = inspect.signature(SelfSimilarityConstraint).parameters
     named = {option: parameters[option].default for option in ("weight", "cap", "ramp", "unit")}
     constraints = {"none": None, "default": {"target": TARGET} | named}
-    settings: dict[str, Any] = SMALL | {"learning_rate": SMALL_RATES[name]} | changes
     epochs = settings["epochs"]  # rates are measured on the final network alone
     configs = [
         TrainConfig(name, size="small", seed=seed, constraint=constraints[candidate], evaluate_every=epochs, **settings)
@@ -293,11 +293,16 @@ def train_small(rows: list[dict], done: set[tuple], arguments: argparse.Namespac
     images = TrainConfig("mlp", size="small", data_dir=arguments.data_dir, **SMALL).load_images()
     end = time.monotonic() + 60 * arguments.minutes
     for name in arguments.only:
-        if time.monotonic() > end:
-            return
-        pairs = itertools.product(("none", "default"), range(arguments.seeds))
-        if wanted := [pair for pair in pairs if ("small", name, *pair) not in done]:
-            rows += small_runs(name, wanted, images, data_dir=arguments.data_dir, device=device)
+        pairs = [(candidate, seed) for seed in range(arguments.seeds) for candidate in ("none", "default")]
+        wanted = [pair for pair in pairs if ("small", name, *pair) not in done]
+        settings = SMALL | {"learning_rate": SMALL_RATES[name], "data_dir": arguments.data_dir}
+        while wanted and time.monotonic() < end:
+            if device.type == "cpu":
+                one, *wanted = wanted
+                rows.append(one_run(name, *one, images, size="small", **settings) | {"device": "cpu"})
+            else:
+                rows += small_runs(name, wanted, images, device=device, **settings)
+                wanted = []
             write(rows, arguments.output, small=environment_facts(device))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
-from benchmarks.defaults import CANDIDATES, MEASURES, TARGET, page_table, small_runs, table
+from benchmarks.defaults import CANDIDATES, MEASURES, SMALL, TARGET, one_run, page_table, small_runs, table
 from selfsim import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +27,8 @@ def test_the_file_is_what_its_runs_say():
     assert CANDIDATES["default"] == {}  # the package's own
 
 
-def test_small_networks_are_trained_together_with_and_without_the_default():
-    digits = {"dataset": "digits", "train_images": 64, "validation_images": 128, "test_images": 64, "epochs": 3}
+def test_small_networks_trained_together_are_those_trained_alone():
+    digits = SMALL | {"dataset": "digits", "train_images": 64, "validation_images": 128, "test_images": 64, "epochs": 3}
     images = TrainConfig("mlp", size="small", **digits).load_images()
     wanted = [("none", 0), ("default", 0), ("default", 1)]
     rows = small_runs("mlp", wanted, images, device=torch.device("cpu"), **digits)
@@ -37,3 +38,5 @@ def test_small_networks_are_trained_together_with_and_without_the_default():
     _, default = table(rows)
     assert (default["size"], default["seeds"]) == ("small", 1)
     assert default["accuracy change"] == rows[1]["accuracy"] - rows[0]["accuracy"]
+    alone = one_run("mlp", "default", 1, images, size="small", **digits)
+    assert {key: alone[key] for key in MEASURES} == pytest.approx({key: rows[2][key] for key in MEASURES}, rel=1e-3)
