@@ -35,10 +35,15 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def change(interval: Interval, digits: int = 1) -> str:
+def change(interval: Interval, digits: int = 1, unit: str = "") -> str:
     """Return a change of the accuracy in points with its interval, with minus signs."""
     low, middle, high = (_signed(v, digits) for v in (interval.low, interval.estimate, interval.high))
-    return minus(f"{middle} [{low}, {high}]")
+    return minus(f"{middle}{unit} [{low}, {high}]")
+
+
+def points(interval: Interval, digits: int = 1) -> str:
+    """Return the same with the word "points" behind the change."""
+    return change(interval, digits, " points")
 
 
 def ends(values: Sequence[float]) -> str:

@@ -23,10 +23,10 @@ from selfsim.training.runs import Run
 
 from . import convergence_tables, design
 from .answer import answer_facts
-from .answer_text import NUMBERS
+from .answer_text import NUMBERS, minus, points
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
-from .first import first_study, gain_sentence, points, pools_sentence
+from .first import first_study, gain_sentence, pools_sentence
 from .layers import read_invariance
 from .plots import write_figures
 from .statistics import compared, differences, manipulation, measured, minimal_effect, pairs
@@ -87,7 +87,7 @@ def facts(
     seconds = {
         run.config.name: float(run.environment["seconds"]) for runs in stages.values() for run in runs if run.history
     }
-    return {
+    said = {
         **{f"{key}.verdict": answers[key].verdict for key in ("degrade", "groups", "scale")},
         **_gains(stages),
         **first,
@@ -108,6 +108,7 @@ def facts(
         "power.5.of_8": f"{minimal_effect(5, comparisons=8):.0f}",
         "power.10.of_2": f"{minimal_effect(10, comparisons=2):.1f}",
     }
+    return {name: minus(text) for name, text in said.items()}
 
 
 def _gains(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:

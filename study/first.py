@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from selfsim.training.runs import Run
-from selfsim.uncertainty import Interval, mean_interval
+from selfsim.uncertainty import mean_interval
 
 from . import design
-from .answer_text import NUMBERS, listed
+from .answer_text import NUMBERS, listed, points
 from .convergence_statistics import t_tests
 from .design import DEFAULT, PUBLISHED
 from .findings import Finding, title
@@ -73,9 +73,3 @@ def gain_sentence(stages: Mapping[str, Sequence[Run]], found: Mapping[str, Findi
 def _epochs(runs: Sequence[Run]) -> str:
     epochs = runs[0].config.epochs
     return NUMBERS[epochs] if epochs < len(NUMBERS) else str(epochs)
-
-
-def points(interval: Interval, *, digits: int = 1) -> str:
-    """Return a change of the accuracy in points, with its interval."""
-    low, middle, high = (f"{100 * value:+.{digits}f}" for value in (interval.low, interval.estimate, interval.high))
-    return f"{middle} points [{low}, {high}]"

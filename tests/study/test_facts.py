@@ -16,7 +16,7 @@ from scipy import stats
 from selfsim.rate.options import RateOptions
 from selfsim.rate.rate import surrogate_area
 from selfsim.uncertainty import Interval
-from study import convergence_tables, facts, findings, first, layers, tables
+from study import answer_text, convergence_tables, facts, findings, first, layers, tables
 
 from .made_study import made_run, made_stage
 
@@ -111,13 +111,14 @@ def test_what_the_first_study_says_over_families_is_a_t_interval_of_their_means(
         means += (runs[runs.paper].set_index(keys).accuracy - free).groupby("architecture").mean().dropna().tolist()
     low, high = stats.t.interval(0.95, len(means) - 1, np.mean(means), stats.sem(means))
     low, middle, high = 100 * low, 100 * np.mean(means), 100 * high
-    assert STORED["first.published"] == f"{middle:+.2f} points [{low:+.2f}, {high:+.2f}]"
+    said = f"{middle:+.2f} points [{low:+.2f}, {high:+.2f}]"
+    assert STORED["first.published"] == said.replace("-", "−")
     assert STORED["first.published.families"] == "ten" and len(means) == 10
 
 
 def test_numbers_are_in_points_and_spans_from_the_lowest_to_the_highest():
     some = pd.Series([Interval(0.012, -0.004, 0.031, 0.95, 5), Interval(-0.05, -0.1, 0.0, 0.95, 5)])
-    assert first.points(some[0]) == "+1.2 points [-0.4, +3.1]"
+    assert answer_text.points(some[0]) == "+1.2 points [−0.4, +3.1]"
     assert facts._span(some) == "-5 to +1 points"
 
 
@@ -137,7 +138,7 @@ def test_the_gain_of_the_first_study_is_told_family_by_family(gains, start):
     text = first.gain_sentence(stages, found)
     assert f"{start} " in text and "two of the four families" in text and "(10 new seeds)" in text
     for interval in found["confirm"].table.interval:
-        assert text.count(first.points(interval)) == 1
+        assert text.count(answer_text.points(interval)) == 1
     assert ("ResMLP-12 shows no gain" in text) == (start == "one gain was")
 
 
