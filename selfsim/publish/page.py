@@ -58,14 +58,13 @@ def make_page(notebook: Any, task: Mapping[str, Any], *, seconds: float) -> Any:
             cell.metadata.pop(key, None)
         if "mystnb" in cell.metadata:
             cell.metadata["mystnb"] = _figure_facts(cell.metadata["mystnb"], title, task["name"])
-        if is_injected(cell) and "id" in cell:
+        if is_injected(cell):
             # Papermill draws it at random, which would make every publication a change.
             cell["id"] = _INJECTED
         for output in cell.get("outputs", []):
             if drawn := output.get("data", {}).get("image/png"):
                 output["data"]["image/png"] = base64.b64encode(small_png(base64.b64decode(drawn))).decode()
     _fold_parameters(notebook, parameters)
-    _show_figure_first(notebook)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = dict(KERNEL, name="python3")
     notebook.metadata["papermill"] = {"parameters": parameters}
@@ -108,29 +107,24 @@ def _set_title(notebook: Any, task: Mapping[str, Any]) -> str:
 
     The title is text, not HTML; the introduction is Markdown.
     """
+    from nbformat.v4 import new_markdown_cell
+
     title = " ".join((task["title"] or "").split())
-    intro = "\n\n".join(part for part in (_summary(notebook), task["intro"]) if part)
-    for cell in notebook.cells:
+    note, figures = _taken_summary(notebook)
+    intro = "\n\n".join(filter(None, (note, task["intro"])))
+    for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown" and (found := _first_heading(cell.source)):
             text, start, end = found
             lines = cell.source.splitlines()
             heading = [f"# {html.escape(title, quote=False)}"] if title else lines[start:end]
             parts = ("\n".join(lines[:start] + heading), intro, "\n".join(lines[end:]).strip())
             cell.source = "\n\n".join(filter(None, parts))
+            notebook.cells[place + 1 : place + 1] = figures
             return title or text
     title = title or title_from_parameters(task["name"], task["parameters"])
-    _insert(notebook, 0, f"# {html.escape(title, quote=False)}\n\n{intro}".strip(), name="title")
+    source = f"# {html.escape(title, quote=False)}\n\n{intro}".strip()
+    notebook.cells[:0] = [new_markdown_cell(source, id="title"), *figures]
     return title
-
-
-def _insert(notebook: Any, place: int, text: str, *, name: str) -> None:
-    """Insert a Markdown cell, whose name is its id."""
-    import nbformat
-
-    cell = nbformat.v4.new_markdown_cell(text, id=name)
-    if notebook.nbformat_minor < 5:
-        del cell["id"]
-    notebook.cells.insert(place, cell)
 
 
 def _first_heading(source: str) -> tuple[str, int, int] | None:
@@ -146,6 +140,7 @@ def _first_heading(source: str) -> tuple[str, int, int] | None:
 
 def _fold_parameters(notebook: Any, parameters: Mapping[str, Any]) -> None:
     """Fold the cells with parameters, and put a table of the changed ones before the first."""
+    from nbformat.v4 import new_markdown_cell
     from papermill.translators import PythonTranslator
 
     first, known = 0, []
@@ -168,7 +163,7 @@ def _fold_parameters(notebook: Any, parameters: Mapping[str, Any]) -> None:
     ]
     if rows:
         text = "\n".join(["This page changes these:", "", "| parameter | value | meaning |", "|---|---|---|", *rows])
-        _insert(notebook, first, text, name="changed-parameters")
+        notebook.cells.insert(first, new_markdown_cell(text, id="changed-parameters"))
 
 
 def _literal(text: str) -> Any:
@@ -184,34 +179,26 @@ def _in_table(value: Any) -> str:
     return re.sub(r"[|`$*_\[\]{}\\]", lambda match: f"&#{ord(match[0])};", text)
 
 
-def _summary(notebook: Any) -> str:
-    """What the cell tagged ``summary`` displays, as a note for the top of the page; empty without such a cell."""
-    cells = [cell for cell in notebook.cells if "summary" in cell.metadata.get("tags", [])]
-    texts = [output.get("data", {}).get("text/markdown", "") for cell in cells for output in cell.outputs]
-    text = "\n\n".join(filter(None, texts)).strip()
-    return f":::{{admonition}} In short\n:class: summary\n{text}\n:::" if text else ""
+def _taken_summary(notebook: Any) -> tuple[str, list[Any]]:
+    """Return what the cell tagged ``summary`` displays: its text as a note, and a cell that shows its figure.
 
+    The text stays there too, and the figure does not. Both are empty where the cell has none.
+    """
+    from nbformat.v4 import new_code_cell
 
-def _show_figure_first(notebook: Any) -> None:
-    """Move the figure of the cell tagged ``summary`` to a cell without code below the title."""
-    import nbformat
-
-    for cell in notebook.cells:
-        if "summary" in cell.metadata.get("tags", []):
-            shown = [output for output in cell.outputs if any("image/" in kind for kind in output.get("data", {}))]
-            if shown:
-                cell.outputs = [output for output in cell.outputs if output not in shown]
-                told = cell.metadata.get("mystnb", {})
-                drawn = {key: told.pop(key) for key in ("figure", "image") if key in told}
-                facts = {"tags": ["remove-input"], "mystnb": drawn}
-                # A page leaves out a cell without source.
-                source = "# The figure that the cell of the summary draws."
-                first = nbformat.v4.new_code_cell(source, outputs=shown, metadata=facts, id="summary-figure")
-                if notebook.nbformat_minor < 5:
-                    del first["id"]
-                title = next(k for k, one in enumerate(notebook.cells) if one.cell_type == "markdown")
-                notebook.cells.insert(title + 1, first)
-            return
+    cell = next((cell for cell in notebook.cells if "summary" in cell.metadata.get("tags", [])), None)
+    outputs = cell.outputs if cell else []
+    text = "\n\n".join(output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {}))
+    note = f":::{{admonition}} In short\n:class: summary\n{text.strip()}\n:::" if text.strip() else ""
+    shown = [output for output in outputs if any("image/" in kind for kind in output.get("data", {}))]
+    if not shown:
+        return note, []
+    cell.outputs = [output for output in outputs if output not in shown]
+    told = cell.metadata.get("mystnb", {})
+    facts = {"tags": ["remove-input"], "mystnb": {key: told.pop(key) for key in ("figure", "image") if key in told}}
+    # A page leaves out a cell without source.
+    source = "# The figure that the cell of the summary draws."
+    return note, [new_code_cell(source, outputs=shown, metadata=facts, id="summary-figure")]
 
 
 def _figure_facts(facts: Mapping[str, Any], title: str, chapter: str) -> dict[str, Any]:
