@@ -186,7 +186,7 @@ def _taken_summary(notebook: Any) -> tuple[str, list[Any]]:
     """
     from nbformat.v4 import new_code_cell
 
-    cell = next((cell for cell in notebook.cells if "summary" in cell.metadata.get("tags", [])), None)
+    cell: Any = next((cell for cell in notebook.cells if "summary" in cell.metadata.get("tags", [])), None)
     outputs = cell.outputs if cell else []
     text = "\n\n".join(output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {}))
     note = f":::{{admonition}} In short\n:class: summary\n{text.strip()}\n:::" if text.strip() else ""
