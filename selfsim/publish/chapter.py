@@ -1,4 +1,4 @@
-"""Execute one chapter: a task in, events out, the page on disk."""
+"""Execute one chapter: from the source of its notebook to the page on disk."""
 
 from __future__ import annotations
 
@@ -8,17 +8,38 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..files import write_atomic
 from .kernels import KernelServer
 from .page import KERNEL, is_injected, make_page
 
+# What ended a chapter from outside; empty if a cell failed.
+Death = Literal["", "kernel", "process"]
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
-class ChapterRun:
-    """One notebook on its way from source to page.
+class ChapterError(RuntimeError):
+    """A chapter failed; the message names notebook and cell, and holds the cell's source and its traceback.
+
+    Attributes
+    ----------
+    death : {"", "kernel", "process"}
+        What died, so that another attempt may succeed; empty if the cell itself failed.
+    """
+
+    def __init__(self, message: str, *, death: Death = "") -> None:
+        super().__init__(message)
+        self.death = death
+
+
+def run_chapter(
+    task: Mapping[str, Any],
+    kernels: KernelServer | None,
+    environment: Mapping[str, str],
+    on_cell: Callable[[], object],
+) -> list[float]:
+    """Execute the notebook of a chapter, write its page, and return the seconds that each cell took.
 
     Parameters
     ----------
@@ -27,76 +48,64 @@ class ChapterRun:
     kernels : KernelServer, optional
         What starts its kernel; by default it is started by itself, with `environment`.
     environment : mapping of str to str
-    send : callable
-        Gets the events: ``cell`` when a cell starts, then ``done`` or ``failed``.
+    on_cell : callable
+        Called when a cell starts.
+
+    Raises
+    ------
+    ChapterError
+        A cell failed, the kernel died, or the page cannot be written.
     """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import CellTimeoutError
 
-    def __init__(
-        self,
-        task: Mapping[str, Any],
-        kernels: KernelServer | None,
-        environment: Mapping[str, str],
-        send: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self.task, self.kernels, self.environment, self.send = task, kernels, environment, send
-        self.started = time.monotonic()
-        self.number, self.source = 0, ""
-        self.shift = 0
+    started = time.monotonic()
+    number, source = 0, ""
 
-    def run(self) -> None:
-        """Execute the notebook and write its page."""
-        import nbformat
-        import papermill
-        from nbclient.exceptions import CellExecutionError, CellTimeoutError
-
-        # What it logs is in the errors that it raises.
-        logging.getLogger("papermill").setLevel(logging.CRITICAL)
-        try:
-            notebook = papermill.execute_notebook(
-                self.task["notebook"],
-                None,
-                parameters=self.task["parameters"],
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
-                kernel_manager_class=_kernel_manager(self.kernels, self.environment),
-                execution_timeout=self.task["cell_timeout"],
-                # The user's history is neither read nor written.
-                extra_arguments=["--HistoryManager.enabled=False"],
-                on_cell_start=self._cell_started,
-            )
-            facts = [cell.metadata.get("papermill", {}) for cell in notebook.cells if not is_injected(cell)]
-            cells = [fact.get("duration") or 0.0 for fact in facts]
-            page = make_page(notebook, self.task, seconds=self._seconds())
-            write_atomic(self.task["page"], (nbformat.writes(page).rstrip() + "\n").encode())
-        except papermill.PapermillExecutionError as error:
-            self._failed("\n".join(error.traceback) or f"{error.ename}: {error.evalue}")
-        except CellTimeoutError:
-            self._failed(f"TimeoutError: the cell took longer than {self.task['cell_timeout']} s")
-        except CellExecutionError as error:
-            self._failed(str(error))
-        except RuntimeError as error:  # the kernel died in a cell, or (a plain RuntimeError) before the first
-            if self.kernels is None or (code := self.kernels.exit_code) is None:
-                self._failed(str(error), death="kernel")
-            else:
-                self._failed(f"its process ended with exit code {code}", death="process")
-        except Exception:
-            self._failed(traceback.format_exc())
-        else:
-            self.send({"event": "done", "seconds": self._seconds(), "cells": cells})
-
-    def _cell_started(self, cell: Any, cell_index: int) -> None:
+    def cell_started(cell: Any, cell_index: int) -> None:
+        nonlocal number, source
         # Numbers are those of the source notebook, which does not have the cell that papermill puts in.
-        self.shift |= is_injected(cell)
-        self.number, self.source = cell_index + 1 - self.shift, cell.source
-        self.send({"event": "cell", "number": self.number})
+        number += not is_injected(cell)
+        source = cell.source
+        on_cell()
 
-    def _failed(self, text: str, *, death: str = "") -> None:
-        facts = {"number": self.number, "source": self.source, "traceback": _ANSI.sub("", text).strip()}
-        self.send({"event": "failed", **facts, "death": death, "seconds": self._seconds()})
+    def failure(text: str, death: Death = "") -> ChapterError:
+        where = f"cell {number} of {task['notebook']}" if number else task["notebook"]
+        log = kernels.log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:] if kernels and death else []
+        details = "\n".join([source, "", *log, _ANSI.sub("", text).strip()])
+        return ChapterError(f"chapter {task['name']!r}: {where} failed\n\n{details}", death=death)
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self.started
+    # What it logs is in the errors that it raises.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    try:
+        notebook = papermill.execute_notebook(
+            task["notebook"],
+            None,
+            parameters=task["parameters"],
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            kernel_manager_class=_kernel_manager(kernels, environment),
+            execution_timeout=task["cell_timeout"],
+            # The user's history is neither read nor written.
+            extra_arguments=["--HistoryManager.enabled=False"],
+            on_cell_start=cell_started,
+        )
+        facts = [cell.metadata.get("papermill", {}) for cell in notebook.cells if not is_injected(cell)]
+        page = make_page(notebook, task, seconds=time.monotonic() - started)
+        write_atomic(task["page"], (nbformat.writes(page).rstrip() + "\n").encode())
+        return [fact.get("duration") or 0.0 for fact in facts]
+    except papermill.PapermillExecutionError as error:
+        raise failure("\n".join(error.traceback) or f"{error.ename}: {error.evalue}") from error
+    except CellTimeoutError as error:
+        raise failure(f"TimeoutError: the cell took longer than {task['cell_timeout']} s") from error
+    except RuntimeError as error:  # the kernel died in a cell, or (a plain RuntimeError) before the first
+        if kernels and (code := kernels.exit_code) is not None:
+            raise failure(f"its process ended with exit code {code}", "process") from error
+        raise failure(str(error), "kernel") from error
+    except Exception as error:
+        raise failure(traceback.format_exc()) from error
 
 
 def _kernel_manager(kernels: KernelServer | None, environment: Mapping[str, str]) -> type:

@@ -110,6 +110,7 @@ class KernelServer:
             self._write(command)
             kernel = self._started.get()
         if kernel is None:
+            self._started.put(None)  # for the next one that waits
             raise RuntimeError("the process that starts kernels died")
         return kernel
 

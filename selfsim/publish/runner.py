@@ -12,39 +12,22 @@ import queue
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from ..checks import check_integer
 from ..files import locked_directory
-from .chapter import ChapterRun
+from .chapter import ChapterError, run_chapter
 from .cores import thread_share
 from .digests import chapter_fingerprint
-from .kernels import KernelServer, kernel_server
+from .kernels import kernel_server
 from .parameters import read_notebook
 from .run_list import Chapter, RunList
-
-# What ended a chapter from outside; empty if a cell failed.
-Death = Literal["", "kernel", "process"]
-
-
-class ChapterError(RuntimeError):
-    """A chapter failed; the message names notebook and cell, and holds the cell's source and its traceback.
-
-    Attributes
-    ----------
-    death : {"", "kernel", "process"}
-        What died, so that another attempt may succeed; empty if the cell itself failed.
-    """
-
-    def __init__(self, message: str, *, death: Death = "") -> None:
-        super().__init__(message)
-        self.death = death
 
 
 def execute(
@@ -138,21 +121,18 @@ def report(line: str, progress: bool) -> None:
 def _task(chapter: Chapter, page: Path, fingerprint: str, cell_timeout: float | None) -> dict[str, Any]:
     if page.exists() and not page_facts(page):
         raise FileExistsError(f"{page}: selfsim did not make this file; move it, or choose another place")
-    return asdict(chapter) | {
-        "notebook": str(chapter.notebook.absolute()),
-        "page": str(page),
-        "reads": [str(folder) for folder in chapter.reads],
-        "fingerprint": fingerprint,
-        "cell_timeout": cell_timeout,
-    }
+    notebook = str(chapter.notebook.absolute())
+    facts = {"notebook": notebook, "page": page, "fingerprint": fingerprint, "cell_timeout": cell_timeout}
+    return vars(chapter) | facts
 
 
 def _execute(tasks: Sequence[dict[str, Any]], jobs: int, imports: Sequence[str], progress: bool) -> None:
     if not tasks:
         return
-    events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+    # Each chapter that ended: its name, its seconds, and those of its cells, or why it failed.
+    events: queue.Queue[tuple[str, float, list[float] | ChapterError]] = queue.Queue()
     waiting, failures = list(tasks), list[ChapterError]()
-    running, done = dict[str, threading.Thread](), dict[str, dict[str, Any]]()
+    running, done = dict[str, threading.Thread](), dict[str, tuple[float, list[float]]]()
     total = sum(len(read_notebook(task["notebook"]).cells) for task in tasks)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfsim-")))
@@ -163,23 +143,29 @@ def _execute(tasks: Sequence[dict[str, Any]], jobs: int, imports: Sequence[str],
         kernels = stack.enter_context(kernel_server(shared, environment=environment, log=scratch / "log"))
         # disable=None: no bar where stderr is no terminal.
         bar = stack.enter_context(tqdm(total=total, unit="cell", leave=False, disable=None if progress else True))
+
+        def run(task: Mapping[str, Any]) -> None:
+            started = time.monotonic()
+            try:
+                outcome: list[float] | ChapterError = run_chapter(task, kernels, environment, bar.update)
+            except ChapterError as error:
+                outcome = error
+            events.put((task["name"], time.monotonic() - started, outcome))
+
         while running or (waiting and not failures):
             while not failures and len(running) < jobs and (task := _ready(waiting, running)):
                 waiting.remove(task)
-                running[task["name"]] = _start(task, kernels, environment, events)
+                running[task["name"]] = threading.Thread(target=run, args=[task], daemon=True)
+                running[task["name"]].start()
                 bar.set_postfix_str(", ".join(running))
-            name, event = events.get()
-            if event["event"] == "cell":
-                bar.update()
-                continue
+            name, seconds, outcome = events.get()
             running.pop(name)
-            if event["event"] == "done":
-                done[name] = event
+            if isinstance(outcome, ChapterError):
+                failures.append(outcome)
             else:
-                task = next(task for task in tasks if task["name"] == name)
-                failures.append(_failure(task, event, scratch / "log"))
+                done[name] = seconds, outcome
             ended = f"{len(tasks) - len(waiting) - len(running)} of {len(tasks)}"
-            report(f"{name}: {event['event']} in {event['seconds']:.0f} s ({ended})", progress)
+            report(f"{name}: {'done' if name in done else 'failed'} in {seconds:.0f} s ({ended})", progress)
     if failures:
         raise failures[0]
     if len(done) > 1:
@@ -190,19 +176,6 @@ def _ready(waiting: Sequence[dict[str, Any]], running: Collection[str]) -> dict[
     """The first waiting task that reads from no chapter which is still to be made."""
     pending = {*running, *(task["name"] for task in waiting)}
     return next((task for task in waiting if pending.isdisjoint(task["after"])), None)
-
-
-def _start(
-    task: dict[str, Any],
-    kernels: KernelServer | None,
-    environment: Mapping[str, str],
-    events: queue.Queue,
-) -> threading.Thread:
-    """Start a chapter; its events go to the queue, with its name."""
-    run = ChapterRun(task, kernels, environment, lambda event: events.put((task["name"], event)))
-    thread = threading.Thread(target=run.run, daemon=True)
-    thread.start()
-    return thread
 
 
 def _join(threads: Mapping[str, threading.Thread]) -> None:
@@ -220,19 +193,11 @@ def _environment(scratch: Path, jobs: int) -> dict[str, str]:
     return defaults | os.environ | {"IPYTHONDIR": str(scratch / "ipython")}
 
 
-def _failure(task: Mapping[str, Any], event: Mapping[str, Any], log: Path) -> ChapterError:
-    notebook, number, death = task["notebook"], event["number"], event["death"]
-    where = f"cell {number} of {notebook}" if number else notebook
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:] if death and log.is_file() else []
-    details = "\n".join([event["source"], "", *lines, event["traceback"]])
-    return ChapterError(f"chapter {task['name']!r}: {where} failed\n\n{details}", death=death)
-
-
-def _longest(done: Mapping[str, Mapping[str, Any]]) -> str:
+def _longest(done: Mapping[str, tuple[float, list[float]]]) -> str:
     """The chapters in a table, the longest first, each with its three longest cells."""
     lines = [f"{'seconds':>8}  chapter: longest cells"]
-    for name, event in sorted(done.items(), key=lambda item: -item[1]["seconds"]):
-        cells = sorted(enumerate(event["cells"], 1), key=lambda item: -item[1])[:3]
-        longest = ", ".join(f"{seconds:.0f} s in cell {number}" for number, seconds in cells if seconds >= 1)
-        lines.append(f"{event['seconds']:8.0f}  {name}: {longest}".rstrip(": "))
+    for name, (seconds, cells) in sorted(done.items(), key=lambda item: -item[1][0]):
+        longest = sorted(enumerate(cells, 1), key=lambda item: -item[1])[:3]
+        text = ", ".join(f"{of_cell:.0f} s in cell {number}" for number, of_cell in longest if of_cell >= 1)
+        lines.append(f"{seconds:8.0f}  {name}: {text}".rstrip(": "))
     return "\n".join(lines)

@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..publish.chapter import ChapterError
 from ..publish.parameters import notebook_parameters
 from ..publish.run_list import Chapter
-from ..publish.runner import ChapterError, execute_chapter, page_facts
+from ..publish.runner import execute_chapter, page_facts
 from .grid import Cell
 
 if TYPE_CHECKING:

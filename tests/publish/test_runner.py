@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from selfsim.files import locked_directory
+from selfsim.publish.chapter import ChapterError
 from selfsim.publish.cores import thread_share
 from selfsim.publish.digests import chapter_fingerprint
 from selfsim.publish.run_list import read_run_list
-from selfsim.publish.runner import ChapterError, execute
+from selfsim.publish.runner import execute
 from tests.conftest import write_notebook
 
 RUNS = """\
