@@ -96,17 +96,19 @@ def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFram
     done = [arm for arm in (HOLD, LOWER) if arm in pools.index]
     if not done:
         return f"Not known yet: the second study, which has room for a gain, has not been run. {first['first.pools']}"
-    names = pools.families[done[0]]
+    numbers = pools.families[done].map(len)
     after = f"after {_epochs(tables)} epochs"
-    if len(names) < _FEWEST_FAMILIES:
-        return _sentence_by_family(comparisons, names, after)
+    if numbers.min() < _FEWEST_FAMILIES:
+        return _sentence_by_family(comparisons, pools.families[numbers.idxmax()], after)
     verbs = {HOLD: "holding", LOWER: "lowering"}
     changes = " and ".join(f"{verbs[arm]} the rate changes it by {change(pools.interval[arm])} points" for arm in done)
     words = {_WORDS[pools.verdict[arm]] for arm in done}
     verdict = (
         words.pop() if len(words) == 1 else "; ".join(f"{verbs[arm]}: {_WORDS[pools.verdict[arm]]}" for arm in done)
     )
-    return f"{_start(verdict)} {after}: {changes} of test accuracy (means over {len(names)} families, 95 % intervals)."
+    return (
+        f"{_start(verdict)} {after}: {changes} of test accuracy (means over {span(numbers)} families, 95 % intervals)."
+    )
 
 
 def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: str) -> str:

@@ -90,6 +90,14 @@ def test_partial_tables_say_what_is_missing():
     assert rows(one["families"])[0][3] == "one pair"
 
 
+@pytest.mark.parametrize(("missing", "start"), [(FAMILIES[:1], "4 to 5 families"), (FAMILIES[:2], "planned families")])
+def test_the_sentence_counts_the_families_of_every_arm(missing, start):
+    tables = made_tables()
+    runs = tables.runs[(tables.runs.arm != LOWER) | ~tables.runs.architecture.isin(missing)]
+    text = said(replace(tables, runs=runs))
+    assert start in text["sentence"] and bool(text["few"]) == (len(missing) == 2)
+
+
 def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():
     tables = made_tables()
     runs, tuning = tables.runs.copy(), tables.tuning.copy()
