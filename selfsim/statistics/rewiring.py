@@ -7,6 +7,7 @@ from typing import Literal
 
 import networkx as nx
 import numpy as np
+from networkx.algorithms.threshold import is_threshold_sequence
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -109,17 +110,7 @@ def nodes_and_adjacency(
 
 def has_swap(adjacency: sparse.csr_array) -> bool:
     """Whether two edges can be swapped. If not, no other graph has these degrees (a threshold graph)."""
-    # A threshold graph vanishes if nodes with no neighbours or joined to all other nodes are removed one by one.
-    degrees = np.sort(np.diff(adjacency.indptr))
-    first, last, removed_hubs = 0, len(degrees) - 1, 0
-    while first < last:
-        if degrees[first] == removed_hubs:
-            first += 1
-        elif degrees[last] - removed_hubs == last - first:
-            last, removed_hubs = last - 1, removed_hubs + 1
-        else:
-            return True
-    return False
+    return not is_threshold_sequence(np.diff(adjacency.indptr).tolist())
 
 
 def rewired_adjacency(

@@ -6,7 +6,6 @@ Compiled swaps make the random graphs and the lattice.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,8 +21,6 @@ from ..rate.network import FeatureNetwork
 from ..uncertainty import Estimate, Interval, mean_interval
 from .rewiring import has_swap, nodes_and_adjacency, rewired_adjacency
 
-# The longest paths found by bit sets; for longer ones, one search per node is faster.
-_LONGEST_BY_BITS = 24
 # A lattice is finished when twice as many swaps as before shorten its edges along the ring by less than this share.
 _LATTICE_TOLERANCE = 0.02
 
@@ -231,28 +228,8 @@ def _parts(
 
 
 def mean_path_length(adjacency: sparse.csr_array) -> float:
-    """Mean number of edges on the shortest path between two nodes, in a connected graph of at least two nodes.
-
-    All nodes search at once. The sets of nodes that they reach are rows of bits, and each step adds the rows of the
-    neighbours. Memory O(nodes²) bytes.
-    """
-    n, indices, indptr = adjacency.shape[0], adjacency.indices, adjacency.indptr
-    reached = np.zeros((n, -(-n // 64) * 8), dtype=np.uint8)
-    reached[:, : -(-n // 8)] = np.packbits(np.eye(n, dtype=bool), axis=1)
-    reached = reached.view(np.uint64)
-    # Blocks of nodes with about 8 n neighbours in total, whose rows take about n² bytes.
-    blocks = np.unique(np.r_[np.searchsorted(indptr, np.arange(0, indptr[-1], 8 * n)), n])
-    total = 0
-    for _ in range(_LONGEST_BY_BITS):
-        missing = n * n - int(np.unpackbits(reached.view(np.uint8)).sum(dtype=np.int64))
-        if not missing:
-            return total / (n * (n - 1))
-        total += missing
-        before = reached.copy()
-        for start, end in itertools.pairwise(blocks):
-            first, last = indptr[start], indptr[end]
-            rows = np.bitwise_or.reduceat(before[indices[first:last]], indptr[start:end] - first, axis=0)
-            reached[start:end] |= rows
+    """Mean number of edges on the shortest path between two nodes, in a connected graph of at least two nodes."""
+    n = adjacency.shape[0]
     return float(all_pairs_hops(adjacency).sum(dtype=np.int64) / (n * (n - 1)))
 
 

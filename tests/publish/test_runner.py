@@ -19,6 +19,7 @@ from selfsim.files import locked_directory
 from selfsim.publish.chapter import ChapterError
 from selfsim.publish.cores import thread_share
 from selfsim.publish.digests import chapter_fingerprint
+from selfsim.publish.kernels import KernelServer
 from selfsim.publish.run_list import read_run_list
 from selfsim.publish.runner import execute
 from tests.conftest import write_notebook
@@ -247,6 +248,17 @@ def test_a_kernel_that_dies_is_a_failed_chapter(tmp_path):
         execute(read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out", progress=False)
     assert caught.value.death == "kernel"
     assert tree(tmp_path / "out") == {".lock"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere kernels are started one by one")
+def test_everybody_who_waits_for_a_kernel_hears_that_the_server_died(tmp_path):
+    with KernelServer([], environment=os.environ, log=tmp_path / "log") as server:
+        for child in psutil.Process().children():
+            if "selfsim.publish.kernels" in child.cmdline():
+                child.kill()
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="the process that starts kernels died"):
+                server.start([sys.executable, "-m", "this"])
 
 
 def test_jobs_must_be_positive_and_one_run_writes_at_a_time(executed, tmp_path):

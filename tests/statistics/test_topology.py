@@ -200,7 +200,7 @@ def test_rewired_is_a_null_model():
 
 
 @pytest.mark.parametrize("name", ["karate", "hubs", "ring", "long path"])
-def test_path_length_by_bits(name):
+def test_path_length(name):
     expected = nx.average_shortest_path_length(GRAPHS[name])
     assert mean_path_length(nodes_and_adjacency(GRAPHS[name])[1]) == pytest.approx(expected)
 
