@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
 
@@ -65,56 +65,47 @@ def check_cover(
     distances = as_distances(graph, weight=weight)
     nodes = distances.nodes if distances.nodes is not None else range(distances.n)
     place = {node: i for i, node in enumerate(nodes)}
-    boxes = _boxes(cover, place)
+    boxes = _boxes(cover, distances.n)
     covered = np.zeros(distances.n, dtype=bool)
     for box, members in boxes.items():
         if not members:
             raise ValueError(f"cover: box {box!r} is empty, need at least one node in each")
-        covered[members] = True
+        for node in members:
+            if node not in place:
+                raise ValueError(f"cover: node {node!r} is not in the graph")
+            covered[place[node]] = True
     if not covered.all():
         raise ValueError(f"cover: node {nodes[int(covered.argmin())]!r} is in no box")
     for box, members in boxes.items():
-        _check_box(_distances_between(distances, np.array(sorted(members))), sorted(members), nodes, box, name, size)
+        places = sorted(place[node] for node in members)
+        _check_box(_distances_between(distances, np.array(places)), [nodes[i] for i in places], box, name, size)
 
 
-def _boxes(cover: Any, place: dict[Hashable, int]) -> dict[Hashable, list[int]]:
-    """Return the places of the nodes in each box, by the name of the box."""
-    boxes: dict[Hashable, list[int]] = {}
-    for node, names in _named(cover, len(place)):
-        if node not in place:
-            raise ValueError(f"cover: node {node!r} is not in the graph")
-        for box in names:
-            boxes.setdefault(box, []).append(place[node])
-    if isinstance(cover, np.ndarray) and cover.ndim == 2:
-        boxes = {box: boxes.get(box, []) for box in range(cover.shape[1])}
-    return boxes
-
-
-def _named(cover: Any, n: int) -> Iterator[tuple[Hashable, Iterable[Hashable]]]:
-    """Yield every node with the names of its boxes."""
-    if isinstance(cover, Mapping):
-        for node, names in cover.items():
-            yield node, (names if isinstance(names, (tuple, list, set, frozenset)) else (names,))
-    elif isinstance(cover, np.ndarray) and cover.ndim in (1, 2) and cover.dtype.kind in "iub":
+def _boxes(cover: Any, n: int) -> dict[Any, list[Any]]:
+    """Return the nodes in each box, by the name of the box."""
+    is_list = isinstance(cover, (list, tuple))
+    if is_list and all(isinstance(box, (set, frozenset)) for box in cover):
+        return dict(enumerate(map(list, cover)))
+    if is_list and all(isinstance(box, Integral) for box in cover):
+        cover = np.array(cover, dtype=np.int64)
+    if isinstance(cover, np.ndarray) and cover.ndim in (1, 2) and cover.dtype.kind in "iub":
         if len(cover) != n:
             raise ValueError(f"cover: got {len(cover)} rows, need one for each of the {n} nodes")
         if cover.ndim == 2 and cover.dtype != bool:
             raise TypeError(f"cover: got a matrix of {cover.dtype}, need booleans (nodes, boxes)")
-        for node, row in enumerate(cover):
-            yield node, (np.flatnonzero(row).tolist() if cover.ndim == 2 else (int(row),))
-    elif isinstance(cover, (list, tuple)) and all(isinstance(box, (set, frozenset)) for box in cover):
-        for box, members in enumerate(cover):
-            if not members:
-                raise ValueError(f"cover: box {box} is empty, need at least one node in each")
-            for node in members:
-                yield node, (box,)
-    elif isinstance(cover, (list, tuple)) and all(isinstance(box, Integral) for box in cover):
-        yield from _named(np.array(cover, dtype=np.int64), n)
-    else:
+        if cover.ndim == 2:
+            return {box: np.flatnonzero(column).tolist() for box, column in enumerate(cover.T)}
+        cover = dict(enumerate(cover.astype(np.int64).tolist()))
+    if not isinstance(cover, Mapping):
         raise TypeError(
             f"cover: got {type(cover).__name__}, need node → box, node → tuple of boxes, a list of sets of nodes, an "
             "integer array (n,) or a boolean array (n, boxes)"
         )
+    boxes: dict[Any, list[Any]] = {}
+    for node, names in cover.items():
+        for box in names if isinstance(names, (tuple, list, set, frozenset)) else (names,):
+            boxes.setdefault(box, []).append(node)
+    return boxes
 
 
 def _distances_between(distances: Distances, members: NDArray) -> NDArray:
@@ -126,19 +117,16 @@ def _distances_between(distances: Distances, members: NDArray) -> NDArray:
     return np.minimum(between, between.T)
 
 
-def _check_box(
-    between: NDArray, members: list[int], nodes: Sequence[Hashable], box: Hashable, name: str, size: float
-) -> None:
+def _check_box(between: NDArray, members: Sequence[Hashable], box: Hashable, name: str, size: float) -> None:
+    """Raise unless `members`, at the distances `between` them, fit in one box."""
     if not np.isfinite(between).all():
         a, b = np.argwhere(~np.isfinite(between))[0]
-        raise ValueError(
-            f"cover: box {box!r} holds nodes {nodes[members[a]]!r} and {nodes[members[b]]!r} of different components"
-        )
+        raise ValueError(f"cover: box {box!r} holds nodes {members[a]!r} and {members[b]!r} of different components")
     if name == "l_B":
         if (between >= size).any():
             a, b = np.argwhere(between >= size)[0]
             raise ValueError(
-                f"cover: box {box!r} holds nodes {nodes[members[a]]!r} and {nodes[members[b]]!r} at distance "
+                f"cover: box {box!r} holds nodes {members[a]!r} and {members[b]!r} at distance "
                 f"{between[a, b]:.10g}, need less than l_B={size:g}"
             )
     elif between.max(1).min() > size:
