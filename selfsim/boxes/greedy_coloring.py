@@ -6,7 +6,6 @@ pairs with few colours; greedy colouring gives each node the first box that take
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -33,26 +32,8 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     return _color(square, reach, order)
 
 
-def counts_at(distances: NDArray, l_B: NDArray) -> NDArray[np.int64]:
-    """Return the number of boxes at each size in `l_B`, for a matrix of distances ``(n, n)``.
-
-    Examples
-    --------
-    >>> path = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
-    >>> counts_at(path, [1, 2, 3])
-    array([5, 3, 2])
-    """
-    square = np.ascontiguousarray(distances, dtype=np.float64)
-    counts = []
-    for size in np.asarray(l_B, dtype=np.float64):
-        limit = math.nextafter(size, -math.inf)  # unlike NumPy's, never a FloatingPointError
-        order = np.argsort((square <= limit).sum(1), kind="stable")
-        counts.append(_color(square, limit, order).max(initial=-1) + 1)
-    return np.array(counts)
-
-
 @compiled
-def _color(distances: NDArray, reach: float | np.number[Any], order: NDArray) -> NDArray[np.int64]:
+def _color(distances: NDArray, reach: np.number[Any], order: NDArray) -> NDArray[np.int64]:
     n = len(order)
     labels = np.empty(n, dtype=np.int64)
     # takes[box, node]: the node is near everyone in the box so far. Only the rows of boxes in use are touched.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 from ..boxes.complete_linkage import counts_at, merge_heights, merge_pairs
-from ..boxes.greedy_coloring import counts_at as coloring_counts_at
+from ..boxes.greedy_coloring import cover
+from ..boxes.inputs import Distances
 from .area import Steps, area, axis_of, end_places
-from .distances import square_form
 from .options import RateOptions
 from .paper import PAPER_SCALES, sum_over_scales
 
@@ -40,9 +39,9 @@ def rate_by_linkage(
 def rate_by_coloring(raw: np.ndarray, one: np.ndarray, n: int, options: RateOptions) -> float:
     """The rate of greedy colouring, counted at each scale."""
     axis = axis_of(raw, one, options)
-    u = axis.positions(axis.offsets(raw))
-    scales = np.linspace(0, 1, options.scales or PAPER_SCALES)
-    return _rate_of_counts(coloring_counts_at(square_form(torch.from_numpy(u), n).numpy(), scales), n)
+    distances = Distances(n, None, hops=False, given=axis.positions(axis.offsets(raw)))
+    limits = (distances.limit("l_B", scale) for scale in np.linspace(0, 1, options.scales or PAPER_SCALES))
+    return _rate_of_counts(np.array([cover(distances, limit, None).max() + 1 for limit in limits]), n)
 
 
 def _rate_of_counts(counts: np.ndarray, n: int) -> float:
