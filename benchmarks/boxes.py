@@ -125,7 +125,7 @@ def run_fast(kind: str, path: str) -> dict:
     if kind == "barabasi-albert":
         # For a radius of one edge the greedy choice before centres are dropped is exact lazy-greedy MEMB.
         nodes = as_distances(graph)
-        greedy = fast._most_neighbours(nodes.graph.indptr, nodes.graph.indices, nodes.by_degree)
+        greedy = fast._most_neighbours(nodes.adjacency.indptr, nodes.adjacency.indices, nodes.by_degree)
         result["MEMB at r_B = 1"] = len(greedy)
     return result
 

@@ -38,13 +38,13 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     -----
     Time O(n + edges), times some ten passes over the edges; memory O(n) beside the graph.
     """
-    adjacency = distances.graph
+    adjacency = distances.adjacency
     return nearest_start(adjacency.indptr, adjacency.indices, choose_centres(distances, limit))[0]
 
 
 def choose_centres(distances: Distances, limit: float) -> NDArray[np.int32]:
     """Return centres ``(boxes,)`` such that every node is at most `limit` edges from one of them."""
-    indptr, indices, n = distances.graph.indptr, distances.graph.indices, distances.n
+    indptr, indices, n = distances.adjacency.indptr, distances.adjacency.indices, distances.n
     radius = int(min(limit, n))
     if radius < 1 or not len(indices):
         return np.arange(n, dtype=np.int32)

@@ -71,7 +71,7 @@ class Distances:
     n: int
     nodes: list[Hashable] | None
     hops: bool
-    adjacency: sparse.csr_array | None = None
+    adjacency: Any = None
     given: np.ndarray | None = None
 
     @functools.cached_property
@@ -82,7 +82,7 @@ class Distances:
             square = self.given if self.given.ndim == 2 else _squareform(self.given)
             return np.ascontiguousarray(square, dtype=np.float64).reshape(self.n, self.n)
         if self.hops:
-            return all_pairs_hops(self.graph)
+            return all_pairs_hops(self.adjacency)
         if not self.n:
             return np.zeros((0, 0))
         square = shortest_path(self.adjacency, method="D", directed=False)
@@ -95,22 +95,15 @@ class Distances:
     def by_degree(self) -> NDArray[np.int32]:
         """The nodes of a graph ``(n,)``, fewest neighbours first; equal ones in an order that is like random."""
         shuffled = np.random.default_rng([self.n, 29]).permutation(self.n)
-        return shuffled[np.argsort(np.diff(self.graph.indptr)[shuffled], kind="stable")].astype(np.int32)
+        return shuffled[np.argsort(np.diff(self.adjacency.indptr)[shuffled], kind="stable")].astype(np.int32)
 
     @functools.cached_property
     def breadth_first(self) -> NDArray[np.int32]:
         """The nodes of a graph ``(n,)``, farthest first, by their distance from a node with the fewest neighbours."""
         # SciPy's Cuthill-McKee order starts at any of these nodes, depending on its version and the processor.
-        order = np.argsort(np.diff(self.graph.indptr), kind="stable").astype(np.int32)
+        order = np.argsort(np.diff(self.adjacency.indptr), kind="stable").astype(np.int32)
         starts = order[np.unique(self.components()[order], return_index=True)[1]]  # one in each component
-        return nearest_start(self.graph.indptr, self.graph.indices, starts)[1][::-1].copy()
-
-    @property
-    def graph(self) -> sparse.csr_array:
-        """The adjacency of a graph."""
-        if self.adjacency is None:
-            raise TypeError("graph: got distances, need a graph with edges")
-        return self.adjacency
+        return nearest_start(self.adjacency.indptr, self.adjacency.indices, starts)[1][::-1].copy()
 
     @property
     def condensed(self) -> NDArray[np.floating]:
