@@ -36,7 +36,7 @@ STATISTICS: list[tuple[Any, dict]] = [
 @pytest.fixture(autouse=True)
 def no_constants_of_another_card():
     """The tensors that stay on a card between two calls must not stay for a real one, nor come from it."""
-    caches = area._cached_steps_on, distances._cached_places, correlation_law.cached_ranks_on
+    caches = area._cached_steps_on, distances._cached_places, correlation_law.cached_ranks
     for cache in caches:
         cache.cache_clear()
     yield

@@ -18,6 +18,12 @@ from tqdm.auto import tqdm
 
 from ..checks import as_number, check_choice, check_flag, check_integer, check_number, check_seed, errors_named
 from ..files import read_arrays, write_arrays
+from ..models.probe import activations
+from ..rate.network import FeatureNetwork
+from ..rate.rate import ss_rate
+from ..statistics.movement import movement
+from ..statistics.null_models import NULLS, NullBand, null_band
+from ..statistics.scaling import scaling_deviation
 from .html_table import html_table
 from .statistics import STATISTICS
 
@@ -25,8 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from ..rate.network import FeatureNetwork
-    from ..statistics.null_models import NullBand
 
 _BANDED = ("rate", "deviation")
 _OWN_COLUMNS = {"neurons", "samples", "note", *_BANDED, "dimension", "octaves", "scales"}
@@ -102,9 +106,6 @@ def analyze(
     >>> sorted(analysis.to_pandas().columns)[:4]
     ['deviation', 'deviation_gauss_high', 'deviation_gauss_low', 'deviation_gauss_z']
     """
-    from ..models.probe import activations
-    from ..statistics.null_models import NULLS, null_band
-
     columns = _named(DEFAULT_STATISTICS if statistics is None else statistics)
     nulls = [check_choice(null, NULLS, name="nulls") for null in _sequence(nulls, name="nulls")]
     if len(set(nulls)) < len(nulls):
@@ -150,9 +151,6 @@ def _analyzed(
     band: Callable[..., Mapping[str, NullBand]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, NullBand]]]:
     """Return the row of one layer, and its bands by null model and column."""
-    from ..rate.rate import ss_rate
-    from ..statistics.scaling import scaling_deviation
-
     samples, neurons = activations.shape
     row: dict[str, Any] = {"neurons": neurons, "samples": samples}
     notes: dict[str, str] = {}
@@ -284,8 +282,6 @@ class Analysis:
 
     def network(self, layer: str) -> FeatureNetwork:
         """Return the feature network of one layer."""
-        from ..rate.network import FeatureNetwork
-
         return FeatureNetwork(self.activations[check_choice(layer, self.layers, name="layer")])
 
     def bands_of(self, column: str = "rate") -> dict[str, list[NullBand]]:
@@ -347,8 +343,6 @@ class Analysis:
         """
         import pandas as pd
 
-        from ..statistics.movement import movement
-
         rows = {}
         for layer, there in self._matched(other).items():
             here = self.rows[layer]
@@ -393,8 +387,6 @@ class Analysis:
         FileNotFoundError, ValueError
             No such file, or not one that `save` wrote.
         """
-        from ..statistics.null_models import NullBand
-
         with read_arrays(path, what="an analysis") as stored:
             text = json.loads(stored["analysis"].item())
             activations = {layer: torch.from_numpy(stored[f"activations-{k}"]) for k, layer in enumerate(text["rows"])}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..statistics.null_models import NullBand
+from ..statistics.null_models import NullBand
 
 Rows = Mapping[str, Mapping[str, Any]]
-Bands = Mapping[str, Mapping[str, "Mapping[str, NullBand]"]]
+Bands = Mapping[str, Mapping[str, Mapping[str, NullBand]]]
 
 
 def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:

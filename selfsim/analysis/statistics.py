@@ -8,56 +8,28 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+import selfsim
+
 Values = Mapping[str, Any]  # column -> a number, or an estimate with its reason
 
 
-def _rate(**options: Any) -> Callable[[Tensor], Any]:
-    def rate(activations: Tensor) -> Tensor:
-        from ..rate.rate import ss_rate
-
-        return ss_rate(activations, **options)
-
-    return rate
-
-
 def _scaling(activations: Tensor) -> Values:
-    from ..statistics.scaling import scaling
-
-    found = scaling(activations, draws=0)
+    found = selfsim.scaling(activations, draws=0)
     return {name: getattr(found, name) for name in ("deviation", "dimension", "octaves", "scales")}
 
 
 def _median_distance(activations: Tensor) -> float:
-    from ..rate.distances import pair_distances
-
-    return float(np.median(pair_distances(activations).double().cpu().numpy()))
-
-
-def _sample_dimension(activations: Tensor) -> Values:
-    from ..statistics.dimension import correlation_dimension
-
-    return {"sample_dimension": correlation_dimension(activations)}
-
-
-def _two_nn(activations: Tensor) -> Any:
-    from ..statistics.dimension import two_nn
-
-    return two_nn(activations)
+    return float(np.median(selfsim.pair_distances(activations).double().cpu().numpy()))
 
 
 def _spectrum(activations: Tensor) -> Values:
-    from ..statistics.spectrum import spectrum_exponent
-
-    fit = spectrum_exponent(activations)
+    fit = selfsim.spectrum_exponent(activations)
     return {"exponent": fit, "spectrum": fit.verdict}
 
 
 def _topology(activations: Tensor) -> Values:
-    from ..rate.network import FeatureNetwork
-    from ..statistics.topology import topology
-
-    network = FeatureNetwork(activations)
-    found = topology(network.to_networkx(neighbours=min(10, network.n - 1)))
+    network = selfsim.FeatureNetwork(activations)
+    found = selfsim.topology(network.to_networkx(neighbours=min(10, network.n - 1)))
     return {
         name: found.reasons.get(name) or getattr(found, name) for name in ("clustering", "path_length", "modularity")
     }
@@ -65,15 +37,15 @@ def _topology(activations: Tensor) -> Values:
 
 # What `analyze` can be asked for by name. A function returns the values of several columns, or the one named like it.
 STATISTICS: Mapping[str, Callable[[Tensor], Any]] = {
-    "rate": _rate(),
+    "rate": lambda x: selfsim.ss_rate(x),
     "scaling": _scaling,
-    "dimension": _sample_dimension,
+    "dimension": lambda x: {"sample_dimension": selfsim.correlation_dimension(x)},
     "spectrum": _spectrum,
     "median_distance": _median_distance,
-    "rate_quantiles": _rate(quantiles=(0.01, 0.99)),
-    "rate_left_out": _rate(leave_out=3),
-    "rate_median_unit": _rate(unit="median"),
-    "rate_linkage": _rate(count="complete-linkage"),
-    "two_nn": _two_nn,
+    "rate_quantiles": lambda x: selfsim.ss_rate(x, quantiles=(0.01, 0.99)),
+    "rate_left_out": lambda x: selfsim.ss_rate(x, leave_out=3),
+    "rate_median_unit": lambda x: selfsim.ss_rate(x, unit="median"),
+    "rate_linkage": lambda x: selfsim.ss_rate(x, count="complete-linkage"),
+    "two_nn": lambda x: selfsim.two_nn(x),
     "topology": _topology,
 }

@@ -97,12 +97,12 @@ class Ranks(NamedTuple):
         return -(-len(self.sizes) // 3)
 
 
-def ranks_of(n: int, window: Window) -> Ranks:
-    """Return the ranks of a window for `n` nodes, from a small cache up to n = 2,100."""
-    return (_cached_ranks if n <= MANY_NODES else _ranks)(n, window)
+def ranks_of(n: int, window: Window, device: torch.device | None = None) -> Ranks:
+    """Return the ranks of a window for `n` nodes, as tensors if a device is named; from a small cache up to 2,100."""
+    return (cached_ranks if n <= MANY_NODES else _ranks)(n, window, device)
 
 
-def _ranks(n: int, window: Window) -> Ranks:
+def _ranks(n: int, window: Window, device: torch.device | None) -> Ranks:
     pairs = n * (n - 1) // 2
     first, last = max(1, round(pairs * window.low)), round(pairs * window.high)
     steps = max(2 * _STEPS, round(_STEPS * math.log2(last / first)))
@@ -113,24 +113,14 @@ def _ranks(n: int, window: Window) -> Ranks:
     length = float(np.sqrt(centred @ centred))
     weight = np.log1p(1 / np.arange(first, last))
     extent = x[_STEPS:] - x[:-_STEPS]
-    return Ranks(first, last, edges - first, np.diff(edges), weight, extent, centred / length, length)
-
-
-_cached_ranks = functools.lru_cache(maxsize=8)(_ranks)
-
-
-def ranks_on(device: torch.device, n: int, window: Window) -> Ranks:
-    """Return the same as tensors on a device."""
-    return (cached_ranks_on if n <= MANY_NODES else _ranks_on)(device, n, window)
-
-
-def _ranks_on(device: torch.device, n: int, window: Window) -> Ranks:
-    ranks = ranks_of(n, window)
+    ranks = Ranks(first, last, edges - first, np.diff(edges), weight, extent, centred / length, length)
+    if device is None:
+        return ranks
     arrays: Any = {k: torch.from_numpy(v).to(device) for k, v in ranks._asdict().items() if isinstance(v, np.ndarray)}
     return ranks._replace(**arrays)
 
 
-cached_ranks_on = functools.lru_cache(maxsize=32)(_ranks_on)
+cached_ranks = functools.lru_cache(maxsize=32)(_ranks)
 
 
 class Fit(NamedTuple):

@@ -16,7 +16,7 @@ from ..rate.distances import raw_distances
 from ..rate.loops import sorted_with_order, unsorted
 from ..rate.rate import ByDistances
 from ..validation import check_activations, check_finite, untraced
-from .correlation_law import Window, fault, fewest_nodes, fit, is_sound, ranks_of, ranks_on, window_for
+from .correlation_law import Window, fault, fewest_nodes, fit, is_sound, ranks_of, window_for
 
 
 def deviations(activations: Tensor, given: Window | None, check: bool) -> Tensor:
@@ -47,7 +47,7 @@ def _deviation_and_weight(
     raw, n = raw_distances(neurons), neurons.shape[-1]
     on_cpu = raw.device.type == "cpu" and raw.ndim == 1
     ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
-    ranks = ranks_of(n, window) if on_cpu else ranks_on(raw.device, n, window)
+    ranks = ranks_of(n, window, None if on_cpu else raw.device)
     within = ascending[..., ranks.first : ranks.last]
     # NaN and Inf in the activations make the longest distance NaN or Inf.
     sound = is_sound(within, ranks) & (ascending[..., -1] < math.inf)

@@ -20,12 +20,11 @@ from selfsim.rate.distances import scaled_neurons
 from selfsim.rate.rate import gradient_by_weight
 from selfsim.statistics.correlation_law import (
     Window,
-    cached_ranks_on,
+    cached_ranks,
     fewest_nodes,
     fit,
     noise_deviation,
     ranks_of,
-    ranks_on,
     window_for,
 )
 from selfsim.statistics.synthetic import KNOWN_DIMENSIONS
@@ -387,7 +386,7 @@ def test_tensors_give_what_arrays_give():
     ranks = ranks_of(50, window)
     arrays = fit(d[ranks.first : ranks.last], ranks, need_weight=True)
     tensors = fit(
-        torch.from_numpy(d[ranks.first : ranks.last]), ranks_on(torch.device("cpu"), 50, window), need_weight=True
+        torch.from_numpy(d[ranks.first : ranks.last]), ranks_of(50, window, torch.device("cpu")), need_weight=True
     )
     for got, expected in zip(tensors, arrays, strict=True):
         torch.testing.assert_close(got, torch.as_tensor(expected))
@@ -395,9 +394,9 @@ def test_tensors_give_what_arrays_give():
 
 @pytest.mark.parametrize(("n", "cached"), [(60, 1), (2101, 0)])
 def test_ranks_of_many_nodes_do_not_stay_on_a_card(n, cached):
-    cached_ranks_on.cache_clear()
-    assert ranks_on(torch.device("cpu"), n, window_for(n, None)).first == n - 1
-    assert cached_ranks_on.cache_info().currsize == cached
+    cached_ranks.cache_clear()
+    assert ranks_of(n, window_for(n, None), torch.device("cpu")).first == n - 1
+    assert cached_ranks.cache_info().currsize == cached
 
 
 @pytest.mark.parametrize("window", [(0.1, 0.3), (0.0, 0.5), (0.5,), "ab", 3, (0.1, 1.5), (0.3, 0.1)])
