@@ -274,8 +274,7 @@ def _check_packages(*names: str, extra: str) -> None:
 
 def _say(line: str) -> None:
     if line:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from ..statistics.null_models import NullBand
 
 Rows = Mapping[str, Mapping[str, Any]]
 Bands = Mapping[str, Mapping[str, Mapping[str, NullBand]]]
+_BANDS = "rate in its null bands"
 
 
 def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
@@ -20,25 +21,20 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     """
     samples = {row.get("samples") for row in rows.values()}
     columns = [column for column in columns if column != "samples" or len(samples) > 1]
-    heads = [
-        head
-        for column in ["layer", *columns]
-        for head in ([column, "rate in its null bands"] if column == "rate" else [column])
-    ]
-    header = "".join(f"<th scope='col'>{html.escape(head)}</th>" for head in heads)
+    if "rate" in columns:
+        columns.insert(columns.index("rate") + 1, _BANDS)
+    header = "".join(f"<th scope='col'>{html.escape(column)}</th>" for column in ["layer", *columns])
     axis = _axis(rows, bands)
     body = []
     for layer, row in rows.items():
-        cells = [f"<th scope='row' style='white-space:nowrap'>{html.escape(layer)}</th>"]
-        for column in columns:
-            cells.append(f"<td>{html.escape(_text(row.get(column)))}</td>")
-            if column == "rate":
-                cells.append(f"<td>{_drawn(row.get(column), bands.get(layer, {}), axis)}</td>")
-        body.append(f"<tr>{''.join(cells)}</tr>")
+        drawn = _drawn(row.get("rate"), bands.get(layer, {}), axis)
+        cells = [drawn if column == _BANDS else html.escape(_text(row.get(column))) for column in columns]
+        name = f"<th scope='row' style='white-space:nowrap'>{html.escape(layer)}</th>"
+        body.append(f"<tr>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     nulls = list(dict.fromkeys(null for of_layer in bands.values() for null in of_layer))
-    drawn = [f"{shade}: {null}" for shade, null in zip(("dark", "light"), nulls, strict=False)]
+    shades = [f"{shade}: {null}" for shade, null in zip(("dark", "light"), nulls, strict=False)]
     caption = f"{len(rows)} layers" + (f", {samples.pop()} samples." if len(samples) == 1 else ".")
-    caption += f" Bars: null bands of the rate ({', '.join(drawn)}). Dot: the layer." if nulls else ""
+    caption += f" Bars: null bands of the rate ({', '.join(shades)}). Dot: the layer." if nulls else ""
     notes = [
         f"<li><b>{html.escape(layer)}</b>: {html.escape(row['note'])}</li>"
         for layer, row in rows.items()

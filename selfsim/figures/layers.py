@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..uncertainty import Interval
-from .style import BANDS, BOXES, CONSTRAINED, DASHES, UNCONSTRAINED, Style, labelled, panels, plain_ticks
+from .style import BOXES, CONSTRAINED, DASHES, UNCONSTRAINED, Style, labelled, panels, plain_ticks
 
 _UNTRAINED = {"color": "#0072b2", "marker": "D", "markerfacecolor": "white", "linestyle": "-."}
 # Lines that look the same in every chapter; noise is grey, like every null.
@@ -60,14 +60,7 @@ def plot_layers(
     return labelled(figure, grid, x="layer", y=y)
 
 
-def plot_lines(
-    tables: Mapping[str, pd.DataFrame],
-    *,
-    x: str | None = None,
-    y: str = "",
-    log_y: bool = False,
-    bands: Mapping[str, tuple[str, NDArray[np.float64], NDArray[np.float64]]] | None = None,
-) -> Figure:
+def plot_lines(tables: Mapping[str, pd.DataFrame], *, x: str | None = None, y: str = "", log_y: bool = False) -> Figure:
     """Plot panels of lines, one per column over the table's index.
 
     Three panels in a row if their number allows it, else two. They share the y-axis if `y` names it.
@@ -82,7 +75,6 @@ def plot_lines(
         Label of all x-axes; by default each has the name of its index.
     y : str
     log_y : bool
-    bands : mapping of titles to (label, low, high) over the index, optional
 
     Returns
     -------
@@ -94,10 +86,6 @@ def plot_lines(
     handles: dict[str, Artist] = {}
     for axes, (title, table) in zip(grid, tables.items(), strict=True):
         index = table.index.to_numpy()
-        if bands and title in bands:
-            label, low, high = bands[title]
-            look = BANDS["gauss"] if label.startswith("null") else {"facecolor": _COLORS[0], "alpha": 0.2}
-            handles[label] = axes.fill_between(index, low, high, **look | {"label": label}, linewidth=0)
         for k, column in enumerate(names):
             if column not in table:
                 continue

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +34,20 @@ class Kernel:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.returncode: int | None = None
-        self._ended = threading.Event()
-
-    def end(self, code: int) -> None:
-        """Note how the process ended."""
-        self.returncode = code
-        self._ended.set()
+        self.ended = Future[int]()  # its exit code
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the process runs."""
-        return self.returncode
+        return self.ended.result() if self.ended.done() else None
 
-    def wait(self) -> int | None:
+    def wait(self) -> int:
         """Wait for the end of the process and return its exit code."""
-        self._ended.wait()
-        return self.returncode
+        return self.ended.result()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process if it runs."""
         with contextlib.suppress(ProcessLookupError):
-            if self.returncode is None:
+            if not self.ended.done():
                 os.kill(self.pid, number)
 
 
@@ -74,7 +68,7 @@ class KernelServer:
         self.log = log
         self._lock, self._started = threading.Lock(), queue.Queue[Kernel | None]()
         with open(log, "wb") as file:
-            self._process = subprocess.Popen(
+            self._process: Any = subprocess.Popen(
                 [sys.executable, "-m", __name__, HOW],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -83,7 +77,6 @@ class KernelServer:
                 # Ctrl-C on a terminal reaches the caller alone, which then ends the others in order.
                 start_new_session=True,
             )
-        self._commands: Any = self._process.stdin
         self._write(imports)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -92,7 +85,7 @@ class KernelServer:
 
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._commands.close()
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -116,24 +109,21 @@ class KernelServer:
 
     def _write(self, value: object) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._commands.write(json.dumps(value).encode() + b"\n")
-            self._commands.flush()
+            self._process.stdin.write(json.dumps(value).encode() + b"\n")
+            self._process.stdin.flush()
 
     def _read(self) -> None:
         kernels = dict[int, Kernel]()
-        with (
-            self._process.stdout or contextlib.nullcontext(()) as lines,
-            contextlib.suppress(ValueError),
-        ):  # half a line, if it was killed
-            for line in lines:
+        with contextlib.suppress(ValueError), self._process.stdout as lines:
+            for line in lines:  # the last one may be half a line, if it was killed
                 pid, *end = json.loads(line)
                 if end:
-                    kernels.pop(pid).end(*end)
+                    kernels.pop(pid).ended.set_result(*end)
                 else:
                     self._started.put(kernels.setdefault(pid, Kernel(pid)))
         self._process.wait()
         for kernel in kernels.values():
-            kernel.end(-9)
+            kernel.ended.set_result(-9)
         self._started.put(None)
 
 

@@ -152,7 +152,10 @@ def train(
                 return finished_run(place, config, images)
             began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
             files = files_state(config.data_dir)
-            images = _chosen_images(images, config, stored=place is not None)
+            if images is None:
+                images = config.load_images()
+            elif place is not None:  # the images of a run that is stored are those that its configuration names
+                check_same_data(record_of(config.images), data_record(images), where="the configuration")
             check_images(images, config, ranks)
             built_as = config.model_options(images)
             with seeded(config.seed, device):
@@ -180,15 +183,6 @@ def train(
             if writer:
                 write_run(run, writer)
     return run
-
-
-def _chosen_images(images: Images | None, config: TrainConfig, *, stored: bool) -> Images:
-    """Return the images to train on; those of a run that will be stored must be what its configuration names."""
-    if images is None:
-        return config.load_images()
-    if stored:
-        check_same_data(record_of(config.images), data_record(images), where="the configuration")
-    return images
 
 
 def check_images(images: Images, config: TrainConfig, ranks: Ranks) -> None:

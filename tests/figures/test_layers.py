@@ -31,12 +31,11 @@ def test_lines_have_a_panel_each_keep_gaps_and_hide_unused_panels():
     np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), table["trained"])
 
 
-def test_lines_over_names_and_with_a_band():
+def test_lines_over_names():
     table = pd.DataFrame({"first": [1.0, 2.0], "second": [2.0, 1.0]}, index=["raw", "scaled"]).rename_axis("unit")
-    figure = figures.plot_lines({"a": table, "b": table}, y="rate", bands={"b": ("null band", [0, 0], [1, 2])})
+    figure = figures.plot_lines({"a": table, "b": table}, y="rate")
     assert [axes.get_xlabel() for axes in figure.axes] == ["unit", "unit"]
-    assert [len(axes.collections) for axes in figure.axes] == [0, 1]
-    assert [text.get_text() for text in figure.legends[0].texts] == ["first", "second", "null band"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["first", "second"]
 
 
 def test_paths():
