@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         _say(f"selfsim {arguments.command}: {error}")
         return 2
+    except (ValueError, RuntimeError, OSError) as error:
+        _say(f"selfsim {arguments.command}: {error}")
+        return 1
     except KeyboardInterrupt:
         _say(f"\nselfsim {arguments.command}: interrupted")
         return 1
@@ -121,19 +124,15 @@ def _book(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     result = folder / "chapters" if arguments.no_render else folder / "html" / "index.html"
     _announce(root, run_list, arguments.jobs or run_list.jobs, result)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked_directory(folder):
-            executed = _make_book(arguments, root, folder, of_project, run_list)
-        if arguments.publish:
-            others = {c.name: c.published for c in run_list.chapters if c.published not in ("", run_list.preset)}
-            for path in project["publish"]([path for path in executed if path.stem not in others], root):
-                _say(f"published {path.relative_to(root)}")
-            for name, preset in others.items():
-                _say(f"not published: {name}, whose page is made by --preset {preset}")
-    except (ValueError, RuntimeError, OSError) as error:
-        _say(f"selfsim book: {error}")
-        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_directory(folder):
+        executed = _make_book(arguments, root, folder, of_project, run_list)
+    if arguments.publish:
+        others = {c.name: c.published for c in run_list.chapters if c.published not in ("", run_list.preset)}
+        for path in project["publish"]([path for path in executed if path.stem not in others], root):
+            _say(f"published {path.relative_to(root)}")
+        for name, preset in others.items():
+            _say(f"not published: {name}, whose page is made by --preset {preset}")
     print(result)
     return 0
 
@@ -242,11 +241,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return 0
     limits = {name: getattr(arguments, name) for name in ("retries", "kernel_retries", "cell_timeout")}
-    try:
-        print(sweep(grid, folder, scheduler=scheduler, workers=workers, **limits))
-    except (RuntimeError, ValueError, OSError) as error:
-        _say(f"selfsim sweep: {error}")
-        return 1
+    print(sweep(grid, folder, scheduler=scheduler, workers=workers, **limits))
     return 0
 
 

@@ -55,7 +55,8 @@ def plot_analysis(rows: Rows, bands: Bands, *, other: Rows | None = None) -> Fig
             axes.axhline(1, **TARGET | {"label": "one octave"})
         axes.set_title(_TITLES[column], loc="left")
         common_axis(axes, column)
-        _name_layers(axes, list(rows))
+        if len(rows) <= 6 and max(map(len, rows)) <= 12:  # else numbers, which need less room
+            axes.set_xticks(range(1, len(rows) + 1), list(rows), rotation=30, ha="right")
     handles: dict[str, Any] = {}
     for axes in grid:
         handles.update(dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)))
@@ -76,9 +77,3 @@ def _draw_bands(axes: Axes, bands: Bands, column: str) -> None:
 def _draw_line(axes: Axes, rows: Rows, column: str, style: dict[str, Any]) -> None:
     values = [float(row.get(column, np.nan)) for row in rows.values()]
     axes.plot(np.arange(1, len(values) + 1), values, **style)
-
-
-def _name_layers(axes: Axes, layers: list[str]) -> None:
-    """Put the names of a few layers at the axis, and numbers at many."""
-    if len(layers) <= 6 and max(map(len, layers)) <= 12:
-        axes.set_xticks(range(1, len(layers) + 1), layers, rotation=30, ha="right")

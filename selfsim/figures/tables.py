@@ -79,15 +79,14 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
     """
     rows = []
     for (name, _), pairs in paired_runs(runs).items():
-        values = {m: [np.array(final_values(side, m)) for side in zip(*pairs, strict=True)] for m in PAIRED_METRICS}
+        free, held = zip(*pairs, strict=True)
         row = {"architecture": architecture(name).title}
         for metric in RATES:
-            row[METRIC_TITLES[metric]] = " → ".join(f"{side.mean():.3f}" for side in values[metric])
-        before, after = values["median_distance"]
-        row["median distance, factor"] = f"{np.mean(after / before):.2f}"
-        before, after = values["accuracy"]
-        change = paired_difference(after.tolist(), before.tolist()) if len(pairs) > 1 else (after - before)[0]
-        rows.append(row | {"test accuracy, change": f"{change:+.3f}"})
+            row[METRIC_TITLES[metric]] = " → ".join(
+                f"{np.mean(final_values(side, metric)):.3f}" for side in (free, held)
+            )
+        row["median distance, factor"] = _distance_factor(free, held)
+        rows.append(row | {"test accuracy, change": _change(free, held, "accuracy")})
     return pd.DataFrame(rows).set_index("architecture")
 
 
@@ -158,8 +157,6 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
     before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
     change = f", a change of {_difference(free, held, 'ss_rate'):+.3f}" if len(free) > 1 else ""
     left_out, quantiles = (_change(free, held, metric) for metric in ("ss_rate_left_out", "ss_rate_quantiles"))
-    distances, distances_held = (np.array(final_values(runs, "median_distance")) for runs in (free, held))
-    factor = np.mean(distances_held / distances)
     return _with_minus_signs(
         (
             f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "
@@ -170,7 +167,7 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
             f"{after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
             f"- **Does the layer follow as a whole?** The rate without the three most distant neurons changes by "
             f"{left_out}, the rate between quantiles by {quantiles}, and the median distance by a factor of "
-            f"{factor:.2f}.",
+            f"{_distance_factor(free, held)}.",
             f"- **At what price?** {_price(free, held)}",
         )
     )
@@ -184,6 +181,11 @@ def _change(free: Sequence[Run], held: Sequence[Run], metric: str) -> str:
     if len(free) > 1:
         return f"{_difference(free, held, metric):+.3f}"
     return f"{final_values(held, metric)[0] - final_values(free, metric)[0]:+.3f}"
+
+
+def _distance_factor(free: Sequence[Run], held: Sequence[Run]) -> str:
+    before, after = (np.array(final_values(runs, "median_distance")) for runs in (free, held))
+    return f"{np.mean(after / before):.2f}"
 
 
 def _price(free: Sequence[Run], held: Sequence[Run]) -> str:
