@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -170,36 +170,32 @@ def parse_yaml(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         depth = 0
+        sizes: ClassVar[dict[Any, int]] = {}  # how many nodes each node expands to
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.depth == _DEEPEST:
                 raise ValueError(f"line {self.line + 1}: nested more than {_DEEPEST} deep")
+            is_alias = self.check_event(yaml.AliasEvent)
             self.depth += 1
             node = super().compose_node(parent, index)
             self.depth -= 1
+            if not is_alias:
+                self.sizes[node] = _checked_size(node, self.sizes)
+            elif node not in self.sizes:
+                raise ValueError(f"line {node.start_mark.line + 1}: an alias stands inside its own anchor")
             return node
 
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"holds more than {_MOST_CHARACTERS:,} characters")
     try:
-        loader = Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_node(node, {}, set())
-        return loader.construct_document(node)
+        return Loader(text).get_single_data()
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def _check_node(node: Any, sizes: dict[int, int], open_nodes: set[int]) -> int:
+def _checked_size(node: Any, sizes: Mapping[Any, int]) -> int:
     """Number of nodes that a YAML node expands to; ``ValueError`` for what must not be constructed."""
-    if id(node) in sizes:
-        return sizes[id(node)]
     line = f"line {node.start_mark.line + 1}"
-    if id(node) in open_nodes:
-        raise ValueError(f"{line}: an alias stands inside its own anchor")
-    open_nodes.add(id(node))
     if isinstance(node.value, str) and node.tag.endswith((":int", ":float")) and _MISREAD.fullmatch(node.value):
         node.tag = "tag:yaml.org,2002:str"
     children = node.value if isinstance(node.value, list) else []
@@ -209,9 +205,7 @@ def _check_node(node: Any, sizes: dict[int, int], open_nodes: set[int]) -> int:
     if twice := [key for key, count in keys.items() if count > 1]:
         raise ValueError(f"{line} and after: the key {min(twice)!r} occurs twice")
     parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
-    size = 1 + sum(_check_node(part, sizes, open_nodes) for part in parts)
+    size = 1 + sum(sizes[part] for part in parts)
     if size > _MOST_NODES:
         raise ValueError(f"{line}: expands to more than {_MOST_NODES:,} nodes")
-    open_nodes.discard(id(node))
-    sizes[id(node)] = size
     return size
