@@ -370,15 +370,23 @@ class SelfSimilarityConstraint(LayerPenalty):
             self._check_way(epochs)
         self._set_done(epoch / epochs)
         state.progress = min(epoch / max(epochs - 1, 1), 1.0)  # 1 while the last epoch trains
-        for layer in state.shapes:
+        self.renew_targets()
+
+    def renew_targets(self) -> None:
+        """Ask the schedules of all layers that were read for their targets."""
+        for layer in self._state.shapes:
             with naming(layer):
                 if (target := self._scheduled_target(layer)) is not None:
-                    state.targets[layer] = target
+                    self._state.targets[layer] = target
 
     def _check_effect(self, epoch: int, epochs: int) -> None:
         """Warn of a gate that stays as it was, and of layers that the task's gradient did not reach."""
-        if epoch == 1:
-            self.check_gate(epochs, stacklevel=4)
+        if epoch == 1 and self.gate is not None and 1 < epochs <= self.gate_every:
+            warnings.warn(
+                f"gate_every: got {self.gate_every}, but training has {epochs} epochs, so that S_old is the mean of "
+                "epoch 1 throughout; need a smaller number for a renewal",
+                stacklevel=3,
+            )
         self._check_task_gradients(stacklevel=4)
 
     def _check_way(self, epochs: int) -> None:
@@ -402,15 +410,6 @@ class SelfSimilarityConstraint(LayerPenalty):
             f"the last epoch, less than half of the way. The penalty was limited by {given}; need more, or more epochs",
             stacklevel=3,
         )
-
-    def check_gate(self, epochs: int, *, stacklevel: int) -> None:
-        """Warn of a gate that a training of so many epochs never renews."""
-        if self.gate is not None and 1 < epochs <= self.gate_every:
-            warnings.warn(
-                f"gate_every: got {self.gate_every}, but training has {epochs} epochs, so that S_old is the mean of "
-                "epoch 1 throughout; need a smaller number for a renewal",
-                stacklevel=stacklevel,
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint: tensors, numbers, lists and dicts."""

@@ -82,15 +82,16 @@ def layer_rows(hidden: Mapping[str, Arrangement], before: Mapping[str, Arrangeme
                 f"activations: those of layer {layer!r} overflowed in the evaluation after epoch {epoch}; the last "
                 "checkpoint, if there is one, is from before. Try a lower learning_rate or clip_gradient"
             )
-        measured = {name: _or_nan(measure, values) for name, measure in measures.items()}
+        measured = {name: or_nan(measure, values) for name, measure in measures.items()}
         if before is not None:
-            kept = _or_nan(before[layer].moved_to, arrangement)
+            kept = or_nan(before[layer].moved_to, arrangement)
             measured |= {name: getattr(kept, name, math.nan) for name in _KEPT}
         rows += [Row(epoch, "validation", layer, name, float(value)) for name, value in measured.items()]
     return rows
 
 
-def _or_nan(measure: Callable[[T], Any], values: T) -> Any:
+def or_nan(measure: Callable[[T], Any], values: T) -> Any:
+    """Return what is measured, NaN where the values have none."""
     try:
         return measure(values)
     except ValueError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,7 +21,7 @@ from ..models.seeding import seeded
 from ..rate.distances import edge_lengths
 from ..rate.rate import ss_rate
 from .config import TrainConfig
-from .evaluation import LEFT_OUT, QUANTILES, Row
+from .evaluation import LEFT_OUT, QUANTILES, Row, or_nan
 from .loop import HALF
 from .recipe import Shifts, make_optimizer, make_schedule, mirrors, mixed, mixup_shares, shifted
 from .stacked_penalty import StackedPenalty
@@ -140,6 +142,8 @@ class Stack:
             for layer in self.probe.layers:
                 hooks.callback(modules[layer].register_forward_hook(reader(layer)).remove)
             yield
+        if missing := [layer for layer in self.probe.layers if layer not in values]:
+            raise ValueError(f"layers: the forward pass does not reach {', '.join(map(repr, missing))}")
 
     # Training.
 
@@ -154,18 +158,19 @@ class Stack:
         on_device = [values.to(self.device) for values in drawn]
         for step in range(self.steps_per_epoch):
             self._step(_Inputs(*(values[step] for values in on_device)), self.penalty.acting(share[step]))
-        self.penalty.end_epoch(epoch)
         images, *sums = self.record.double().unbind(1)
         loss, accuracy, penalty = (total / images for total in sums)
         distance = (self.weight.detach() - self.start).norm(dim=1)
-        measured = {"loss": loss, "accuracy": accuracy, "weight_distance": distance}
-        self._write(epoch, "train", measured)
-        for k, constraint in enumerate(self.penalty.constraints):
+        self._write(epoch, "train", {"loss": loss, "accuracy": accuracy, "weight_distance": distance})
+        for history, constraint, mean in zip(self.history, self.penalty.constraints, penalty.tolist(), strict=True):
             if constraint is not None:
-                targets = zip(self.probe.layers, self.penalty.target[k].tolist(), strict=True)
-                self.history[k] += [Row(epoch, "train", layer, "target", target) for layer, target in targets]
-                self.history[k].append(Row(epoch, "train", "", "penalty", float(penalty[k])))
-        self.failed |= set((~(loss + distance).isfinite()).nonzero().flatten().tolist())
+                targets = constraint.targets.items()
+                history += [Row(epoch, "train", layer, "target", target) for layer, target in targets]
+                history.append(Row(epoch, "train", "", "penalty", mean))
+        losses = torch.where((loss + penalty + distance).isfinite(), loss, math.nan).tolist()
+        self.failed |= {place for place, mean in enumerate(losses) if math.isnan(mean)}
+        for message, places in self.penalty.end_epoch(epoch, self.config.epochs, losses).items():
+            warnings.warn(f"{message}; in the networks {places}", stacklevel=3)
 
     def _draws(self) -> tuple[Tensor, ...]:
         """Draw the images of an epoch and their shifts, with the generators and in the order of a single run."""
@@ -227,13 +232,13 @@ class Stack:
             stack.enter_context(
                 torch.autocast(x.device.type, dtype=half, enabled=half is not None, cache_enabled=False)
             )
-            if groups:
+            if self.penalty.groups:
                 stack.enter_context(self.reading(values))
             logits = self.logits(x)
         logs = logits.float().log_softmax(-1)
         smoothing = self.smoothing[:, None, None]
         loss = -((targets * (1 - smoothing) + smoothing / self.classes) * logs).sum(-1).mean(1)
-        penalty = self.penalty(values, groups) if groups else torch.zeros_like(loss)
+        penalty = self.penalty(values, groups) if self.penalty.groups else torch.zeros_like(loss)
         (gradient,) = torch.autograd.grad((loss + penalty).sum(), self.weight)
         with torch.no_grad():
             correct = (logits.argmax(-1) == targets.argmax(-1)).sum(1).to(loss.dtype)
@@ -303,13 +308,15 @@ class Stack:
                 break
         for layer, parts in hidden.items():
             value = torch.cat(parts, 1)[:, : self.config.samples]
-            rate = partial(ss_rate, value, check=False)
-            measured = {
-                "ss_rate": rate(),
-                "ss_rate_left_out": rate(leave_out=LEFT_OUT),
-                "ss_rate_quantiles": rate(quantiles=QUANTILES),
-                "median_distance": torch.stack([edge_lengths(x).median() for x in value]),
+            rate = partial(ss_rate, check=False)
+            measures: dict[str, Callable[[Tensor], Tensor]] = {
+                "ss_rate": rate,
+                "ss_rate_left_out": partial(rate, leave_out=LEFT_OUT),
+                "ss_rate_quantiles": partial(rate, quantiles=QUANTILES),
+                "median_distance": lambda value: torch.stack([edge_lengths(x).median() for x in value]),
             }
+            found = {name: torch.as_tensor(or_nan(measure, value)) for name, measure in measures.items()}
+            measured = {name: values.expand(len(value)) for name, values in found.items()}
             self._write(epoch, "validation", measured, layer=layer)
 
     def finish(self) -> None:
@@ -358,6 +365,8 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, None], output: Tensor, read: Callable[[Tensor], None]) -> Any:
         flat = output.movedim(in_dims[0], 0).flatten(0, 1)  # type: ignore[arg-type]
+        if flat._is_view():  # a change in place, as by the next ReLU, would lead the gradient past it and its branch
+            flat = flat.clone()
         read(flat)
         return flat.unflatten(0, (info.batch_size, -1)), 0
 

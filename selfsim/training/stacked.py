@@ -50,8 +50,7 @@ def train_many(
     ----------
     configs : sequence of TrainConfig
         They may differ in `seed`, `subset`, `learning_rate`, `weight_decay`, `label_smoothing`, `mixup` and
-        `constraint`; all else is equal. The optimiser is AdamW, the result are the last weights, and targets of a
-        constraint are numbers.
+        `constraint`; all else is equal. The optimiser is AdamW, and the result are the last weights.
     images : sequence of Images, optional
         One for each configuration; by default ``config.load_images()``. The same object may stand for several.
     device : str
@@ -77,8 +76,8 @@ def train_many(
     Warns
     -----
     UserWarning
-        Networks whose loss became NaN or infinite, with their places. The others are not affected. Also for a gate that
-        is not renewed within the training.
+        Networks whose loss, penalty or weights became NaN or infinite, with their places. The others are not affected.
+        Also what `SelfSimilarityConstraint.step` warns of, with the places, but for layers without a gradient.
 
     Notes
     -----
@@ -109,9 +108,6 @@ def train_many(
     began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="minutes")
     with torch_settings():
         stack = Stack(configs, loaded, device)
-        for constraint in stack.penalty.constraints:
-            if constraint is not None:
-                constraint.check_gate(configs[0].epochs, stacklevel=3)
         stack.evaluate(0)
         for epoch in tqdm(range(1, configs[0].epochs + 1), desc=configs[0].architecture, disable=not progress):
             stack.train_epoch(epoch)
@@ -122,7 +118,10 @@ def train_many(
         environment["seconds"] = round((time.perf_counter() - began) / len(configs), 2)
         weights = stack.weights()
     if stack.failed:
-        warnings.warn(f"loss: became NaN or infinite in the networks {sorted(stack.failed)}", stacklevel=2)
+        places = sorted(stack.failed)
+        warnings.warn(
+            f"loss: became NaN or infinite in the networks {places}, or their penalty or weights", stacklevel=2
+        )
     return [
         Run(
             config, stack.history[k], stack.built_as, environment | {"data": _data_facts(config, loaded[k])}, weights[k]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,7 @@ from torch import Tensor
 from ..models.branch import Branch, Meeting
 from .constraint import SelfSimilarityConstraint, gate_factor, pull_of
 from .measure import Measure, measured, with_shape_gradient
-from .penalty import capped_sum, check_target_names
-from .schedules import Constant
+from .penalty import capped_sum, check_target_names, naming
 
 Constraints = Sequence[SelfSimilarityConstraint | None]
 
@@ -28,14 +28,16 @@ class StackedPenalty:
     Parameters
     ----------
     constraints : sequence of SelfSimilarityConstraint or None
-        One for each network. Targets must be numbers.
+        One for each network. Each renews its own targets and S_old, in `step`.
     layers : sequence of str
     device : torch.device
     """
 
     def __init__(self, constraints: Constraints, layers: Sequence[str], device: torch.device) -> None:
         self.constraints, self.layers = constraints, tuple(layers)
-        present = [c for c in constraints if c is not None]
+        for constraint in constraints:
+            if constraint is not None and isinstance(constraint.target, dict):
+                check_target_names(constraint.target, layers)
         on_device: Any = dict(dtype=torch.float32, device=device)
 
         def column(value: Callable[[SelfSimilarityConstraint], float]) -> Tensor:
@@ -45,20 +47,19 @@ class StackedPenalty:
         self.cap = column(lambda c: math.inf if c.cap is None else c.cap)
         self.weighted = column(lambda c: c.weight is not None) > 0
         self.gate = column(lambda c: math.inf if c.gate is None else c.gate)
-        self.target = torch.tensor([_targets(c, layers) for c in constraints], **on_device)
         self.groups: dict[tuple[Measure, bool, int], list[int]] = {}
         for place, constraint in enumerate(constraints):
             if constraint is not None:
                 measure = dataclasses.replace(constraint.measure, check=False)
                 drawn = min(constraint.layers_per_step or 0, len(layers))
                 self.groups.setdefault((measure, constraint.keeps_scale, drawn), []).append(place)
-        self.rows = [_places(places, device) for places in self.groups.values()]
+        self.rows = [torch.tensor(places, device=device) for places in self.groups.values()]
         shape = len(constraints), len(layers)
         self.share = torch.zeros(len(constraints), **on_device)
         self.chosen = torch.zeros(shape, **on_device)
-        self.old = torch.full(shape, math.nan, **on_device)  # S_old of the gate; NaN before it has one
+        self.target, self.old = torch.zeros(shape, **on_device), torch.zeros(shape, **on_device)  # from `_renew`
         self.sums, self.calls = torch.zeros(shape, **on_device), torch.zeros(shape, **on_device)
-        self.gated = any(c.gate is not None for c in present)
+        self._widths: list[tuple[list[str], Tensor]] = []  # layers of equal width, and their places; from `_begin`
         self._branches: dict[str, Branch] = {}
 
     def controls(self, steps: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
@@ -83,12 +84,8 @@ class StackedPenalty:
         return share, chosen
 
     def acting(self, share: Tensor) -> frozenset[int]:
-        """Return the groups that act somewhere in ``share`` (networks,), or whose rates a gate needs."""
-        return frozenset(
-            group
-            for group, places in enumerate(self.groups.values())
-            if any(float(share[k]) > 0 or getattr(self.constraints[k], "gate", None) is not None for k in places)
-        )
+        """Return the groups that act somewhere in ``share`` (networks,); the others' rates have no gradient."""
+        return frozenset(group for group, places in enumerate(self.groups.values()) if bool((share[places] > 0).any()))
 
     def read(self, layer: str, branch: Branch) -> None:
         """Take note of the branch on which a layer of all networks is read."""
@@ -103,12 +100,15 @@ class StackedPenalty:
         groups : frozenset of int
             Those that act, from `acting`.
         """
+        if not self._widths:
+            self._begin(values)
         rate = self._rates(values, groups)
         now = rate.detach()
+        target = torch.where(self.target.isnan(), now, self.target)  # at distance 0 without a target
         gate = torch.where(self.gate[:, None] < math.inf, gate_factor(now, self.old, self.gate[:, None]), 1.0)
         gate = torch.where(self.chosen > 0, gate, 0.0)
-        distance = rate - self.target
-        pull = gate * pull_of(distance.detach(), self.target) * self.share[:, None]
+        distance = rate - target
+        pull = gate * pull_of(distance.detach(), target) * self.share[:, None]
         for place, layer in enumerate(self.layers):
             self._branches[layer].meeting = self._meeting(pull[:, place])
         self.sums += torch.where(self.chosen > 0, now, 0.0)
@@ -117,32 +117,24 @@ class StackedPenalty:
         return 0.5 * self.weight * self.share * squares / self.chosen.sum(1).clamp_min(1)
 
     def _rates(self, values: Mapping[str, Tensor], groups: frozenset[int]) -> Tensor:
-        """Return the rate of every layer of every network, equal to its target where none acts."""
-        rates = self.target.clone()
-        widths: dict[int, list[int]] = {}
-        for place, layer in enumerate(self.layers):
-            widths.setdefault(values[layer].shape[-1], []).append(place)
-        for group, (key, rows) in enumerate(zip(self.groups, self.rows, strict=True)):
-            if group not in groups:
-                continue
-            measure, keeps_scale, drawn = key
-            for places in widths.values():
-                x = torch.stack([values[self.layers[place]][rows] for place in places])
-                here = torch.stack([rates[rows][:, place] for place in places], 1)
-                if drawn and len(widths) == 1:  # the other layers need not be measured
+        """Return the rate of every layer of every network, 0 where none was drawn."""
+        rates = torch.zeros_like(self.target)
+        for group, ((measure, keeps_scale, drawn), rows) in enumerate(zip(self.groups, self.rows, strict=True)):
+            for layers, columns in self._widths:
+                x = torch.stack([values[layer].index_select(0, rows) for layer in layers])
+                x = x if group in groups else x.detach()
+                chosen = columns.expand(len(rows), -1)
+                if drawn and len(self._widths) == 1:  # the other layers need not be measured
                     chosen = self.chosen[rows].topk(drawn).indices
                     x = x.gather(0, chosen.t()[..., None, None].expand(-1, -1, *x.shape[-2:]))
-                else:
-                    chosen = torch.arange(len(places), device=x.device).expand(here.shape)
-                acts = None
-                if drawn and len(widths) > 1:  # a layer that was not drawn may have no rate: NaN, and so its gradient
-                    acts = torch.stack([self.chosen[rows][:, place] for place in places], 1) > 0
+                acts = self.chosen[rows[:, None], chosen] > 0
+                if drawn:  # a layer that was not drawn may have no rate: NaN, and so its gradient
                     x = torch.where(acts.t()[..., None, None], x, x.detach())
                 if keeps_scale:
                     x = with_shape_gradient(x)
-                found = measured(x, measure).t().to(here.dtype)
-                found = found if acts is None else torch.where(acts, found, here)
-                rates = _replaced(rates, rows, places, here.scatter(1, chosen, found))
+                with naming(layers[0]):
+                    found = measured(x, measure).t().to(rates.dtype)
+                rates = rates.index_put((rows[:, None], chosen), torch.where(acts, found, 0.0))
         return rates
 
     def _meeting(self, pull: Tensor) -> Meeting:
@@ -157,49 +149,41 @@ class StackedPenalty:
 
         return meet
 
-    def end_epoch(self, epoch: int) -> None:
-        """Renew the gates after epoch number `epoch`, as `SelfSimilarityConstraint.step` does."""
-        if not self.gated:
-            return
-        by_layer = self.sums / self.calls
-        over_all = (self.sums.sum(1) / self.calls.sum(1))[:, None].expand_as(by_layer)
-        for place, constraint in enumerate(self.constraints):
-            if constraint is None or constraint.gate is None:
+    def _begin(self, values: Mapping[str, Tensor]) -> None:
+        """Sort the layers by width, and set the first targets, which may depend on the shapes."""
+        widths: dict[int, list[str]] = {}
+        for layer in self.layers:
+            widths.setdefault(values[layer].shape[-1], []).append(layer)
+        places = {layer: place for place, layer in enumerate(self.layers)}
+        for layers in widths.values():
+            self._widths.append((layers, torch.tensor([places[layer] for layer in layers], device=self.target.device)))
+        for constraint in self.constraints:
+            if constraint is not None:
+                constraint._state.shapes = {layer: list(values[layer].shape[1:]) for layer in self.layers}
+                constraint.renew_targets()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Copy targets and S_old of all constraints to the device; NaN where there is none."""
+        targets = [{} if c is None else c._state.targets for c in self.constraints]
+        old = [{} if c is None else c._state.baseline for c in self.constraints]
+        for there, here in ((self.target, targets), (self.old, old)):
+            there.copy_(torch.tensor([[x.get(layer, x.get("", math.nan)) for layer in self.layers] for x in here]))
+
+    def end_epoch(self, epoch: int, epochs: int, losses: Sequence[float]) -> dict[str, list[int]]:
+        """Step every constraint whose network is finite, and return what they warn of, with the networks' places."""
+        messages: dict[str, list[int]] = {}
+        sums = torch.stack([self.sums, self.calls], 2).tolist()
+        for place, (constraint, loss) in enumerate(zip(self.constraints, losses, strict=True)):
+            if constraint is None or not math.isfinite(loss):
                 continue
-            means = (by_layer if constraint.gate_by == "layer" else over_all)[place]
-            renewed = means.isfinite() if epoch % constraint.gate_every == 0 else self.old[place].isnan()
-            self.old[place] = torch.where(renewed, means, self.old[place])
+            constraint._state.sums = {layer: x for layer, x in zip(self.layers, sums[place], strict=True) if x[1]}
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                constraint.step(epoch=epoch, epochs=epochs, task_loss=loss)
+            for warning in found:
+                messages.setdefault(str(warning.message), []).append(place)
+        self._renew()
         self.sums.zero_()
         self.calls.zero_()
-
-
-def _replaced(rates: Tensor, rows: slice | Tensor, places: list[int], values: Tensor) -> Tensor:
-    """Return a copy of ``rates`` (networks, layers) with `values` at some rows and columns."""
-    columns = list(rates.unbind(1))
-    for place, value in zip(places, values.unbind(1), strict=True):
-        columns[place] = columns[place].clone()
-        columns[place][rows] = value
-    return torch.stack(columns, 1)
-
-
-def _targets(constraint: SelfSimilarityConstraint | None, layers: Sequence[str]) -> list[float]:
-    if constraint is None:
-        return [0.0] * len(layers)
-    if isinstance(constraint.target, dict):
-        check_target_names(constraint.target, layers)
-    targets = []
-    for layer in layers:
-        schedule = constraint.target[layer] if isinstance(constraint.target, dict) else constraint.target
-        if not isinstance(schedule, Constant):
-            raise ValueError(
-                f"constraint: got the schedule {schedule!r}, need a number as target to train many at once"
-            )
-        targets.append(schedule.target)
-    return targets
-
-
-def _places(places: list[int], device: torch.device) -> slice | Tensor:
-    """Return places as a slice where they are neighbours, which copies nothing."""
-    if places == list(range(places[0], places[-1] + 1)):
-        return slice(places[0], places[-1] + 1)
-    return torch.tensor(places, device=device)
+        return messages

@@ -64,7 +64,8 @@ class TrainingState:
         self.augmentation = augmentation(config, images, device)
         self.network = ranks.wrap(model)
         self.constraint = config.make_constraint()
-        self.probe = Probe(model, config.layers, seed=config.seed, gather=ranks.size > 1)
+        draws = (config.constraint or {}).get("seed", config.seed)  # the probe draws the layers for the constraint
+        self.probe = Probe(model, config.layers, seed=draws, gather=ranks.size > 1)
         if isinstance(self.constraint, SelfSimilarityConstraint):
             if (self.constraint.layers_per_step or math.inf) < len(self.probe.layers):
                 self.probe.draw = self.constraint.layers_per_step  # layers that the probe does not read cost nothing

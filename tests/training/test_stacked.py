@@ -182,7 +182,6 @@ def test_a_network_that_diverges_in_the_last_step_is_named():
     ("changes", "message"),
     [
         ({"epochs": 2}, r"configs: epochs is 1 at \[0\] and 2 at \[1\], need one value"),
-        ({"constraint": {"target": {"schedule": "linear", "start": 0.2, "end": 0.1}}}, "need a number as target"),
         ({"constraint": {"scale": True, "target": 1.0}}, r"at \[1\], need a SelfSimilarityConstraint or None"),
         ({"constraint": {"target": {"blocks.0": 0.1}}}, "target: got none for 'blocks.1'"),
         ({"constraint": {"target": {f"blocks.{i}": 0.1 for i in range(7)}}}, "target: got 'blocks.6', need one of"),
