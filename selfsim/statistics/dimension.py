@@ -155,12 +155,10 @@ def two_nn(activations: Tensor) -> Dimension:
     if usable < FEWEST_SAMPLES:
         reason = f"{usable} of {len(ratios)} samples have a second neighbour further than the first, need 50"
         return replace(blank, reason=reason)
-    optional_package("skdim", extra="statistics")
-    from skdim.id import TwoNN
-
+    fit = optional_package("skdim.id", extra="statistics").TwoNN(dist=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        value = float(TwoNN(dist=True).fit(nearest).dimension_)
+        value = float(fit.fit(nearest).dimension_)
     if not 0 < value < math.inf:
         return replace(blank, reason=f"the fit gives {value:g}, need a number above 0")
     return replace(blank, value=value, reason="")

@@ -50,6 +50,12 @@ def test_correlation_dimension_by_hand():
     assert float(correlation_dimension(x, window=(0.01, 0.2))) == pytest.approx(slope, rel=1e-3)
 
 
+def test_only_what_coincides_is_a_duplicate_near_zero_and_far_from_it():
+    x = drawn("gauss", 6, samples=80)
+    x[3], x[5] = x[2], x[4] + 1e-9
+    assert [two_nn(x + offset).duplicates for offset in (0.0, 1e4)] == [1, 1]
+
+
 def test_two_nn_equals_scikit_dimension():
     skdim = pytest.importorskip("skdim.id", reason="compares with this package")
     x = drawn("cube", 4, samples=200)
