@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checks import check_range, optional_package
-from ..rate.distances import raw_distances, scaled_neurons, square_form
+from ..rate.distances import raw_distances, scaled_neurons
 from ..uncertainty import Estimate
 from ..validation import check_activations
 
@@ -169,9 +169,11 @@ def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float
 
     They are in float64 and in a unit near the spread of the activations, whose squares do not overflow.
     """
+    from scipy.spatial.distance import squareform  # takes a fifth of a second to import
+
     x = check_activations(activations).detach().double().cpu()
     samples = len(x)
-    distances = square_form(raw_distances(scaled_neurons(x.T).neurons), samples).numpy()
+    distances = squareform(raw_distances(scaled_neurons(x.T).neurons).numpy(), checks=False)
     first = ~np.tril(distances == 0, -1).any(1)  # of samples that coincide
     duplicates = samples - int(first.sum())
     if duplicates:
