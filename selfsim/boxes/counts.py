@@ -140,8 +140,7 @@ def box_counts(
     if not seeds:
         raise ValueError("seeds: got none, need at least one")
     distances = as_distances(graph, weight=weight)
-    if method != "surrogate":
-        check_suits(distances, method)
+    check_suits(distances, method)
     components = int(distances.components().max(initial=-1)) + 1
     given = r_B if name == "r_B" else l_B
     if given is not None:
@@ -158,8 +157,7 @@ def _runs(distances: Distances, sizes: NDArray, method: str, name: str, seeds: l
     """Return counts ``(runs, sizes)``, one run per seed where the method depends on it."""
     if distances.n < 2:
         return np.full((1, len(sizes)), float(distances.n))
-    lengths = distances.condensed if method in ("complete-linkage", "surrogate") else None
-    if lengths is not None and np.isfinite(lengths).all():
+    if method in ("complete-linkage", "surrogate") and np.isfinite(lengths := distances.condensed).all():
         if method == "complete-linkage":
             return complete_linkage.counts_at(complete_linkage.merge_heights(lengths), sizes)[None].astype(float)
         below = np.searchsorted(np.sort(lengths), sizes, side="left") / len(lengths)

@@ -83,8 +83,6 @@ class Distances:
             return np.ascontiguousarray(square, dtype=np.float64).reshape(self.n, self.n)
         if self.hops:
             return all_pairs_hops(self.adjacency)
-        if not self.n:
-            return np.zeros((0, 0))
         square = shortest_path(self.adjacency, method="D", directed=False)
         # The two directions of a path add up its lengths in two orders, which can differ in the last bit.
         square = np.minimum(square, square.T)
