@@ -78,11 +78,8 @@ def minimum_cover(sets: NDArray) -> NDArray:
         return chosen
     from scipy.optimize import Bounds, LinearConstraint, milp  # takes a third of a second to import
 
-    count = sets.shape[1]
-    solved = milp(
-        np.ones(count), constraints=LinearConstraint(sets.astype(float), lb=1), integrality=np.ones(count),
-        bounds=Bounds(0, 1),
-    )  # fmt: skip
+    covers = LinearConstraint(sets.astype(float), lb=1)
+    solved = milp(np.ones(sets.shape[1]), constraints=covers, integrality=1, bounds=Bounds(0, 1))
     if not solved.success:
         raise RuntimeError(f"exact cover: the solver stopped without an answer: {solved.message}")
     return np.flatnonzero(solved.x > 0.5)
