@@ -15,6 +15,7 @@ from ..checks import check_choice, check_integer
 
 # The mean and the standard deviation of the pixels are taken over about this many training images.
 _MEASURED_IMAGES = 5000
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,7 @@ class Images:
         The normalisation (`mean` and `std`) counts to six digits, since sums differ by rounding between machines.
         """
         return {
-            "train": _split_sha256(self.train),
-            "validation": _split_sha256(self.validation),
-            "test": _split_sha256(self.test),
+            **{split: _split_sha256(getattr(self, split)) for split in _SPLITS},
             "classes": _sha256(list(self.classes)),
             "normalisation": _sha256([[f"{value:.6g}" for value in values] for values in (self.mean, self.std)]),
         }
@@ -131,7 +130,7 @@ class Images:
 
     def batches(self, split: str = "validation", *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield prepared images and labels of "train", "validation" or "test", in the order of the split."""
-        part: Split = getattr(self, check_choice(split, ("train", "validation", "test"), name="split"))
+        part: Split = getattr(self, check_choice(split, _SPLITS, name="split"))
         size = check_integer(batch_size, name="batch_size")
         for images, labels in zip(part.images.split(size), part.labels.split(size), strict=True):
             yield self.prepared(images), labels
