@@ -26,8 +26,10 @@ def read_images(paths: NDArray[np.str_], pixels: int) -> NDArray[np.uint8]:
         try:
             with Image.open(path) as image:
                 _check_image(image, Image.MAX_IMAGE_PIXELS)
-                rgb = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-                return np.asarray(ImageOps.fit(rgb, (pixels, pixels), Image.Resampling.BILINEAR))
+                upright: Image.Image = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I"):  # 16 bits: 65535 becomes 255
+                    upright = Image.fromarray(np.rint(np.asarray(upright) / 257).astype(np.uint8))
+                return np.asarray(ImageOps.fit(upright.convert("RGB"), (pixels, pixels), Image.Resampling.BILINEAR))
         # For broken files, Pillow's decoders raise errors of many types.
         except Exception as error:
             raise ValueError(
@@ -56,12 +58,3 @@ def _has_known_range(image: Image) -> bool:
         return image.mode == "I" and image.format in ("PNG", "PPM")  # there "I" is 16 bits
     tags = getattr(image, "tag_v2", {})  # of TIFF: 258 is the number of bits, 262 is 0 where 0 is white
     return not image.mode.startswith("I") or (tags.get(258, (16,)) == (16,) and tags.get(262, 1) == 1)
-
-
-def _eight_bits(image: Image) -> Image:
-    """Return an image of 16 bits in 8, so that 65535 becomes 255; others unchanged."""
-    if not image.mode.startswith("I"):
-        return image
-    from PIL.Image import fromarray
-
-    return fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))

@@ -98,7 +98,8 @@ def pooled(
     if mask is not None and pooling not in ("mean", "max"):
         raise ValueError(f"mask: not for pooling={pooling!r}; need 'mean' or 'max'")
     if callable(pooling):
-        value = output if part is None and _is_object(output) else _selected(output, part, layer, branch)
+        is_object = not isinstance(output, (Tensor, tuple, list, Mapping))  # such as a dataclass
+        value = output if part is None and is_object else _selected(output, part, layer, branch)
         with errors_named(f"pooling: for layer {layer!r}"):
             x = pooling(value.clone() if isinstance(value, Tensor) else value)
         if not isinstance(x, Tensor) or x.ndim != 2:
@@ -246,8 +247,3 @@ def _selected(output: Any, part: int | str | None, layer: str, branch: Branch | 
 
 def _is_nested(output: Any) -> bool:
     return isinstance(output, (tuple, list, Mapping)) and not isinstance(output, PackedSequence)
-
-
-def _is_object(output: Any) -> bool:
-    """Whether an output is neither a tensor nor a container of tensors, such as a dataclass."""
-    return not isinstance(output, (Tensor, tuple, list, Mapping))
