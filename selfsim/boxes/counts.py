@@ -164,11 +164,9 @@ def _runs(distances: Distances, sizes: NDArray, method: str, name: str, seeds: l
         return surrogate_count(below, distances.n)[None]
     if method == "surrogate":
         raise ValueError(f"graph: got several components, which method={method!r} cannot count; need a connected graph")
-    runs = []
-    for seed in seeds if method in SEEDED else seeds[:1]:
-        # The same seed at every size: the order of nodes is the same throughout.
-        runs.append([_count(distances, method, name, size, seed) for size in sizes])
-    return np.array(runs, dtype=np.float64)
+    seeds = seeds if method in SEEDED else seeds[:1]
+    # The same seed at every size: the order of nodes is the same throughout.
+    return np.array([[float(_count(distances, method, name, size, seed)) for size in sizes] for seed in seeds])
 
 
 def _count(distances: Distances, method: str, name: str, size: float, seed: int) -> int:

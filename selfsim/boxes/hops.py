@@ -113,11 +113,9 @@ def nearest_start(indptr: NDArray, indices: NDArray, starts: NDArray) -> tuple[N
     n = len(indptr) - 1
     nearest = np.full(n, -1, dtype=np.int64)
     order = np.empty(n, dtype=np.int32)
-    found = 0
-    for place in range(len(starts)):
-        nearest[starts[place]] = place
-        order[found] = starts[place]
-        found += 1
+    found = len(starts)
+    nearest[starts] = np.arange(found)
+    order[:found] = starts
     for node in order:
         for edge in range(indptr[node], indptr[node + 1]):
             other = indices[edge]

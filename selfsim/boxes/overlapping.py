@@ -27,13 +27,12 @@ def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -
     """
     square, reach = distances.square, distances.reach(limit)
     order = np.argsort((square <= reach).sum(1), kind="stable")
-    members, boxes = _grow(square, reach, order)
-    kept = _needed(members[:boxes])
-    return members[:boxes][kept].T.copy()
+    members = _grow(square, reach, order)
+    return members[_needed(members)].T.copy()
 
 
 @compiled
-def _grow(distances: NDArray, reach: np.number[Any], order: NDArray) -> tuple[NDArray[np.bool_], int]:
+def _grow(distances: NDArray, reach: np.number[Any], order: NDArray) -> NDArray[np.bool_]:
     n = len(order)
     members = np.empty((n, n), dtype=np.bool_)
     covered = np.zeros(n, dtype=np.bool_)
@@ -54,7 +53,7 @@ def _grow(distances: NDArray, reach: np.number[Any], order: NDArray) -> tuple[ND
                     for other in range(n):
                         takes[other] &= distances[node, other] <= reach
         boxes += 1
-    return members, boxes
+    return members[:boxes]
 
 
 def _needed(members: NDArray[np.bool_]) -> NDArray[np.int64]:

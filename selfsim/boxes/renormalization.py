@@ -90,10 +90,8 @@ def _renormalize_matrix(distances: Distances, cover: Mapping[Hashable, int] | ND
         raise ValueError(f"cover: got {labels.dtype} of shape {labels.shape}, need {distances.n} integers")
     names, place = np.unique(labels, return_inverse=True)
     member = sparse.csr_array((np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(names)))
-    between = sparse.coo_array(member.T @ distances.adjacency.astype(np.float64) @ member)
-    apart = between.row != between.col
-    ends = (between.row[apart], between.col[apart])
-    return sparse.csr_array((between.data[apart], ends), shape=between.shape)
+    between = member.T @ distances.adjacency.astype(np.float64) @ member
+    return sparse.csr_array(between - sparse.diags_array(between.diagonal()))
 
 
 def renormalization_flow(

@@ -58,7 +58,7 @@ def default_sizes(distances: Distances, *, name: str, scales: int) -> NDArray[np
         component = distances.components()
         radius = np.full(component.max(initial=-1) + 1, distances.n)
         np.minimum.at(radius, component, farthest)
-        return np.arange(1.0, max(1, radius.max(initial=1)) + 1)
+        return np.arange(1.0, radius.max(initial=1) + 1)
     check_integer(scales, name="scales", least=2)
     lengths = distances.condensed
     positive = lengths[(lengths > 0) & np.isfinite(lengths)]
