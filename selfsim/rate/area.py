@@ -69,7 +69,7 @@ class Axis(NamedTuple):
         unit = one if options.unit == "absolute" else median
         sound = _has_range(low, high, unit, options, raw)
         if (options.check or xp is np) and not bool(sound.all()):
-            raise _no_range(low, high, unit, one, options, raw)
+            raise _no_range(low, high, one, options, raw)
         # Where all lengths are tiny, log1p is linear and only the ratio of its arguments matters: a floor keeps
         # them out of the subnormal numbers without changing a digit.
         span = high - low
@@ -82,14 +82,11 @@ class Axis(NamedTuple):
     def offsets(self, raw: Array) -> Array:
         """Arguments of the logarithm, ``(r - low) * factor``, of raw distances r."""
         # r - low is exact where the range is narrow; a difference of two logarithms would lose its digits there.
-        offsets = raw - self.low
-        offsets *= self.factor
-        return offsets
+        return (raw - self.low) * self.factor
 
     def positions(self, offsets: Array) -> Array:
         """Positions u at these offsets, 0 at `low` and 1 at `high`, clipped to these."""
-        u = log1p(offsets)
-        u /= self.length
+        u = log1p(offsets) / self.length
         if isinstance(u, np.ndarray):
             # The two logarithms of the longest distance may differ in the last bit, and then it would lie below 1.
             u[offsets >= self.offsets(self.high)] = 1
@@ -123,7 +120,7 @@ def _has_range(low: Array, high: Array, unit: Array, options: RateOptions, raw: 
         return sound & (unit > 0) if options.unit == "median" else sound
 
 
-def _no_range(low: Array, high: Array, unit: Array, one: Array, options: RateOptions, raw: Array) -> NoRange:
+def _no_range(low: Array, high: Array, one: Array, options: RateOptions, raw: Array) -> NoRange:
     """Return the error for the distances of one layer; that of a batch is found layer by layer."""
     if raw.ndim > 1:
         return NoRange("activations: the distances of one layer span no range")
@@ -186,9 +183,8 @@ class Steps(NamedTuple):
 def _steps_between(drop: Array, dtype: Any) -> tuple[Array, Array]:
     # Differences are taken before rounding to float32: neighbours agree in nearly all its digits.
     total, rise = drop[1:] + drop[:-1], drop[1:] - drop[:-1]
-    if isinstance(drop, torch.Tensor):
-        return total.to(dtype), rise.to(dtype)
-    return total.astype(dtype), rise.astype(dtype)
+    xp = module_of(drop)
+    return xp.asarray(total, dtype=dtype), xp.asarray(rise, dtype=dtype)
 
 
 class ManySteps:
@@ -274,36 +270,27 @@ def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
         slope = np.empty_like(u)
         return staircase_pass(u, steps.total, steps.rise, slope), slope
     xp = module_of(u)
-    m = u * 2
-    m -= steps.total
+    m = 2 * u - steps.total
     distance = abs(m)
     inside = xp.clip(steps.rise - distance, 0, None)
-    distance *= steps.rise
-    inside *= inside
-    area = distance.sum(-1) + 0.5 * inside.sum(-1)
-    slope = xp.clip(m, -steps.rise, steps.rise)
-    slope *= 2
-    return area, slope
+    area = (distance * steps.rise).sum(-1) + 0.5 * (inside * inside).sum(-1)
+    return area, 2 * xp.clip(m, -steps.rise, steps.rise)
 
 
-class AreaSlope(NamedTuple):
-    """Derivative of an area with respect to its raw knots, and to the two ends and the unit of its axis."""
-
-    by_knot: Array  # (…, knots)
-    by_ends: tuple[Array, Array, Array]  # (…, 1)
-
-    def with_ends(self, places: tuple[int, int, int] | np.ndarray) -> Array:
-        """Add to `by_knot` what the ends and the unit contribute at their places, and return it."""
-        for at, change in zip(numbers_at(self.by_knot, places), self.by_ends, strict=True):  # views of it
-            if not isinstance(change, float):  # else 0, as of detached ends
-                at += change
-        return self.by_knot
+def add_at_ends(by_pair: Array, places: Sequence[int] | np.ndarray, by_ends: Sequence[Array]) -> None:
+    """Add to a derivative by each pair what the ends of the axis and its unit contribute, at their places."""
+    for at, change in zip(numbers_at(by_pair, places), by_ends, strict=True):  # views of it
+        if not isinstance(change, float):  # else 0, as of detached ends
+            at += change
 
 
 def area(
     knots: Array, axis: Axis, steps: Steps | ManySteps, options: RateOptions, need_slope: bool
-) -> tuple[Array, AreaSlope | None]:
-    """Twice the area for a staircase whose ascending raw knots are given, and its derivative if `need_slope`."""
+) -> tuple[Array, Array | None, tuple[Array, Array, Array]]:
+    """Twice the area for a staircase whose ascending raw knots are given, and its derivatives if `need_slope`.
+
+    By the raw knots, ``(…, knots)``, and by the two ends and the unit of the axis, each ``(…, 1)`` or the float 0.
+    """
     xp, last = module_of(knots), knots.shape[-1] - 1
     by_knot = xp.zeros_like(knots) if need_slope else None
     value, by_low, by_high, by_unit = steps.ends, 0.0, 0.0, 0.0
@@ -326,4 +313,4 @@ def area(
                 by_unit = by_unit + axis.slope_by_unit(inner, u, by_u)
         by_u *= axis.slope(offsets)
         by_knot[..., first:stop] = by_u
-    return value, None if by_knot is None else AreaSlope(by_knot, (by_low, by_high, by_unit))
+    return value, by_knot, (by_low, by_high, by_unit)

@@ -9,7 +9,7 @@ import numpy as np
 from ..boxes.complete_linkage import counts_at, merge_heights, merge_pairs
 from ..boxes.greedy_coloring import cover
 from ..boxes.inputs import Distances
-from .area import Steps, area, axis_of, end_places
+from .area import Steps, add_at_ends, area, axis_of, end_places
 from .options import RateOptions
 from .paper import PAPER_SCALES, sum_over_scales
 
@@ -25,15 +25,15 @@ def rate_by_linkage(
     pairs = merge_pairs(raw) if need_slope else None
     heights = merge_heights(raw).astype(raw.dtype) if pairs is None else raw[pairs]
     drop = 1 - np.log(n - np.arange(1, n - 1)) / math.log(n)
-    value, slope = area(heights, axis, Steps.from_drop(drop, raw.dtype), options, need_slope)
+    value, by_knot, by_ends = area(heights, axis, Steps.from_drop(drop, raw.dtype), options, need_slope)
     if options.scales is not None:
         value = _rate_of_counts(counts_at(axis.positions(axis.offsets(heights)), np.linspace(0, 1, options.scales)), n)
-    if slope is None:
+    if by_knot is None:
         return value, None
     by_pair = np.zeros_like(raw)
-    by_pair[pairs] = slope.by_knot
-    ends = np.argsort(raw)[list(end_places(len(raw), options))]
-    return value, slope._replace(by_knot=by_pair).with_ends(ends)
+    by_pair[pairs] = by_knot
+    add_at_ends(by_pair, np.argsort(raw)[list(end_places(len(raw), options))], by_ends)
+    return value, by_pair
 
 
 def rate_by_coloring(raw: np.ndarray, one: np.ndarray, n: int, options: RateOptions) -> float:

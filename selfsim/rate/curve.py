@@ -10,8 +10,8 @@ from torch import Tensor
 from ..boxes.correlation_sum import surrogate_count
 from ..checks import check_choice, check_integer
 from ..validation import check_activations
-from .distances import NoRange, has_range, pair_distances
-from .paper import fractions_below, scale_lengths
+from .distances import NoRange, equal_within, pair_distances
+from .paper import counts_below, fractions_of, scale_lengths
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     activations = check_activations(activations, min_neurons=3)
     distances = pair_distances(activations).cpu()
     low, high = float(distances.min()), float(distances.max())
-    if not has_range(low, high, distances.dtype):
+    if not high - low > equal_within(distances.dtype) * high:
         raise NoRange.all_equal(distances.numel(), low, high)
     sizes = scale_lengths(low, high, scales)
-    fraction = fractions_below(distances, sizes)
     if count == "surrogate":
+        fraction = fractions_of(counts_below(distances, sizes), len(distances))
         counts = surrogate_count(fraction, activations.shape[1])
     else:
         from ..boxes.complete_linkage import counts_at, merge_heights  # scipy's clustering is slow to import

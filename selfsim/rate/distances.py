@@ -7,9 +7,7 @@ Neuron ``i`` is the vector of its activations on the samples; the edge between t
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,22 +20,13 @@ from .loops import compiled_loops_pay, distances_of_rows, fill_rows, keep_freed_
 MANY_NODES = 2_100
 # Rows of a block on a CPU: few enough for the cache, enough for the matrix product.
 _ROWS = 256
-# From this many pairs on, the system would take freed memory back.
-_MUCH = 100_000
 
 
-class Scaled(NamedTuple):
-    """Activations brought near 1 by an exact power of two, so that no square overflows or vanishes."""
+def scaled_neurons(activations: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each layer of ``(…, samples, neurons)`` times a power of two, contiguous, and these powers ``(…)``.
 
-    neurons: Tensor  # (…, samples, neurons), contiguous
-    scale: Tensor  # (…); `neurons` are the activations times this
-
-
-def scaled_neurons(activations: Tensor) -> Scaled:
-    """Divide each layer of ``(…, samples, neurons)`` by a power of two near its spread.
-
-    A power of two keeps every digit. Without it, float32 activations of 1e30 or 1e-30 have no finite, or no
-    non-zero, squared distance. No synchronisation on a GPU.
+    They bring the spread of the layer near 1 and keep every digit. Without them, float32 activations of 1e30 or 1e-30
+    have no finite, or no non-zero, squared distance. No synchronisation on a GPU.
     """
     # A constant added to all neurons changes no distance, so the size that matters is that of the spread.
     low, high = activations.amin((-2, -1)), activations.amax((-2, -1))
@@ -45,7 +34,7 @@ def scaled_neurons(activations: Tensor) -> Scaled:
     most = 1000 if activations.dtype == torch.float64 else 120  # the power of two is to be a normal number
     exponent = torch.frexp(spread).exponent.clamp(-most, most)
     scale = torch.exp2((-exponent).to(activations.dtype))
-    return Scaled((activations * scale[..., None, None]).contiguous(), scale)
+    return (activations * scale[..., None, None]).contiguous(), scale
 
 
 def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
@@ -59,8 +48,7 @@ def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
     first, stop = (0, n) if rows is None else (rows.start, rows.stop)
     pairs = _pairs_before(stop, n) - _pairs_before(first, n)
     if one_layer_on_cpu(neurons) and compiled_loops_pay(pairs):
-        if pairs >= _MUCH:
-            keep_freed_memory()
+        keep_freed_memory()
         array = neurons.numpy()
         distances = np.empty(pairs, dtype=array.dtype)  # numpy asks for large pages, torch does not
         distances_of_rows(array, first, stop, distances)
@@ -153,10 +141,9 @@ def add_gradient(gradient: Tensor, centred: Tensor, weight: Tensor, rows: slice)
         gradient[:, stop:] += centred[:, stop:] * beyond.sum(0) - centred[:, rows] @ beyond
 
 
-def _above_diagonal(block: Tensor) -> tuple[Tensor, Tensor]:
+def _above_diagonal(block: Tensor) -> tuple[Tensor, ...]:
     """Indices of each pair in a block ``(rows, neurons from the first row on)``, in the order of pairs."""
-    i, j = torch.triu_indices(block.shape[0], block.shape[1], 1, device=block.device)
-    return i, j
+    return torch.triu_indices(block.shape[0], block.shape[1], 1, device=block.device).unbind()
 
 
 def row_blocks(neurons: Tensor, max_bytes: int | None = None) -> Iterator[tuple[slice, slice]]:
@@ -198,11 +185,6 @@ def one_layer_on_cpu(neurons: Tensor) -> bool:
 def equal_within(dtype: torch.dtype) -> float:
     """Relative difference below which two distances of this type are equal but for rounding."""
     return 8 * torch.finfo(dtype).eps
-
-
-def has_range(low: float, high: float, dtype: torch.dtype) -> bool:
-    """Whether two distances are finite and differ by more than rounding; False where one is NaN."""
-    return low < high < math.inf and high - low > equal_within(dtype) * high
 
 
 class NoRange(ValueError):

@@ -29,7 +29,7 @@ from .distances import (
     NoRange,
     add_gradient,
     by_distance,
-    has_range,
+    equal_within,
     raw_distances,
     row_blocks,
     scaled_neurons,
@@ -53,8 +53,7 @@ def scale_lengths(shortest: float, longest: float, scales: int) -> np.ndarray:
 
 def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
     """Number of the distances ``(pairs,)`` strictly below each of the ascending `scales_at` (same unit)."""
-    # Rounded up to the distances' own type, the scales are passed by the same distances, and need no wider copy.
-    limits = _rounded_up(scales_at, np.float64 if distances.dtype == torch.float64 else np.float32)
+    limits: np.ndarray = _rounded_up(scales_at, np.float64 if distances.dtype == torch.float64 else np.float32)
     if distances.device.type != "cpu":
         ascending = distances.detach().sort().values
         return torch.searchsorted(ascending, torch.as_tensor(limits, device=distances.device)).cpu().numpy()
@@ -70,23 +69,24 @@ def counts_below(distances: Tensor, scales_at: np.ndarray) -> np.ndarray:
     return np.cumsum(counts[:-1])
 
 
-def fractions_below(distances: Tensor, scales_at: np.ndarray, *, open_ends: bool = False) -> np.ndarray:
-    """Fraction of the distances ``(pairs,)`` strictly below each of the ascending `scales_at` (same unit).
+def fractions_of(counts: np.ndarray, pairs: int, *, open_ends: bool = False) -> np.ndarray:
+    """Return what `counts_below` found as fractions of the pairs.
 
     Where the scales reach from the shortest distance to the longest, rounding would decide the strict comparison at
     the two ends, so they are set: nothing lies below the shortest distance, all but one below the longest. With
     `open_ends` they are counted like the others.
     """
-    pairs = distances.numel()
-    fraction = counts_below(distances, scales_at) / pairs
+    fraction = counts / pairs
     if not open_ends:
         fraction[0], fraction[-1] = 0.0, (pairs - 1) / pairs
     return fraction
 
 
-def _rounded_up(values: np.ndarray, dtype: type) -> np.ndarray:
-    rounded: np.ndarray = values.astype(dtype)
-    return np.where(rounded < values, np.nextafter(rounded, np.inf, dtype=dtype), rounded)
+def _rounded_up(scales_at: Array, dtype: Any) -> Array:
+    """Return scales in the distances' own type: the same distances pass them, and need no wider copy."""
+    xp = module_of(scales_at)
+    rounded = xp.asarray(scales_at, dtype=dtype)
+    return xp.where(rounded < scales_at, xp.nextafter(rounded, xp.full_like(rounded, math.inf)), rounded)
 
 
 def sum_over_scales(drop: Array) -> Array:
@@ -108,7 +108,8 @@ def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> Ar
     axis = axis_of(raw, one, options)
     low, high, unit = axis.low.item(), axis.high.item(), axis.unit.item()
     at = scale_lengths(low / unit, high / unit, options.scales or PAPER_SCALES) * unit
-    fraction = fractions_below(torch.as_tensor(raw), at, open_ends=options.quantiles is not None)
+    counts = counts_below(torch.as_tensor(raw), at)
+    fraction = fractions_of(counts, len(raw), open_ends=options.quantiles is not None)
     return sum_over_scales(surrogate_drop(fraction, n))
 
 
@@ -121,11 +122,8 @@ def paper_rate(
     log_low = torch.log1p(low / unit)
     evenly = _evenly(options.scales or PAPER_SCALES, raw)
     at = torch.expm1(log_low + (torch.log1p(high / unit) - log_low) * evenly) * unit
-    # Rounded up to the distances' own type, the scales are passed by the same distances.
-    limits = at.to(raw.dtype)
-    limits = torch.where(limits < at, torch.nextafter(limits, torch.full_like(limits, math.inf)), limits)
-    fraction = torch.searchsorted(raw.sort().values, limits).double() / pairs
-    if options.quantiles is None:  # rounding would decide; see `fractions_below`
+    fraction = torch.searchsorted(raw.sort().values, _rounded_up(at, raw.dtype)).double() / pairs
+    if options.quantiles is None:  # rounding would decide; see `fractions_of`
         fraction[..., :1].fill_(0.0)  # assigning a number to a single place would copy it from the host
         fraction[..., -1:].fill_((pairs - 1) / pairs)
     no_range = 0 * axis.length  # NaN where there is no range, without the check
@@ -222,14 +220,14 @@ class PaperRate(torch.autograd.Function):
         ctx.save_for_backward(neurons, scale)
         ctx.rest = None
         one = float(scale) * activations.shape[0] ** 0.5
-        if not has_range(low, high, neurons.dtype):
+        if not high - low > equal_within(neurons.dtype) * high:  # so it is with NaN and Inf, too
             if check:
                 check_finite(activations)
                 raise NoRange.all_equal(pairs, low / one, high / one)
             return torch.full_like(scale, math.nan)
         at = scale_lengths(low / one, high / one, scales)
-        fraction = np.sum([counts_below(distances(*block), at * one) for block in blocks], axis=0) / pairs
-        fraction[0], fraction[-1] = 0.0, (pairs - 1) / pairs
+        counts = np.sum([counts_below(distances(*block), at * one) for block in blocks], axis=0)
+        fraction = fractions_of(counts, pairs)
         ctx.rest = (at, fraction, one, blocks, distances)
         return neurons.new_tensor(sum_over_scales(surrogate_drop(fraction, n)))
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..validation import by_layer, check_activations, check_finite, over_batch, untraced
-from .area import Array, Axis, area, end_places, numbers_at, surrogate_steps
+from .area import Array, Axis, add_at_ends, area, end_places, numbers_at, surrogate_steps
 from .distances import (
     NoRange,
     add_gradient,
@@ -177,9 +177,9 @@ def _of_prepared(activations: Tensor, options: RateOptions) -> Tensor:
         raise ValueError("max_bytes: got it with gradient='exact', which needs all distances; need 'straight-through'")
     published = options.gradient == "straight-through"
     if options.max_bytes is not None or (published and activations.device.type == "cpu"):
-        layers = activations.flatten(0, -3) if activations.ndim > 2 else activations[None]
+        layers = activations.reshape(-1, *activations.shape[-2:])
         rates = [PaperRate.apply(x, options.scales or PAPER_SCALES, options.max_bytes, options.check) for x in layers]
-        return torch.stack(rates).reshape(activations.shape[:-2]) if rates else activations.new_empty(0)
+        return torch.stack(rates).reshape(activations.shape[:-2])
     of_layer = functools.partial(_rate_and_weight, options=options)
     return ByDistances.apply(activations, of_layer, needs_all, options.count != "greedy-coloring")[0]
 
@@ -349,10 +349,11 @@ def surrogate_area(
         ascending = np.sort(raw)  # without the order, several times faster
     places = end_places(raw.shape[-1], options)
     axis = Axis.between(numbers_at(ascending, places), one, options, raw)
-    value, slope = area(ascending, axis, surrogate_steps(n, raw), options, need_slope)
+    value, slope, by_ends = area(ascending, axis, surrogate_steps(n, raw), options, need_slope)
     if slope is None:
         return value, None
-    return value, unsorted(slope.with_ends(places), order)
+    add_at_ends(slope, places, by_ends)
+    return value, unsorted(slope, order)
 
 
 def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
@@ -394,5 +395,5 @@ def _check_none_constant(activations: Tensor) -> None:
 def _without_most_distant(activations: Tensor, k: int) -> Tensor:
     """Ascending indices ``(…, neurons - k)`` of all but those with the largest mean distance to the others."""
     n = activations.shape[-1]
-    mean_distance = square_form(raw_distances(scaled_neurons(activations).neurons), n).sum(-1)
+    mean_distance = square_form(raw_distances(scaled_neurons(activations)[0]), n).sum(-1)
     return mean_distance.argsort()[..., : n - k].sort().values

@@ -173,7 +173,7 @@ def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float
 
     x = check_activations(activations).detach().double().cpu()
     samples = len(x)
-    distances = squareform(raw_distances(scaled_neurons(x.T).neurons).numpy(), checks=False)
+    distances = squareform(raw_distances(scaled_neurons(x.T)[0]).numpy(), checks=False)
     first = ~np.tril(distances == 0, -1).any(1)  # of samples that coincide
     duplicates = samples - int(first.sum())
     if duplicates:

@@ -280,7 +280,7 @@ def _as_points(data: Tensor | Coverable, weight: str | None) -> Distances:
 
 
 def _raw_distances(activations: Tensor) -> NDArray[np.floating]:
-    return raw_distances(scaled_neurons(activations).neurons).numpy()
+    return raw_distances(scaled_neurons(activations)[0]).numpy()
 
 
 def _among(points: Distances, nodes: Tensor) -> NDArray[np.floating]:

@@ -87,7 +87,7 @@ def test_a_layer_without_a_rate_leaves_the_others_theirs(fault):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_square_form_of_a_batch(dtype):
     x = layers(2, 5, 9, dtype=dtype)
-    raw = raw_distances(scaled_neurons(x).neurons)
+    raw = raw_distances(scaled_neurons(x)[0])
     square = square_form(raw, 9)
     i, j = np.triu_indices(9, 1)
     assert torch.equal(square[:, i, j], raw)

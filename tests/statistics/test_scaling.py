@@ -160,7 +160,7 @@ def test_a_gradient_is_its_sum_over_pairs(kind, dtype):
     differences = x.double()[:, i] - x.double()[:, j]
     by_pair = differences / differences.square().sum(0)
     expected = torch.zeros(5, 40, dtype=torch.float64).index_add(1, i, by_pair).index_add(1, j, -by_pair)
-    unit = scaled_neurons(x).scale.double()  # distances are in this unit where their gradient is taken
+    unit = scaled_neurons(x)[1].double()  # distances are in this unit where their gradient is taken
     weight = 1 / (differences * unit).square().sum(0)
     found = gradient_by_weight(*scaled_neurons(x), weight, torch.tensor(1.0, dtype=dtype))
     assert found.dtype == dtype
