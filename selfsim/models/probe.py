@@ -201,7 +201,7 @@ class Probe:
             with ExitStack() as plain:
                 # Checkpointing counts the tensors that autograd saves; with hooks of their own, these are not counted.
                 with suppress(RuntimeError):  # torch.func has no such hooks, and no checkpointing
-                    plain.enter_context(saved_tensors_hooks(_unchanged, _unchanged))
+                    plain.enter_context(saved_tensors_hooks(lambda x: x, lambda x: x))
                 branch = Branch()
                 value = self.pooled(output, known=self.known(layer), mask=self.mask, branch=branch, layer=layer)
             if self.gather and dist.is_available() and dist.is_initialized():
@@ -226,16 +226,9 @@ class Probe:
     def _check_reached(self) -> None:
         missing = [layer for layer in self.drawn if layer not in self._read]
         if missing:
-            message = f"layers: the forward pass does not reach {', '.join(map(repr, missing))}"
-            if "torch._dynamo" in sys.modules:
-                message += (
-                    "; if it is compiled, compile it inside the first block, or call torch.compiler.reset() before"
-                )
-            raise ValueError(message)
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor
+            remedy = "; if it is compiled, compile it inside the first block, or call torch.compiler.reset() before"
+            hint = remedy if "torch._dynamo" in sys.modules else ""
+            raise ValueError(f"layers: the forward pass does not reach {', '.join(map(repr, missing))}{hint}")
 
 
 def _uncompiled() -> AbstractContextManager[object]:
