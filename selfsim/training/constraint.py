@@ -413,10 +413,8 @@ class SelfSimilarityConstraint(LayerPenalty):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint: tensors, numbers, lists and dicts."""
-        sums = self._state.sums_as_numbers()
-        return {"draw": self._generator.get_state(), "done": self._done} | copy.deepcopy(
-            vars(self._state) | {"sums": sums}
-        )
+        state = vars(self._state) | {"sums": self._state.sums_as_numbers()}
+        return {"draw": self._generator.get_state(), "done": self._done} | copy.deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state that `state_dict` returned.
