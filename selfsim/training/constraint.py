@@ -242,8 +242,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         >>> constraint.targets.keys() == set(run.layers)
         True
         """
-        measure = cls(**options).measure
-        return cls(converged_rates(run, measure), **options)
+        return cls(converged_rates(run, cls(**options).measure), **options)
 
     @property
     def targets(self) -> dict[str, float]:
@@ -263,9 +262,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         now = rate.detach()
         for layer, rate_now in zip(layers, now.unbind(), strict=True):
             state.shapes[layer] = list(layers[layer].shape)
-            with naming(layer):
-                if layer not in state.targets and (first := self._scheduled_target(layer)) is not None:
-                    state.targets[layer] = first
+            if layer not in state.targets:
+                self._renew_target(layer)
             # Summed on the device: converting to a number at every step would make a GPU wait.
             total, calls = state.sums.get(layer, (0.0, 0))
             state.sums[layer] = [rate_now + total, calls + 1]
@@ -318,14 +316,15 @@ class SelfSimilarityConstraint(LayerPenalty):
         in_medians = isinstance(measure, RateOptions) and measure.unit == "median" and measure.ends == "detached"
         return self.weight is None and in_medians
 
-    def _scheduled_target(self, layer: str) -> float | None:
+    def _renew_target(self, layer: str) -> None:
+        """Set a layer's target as its schedule has it, which may have none yet."""
         schedule, state = self._layer_target(layer), self._state
         samples, neurons = state.shapes[layer]
         rates, target = tuple(state.rates.get(layer, ())), state.targets.get(layer)
         past = ScheduleInput(state.progress, samples, neurons, self.measure, tuple(state.task_losses), rates, target)
-        if (target := schedule(past)) is None:
-            return None
-        return check_number(target, name=f"target by {schedule!r}", within="[0, 1]")
+        with naming(layer):
+            if (target := schedule(past)) is not None:
+                state.targets[layer] = check_number(target, name=f"target by {schedule!r}", within="[0, 1]")
 
     def step(self, *, epoch: int, epochs: int, task_loss: float | None = None) -> None:
         """Renew targets and gate after epoch number `epoch` (from 1) of `epochs`.
@@ -375,9 +374,7 @@ class SelfSimilarityConstraint(LayerPenalty):
     def renew_targets(self) -> None:
         """Ask the schedules of all layers that were read for their targets."""
         for layer in self._state.shapes:
-            with naming(layer):
-                if (target := self._scheduled_target(layer)) is not None:
-                    self._state.targets[layer] = target
+            self._renew_target(layer)
 
     def _check_effect(self, epoch: int, epochs: int) -> None:
         """Warn of a gate that stays as it was, and of layers that the task's gradient did not reach."""
@@ -425,10 +422,9 @@ class SelfSimilarityConstraint(LayerPenalty):
             Not the state of a constraint.
         """
         need = {"draw", "done", *vars(self._state)}
-        state = {"done": 0.0} | dict(state)  # a state of an earlier version, which had no ramp
-        if set(state) != need:
-            raise ValueError(f"state: got the entries {sorted(state)}, need those of `state_dict`, {sorted(need)}")
-        entries = copy.deepcopy(dict(state))
+        entries = {"done": 0.0} | copy.deepcopy(dict(state))  # a state of an earlier version had no ramp
+        if set(entries) != need:
+            raise ValueError(f"state: got the entries {sorted(entries)}, need those of `state_dict`, {sorted(need)}")
         self._generator.set_state(entries.pop("draw").cpu())
         self._set_done(entries.pop("done"))
         self._state = _State(**entries)
