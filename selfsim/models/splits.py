@@ -56,7 +56,8 @@ class Part:
             return self.take(np.random.default_rng(_SPLIT_SEED + draw).permutation(len(self))[:number])
         return self.take(self._stratified(number, _SPLIT_SEED + draw)[1])
 
-    def _stratified(self, second: int, seed: int = _SPLIT_SEED) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _stratified(self, second: int, seed: int = _SPLIT_SEED) -> list[NDArray[np.intp]]:
+        """Return the indices of two parts, the second of `second` images, as scikit-learn draws them."""
         from sklearn.model_selection import train_test_split
 
         classes, counts = np.unique(self.labels, return_counts=True)
@@ -64,8 +65,5 @@ class Part:
             raise ValueError(
                 f"data_dir: class {classes[counts.argmin()]} has 1 image; need at least 2 of each class, better 10"
             )
-        indices = np.arange(len(self))
-        first_indices, second_indices = train_test_split(
-            indices, test_size=second, stratify=self.labels, random_state=seed % 2**32
-        )
-        return first_indices, second_indices
+        options = dict(stratify=self.labels, random_state=seed % 2**32)
+        return train_test_split(np.arange(len(self)), test_size=second, **options)
