@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import shortest_path
+from scipy.sparse.csgraph import dijkstra
 
 from .inputs import Coverable, Distances, as_distances
 from .sizes import check_sizes
@@ -111,8 +111,7 @@ def _boxes(cover: Any, n: int) -> dict[Any, list[Any]]:
 def _distances_between(distances: Distances, members: NDArray) -> NDArray:
     if distances.given is not None:
         return distances.square[np.ix_(members, members)]
-    options = {"method": "D", "directed": False, "unweighted": distances.hops}
-    between = shortest_path(distances.adjacency, indices=members, **options)[:, members]
+    between = dijkstra(distances.adjacency, directed=False, indices=members, unweighted=distances.hops)[:, members]
     # The two directions of a path add up its lengths in two orders, which can differ in the last bit.
     return np.minimum(between, between.T)
 

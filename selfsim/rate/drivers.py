@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..checks import check_integer, check_number
 from ..validation import check_activations
-from .distances import pair_distances
+from .distances import pair_distances, raw_distances, scaled_neurons
 from .options import RateOptions
-from .rate import slope_by_length, ss_rate
+from .rate import ss_rate, value_and_slope
 
 
 @dataclass(frozen=True)
@@ -102,4 +102,7 @@ def rate_drivers(activations: Tensor, *, ends: Literal["attached", "detached"] =
     by_neuron = gradient.norm(dim=0) * pair_distances(x).median() * x.shape[0] ** 0.5
     neurons = torch.arange(x.shape[1])
     without = np.array([ss_rate(x[:, neurons != left_out]).item() for left_out in neurons])
-    return RateDrivers(rate.item(), by_neuron.numpy(), slope_by_length(x, options).numpy(), without)
+    scaled, scale = scaled_neurons(x)
+    one = scale[None] * x.shape[0] ** 0.5
+    slope: Any = value_and_slope(raw_distances(scaled), one, x.shape[1], options, True)[1]  # never None of a surrogate
+    return RateDrivers(rate.item(), by_neuron.numpy(), (slope * one).numpy(), without)

@@ -356,16 +356,6 @@ def surrogate_area(
     return value, unsorted(slope, order)
 
 
-def slope_by_length(activations: Tensor, options: RateOptions) -> Tensor:
-    """Derivative of the rate with respect to the length of each edge, ``(pairs,)``, in scipy's order of pairs."""
-    neurons, scale = scaled_neurons(activations.detach())
-    one = scale[None] * activations.shape[0] ** 0.5
-    slope = value_and_slope(raw_distances(neurons), one, activations.shape[1], options, True)[1]
-    if slope is None:
-        raise ValueError(f"count: got {options.count!r}, whose rate has no gradient; need another one")
-    return slope * one
-
-
 def _standardized(activations: Tensor) -> Tensor:
     """Every neuron with mean 0 and standard deviation 1 over the samples; NaN for a layer with constant neurons."""
     centred, deviation, constant = _spread(activations)
