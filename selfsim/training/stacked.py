@@ -87,7 +87,8 @@ def train_many(
     On a card, the step is recorded once as a CUDA graph and replayed, without synchronisation within an epoch. Memory
     is that of the step of one network times their number. On a CPU nothing is gained over single runs.
 
-    Networks with dropout draw other masks than in `train`.
+    With precision "bfloat16", matrix products alone are in bfloat16. Convolutions and the rest stay in float32, unlike
+    in `train`, because autocast does not reach them in stacked networks (seen on a CPU; not checked on a card).
 
     Examples
     --------
