@@ -191,6 +191,8 @@ def parse_yaml(text: str) -> Any:
         return Loader(text).get_single_data()
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (AttributeError, LookupError) as error:  # PyYAML's own, such as for `!!bool x`
+        raise ValueError("a value is not of the type of its tag") from error
 
 
 def _checked_size(node: Any, sizes: Mapping[Any, int]) -> int:
