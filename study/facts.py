@@ -293,6 +293,10 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
         said[f"defaults.{key}.moved"] = NUMBERS[(way > 1 / 3).sum()]
         said[f"defaults.{key}.mean"] = f"{by_family.mean():+.1f} points"
         said[f"defaults.{key}.pairs"] = str(len(change))
+        intervals = [
+            line["interval"] for line in result["table"] if (line["size"], line["candidate"]) == ("tiny", candidate)
+        ]
+        said[f"defaults.{key}.open"] = NUMBERS[sum(low <= 0 <= high for low, high in filter(None, intervals))]
         said[f"defaults.{key}.fall"] = str((change < 0).sum())
         said[f"defaults.{key}.rise"] = str((change > 0).sum())
     return said
