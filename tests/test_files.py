@@ -98,7 +98,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, "line 6: expands to more than 100,000 nodes"),
         (BOMB.partition("a11")[0] + "? *a10\n: 1\n", "expands to more than 100,000 nodes"),
-        *((f"a: {value}", "a value is not of the type of its tag") for value in ("!!int ''", "!!bool x", "!!timestamp x")),
+        *(
+            (f"a: {value}", "a value is not of the type of its tag")
+            for value in ("!!int ''", "!!bool x", "!!timestamp x")
+        ),
         ("a: &a [*a]", "line 1: an alias stands inside its own anchor"),
         ("a: 1\nb: &b {c: {d: *b}}", "line 2: an alias stands inside its own anchor"),
         ("a: 1\nb: " + "[" * 20_000, "line 2: nested more than 50 deep"),
