@@ -10,13 +10,14 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checks import check_range, optional_package
-from ..rate.distances import raw_distances, scaled_neurons
 from ..uncertainty import Estimate
 from ..validation import check_activations
+from .rescaling import rescaled
 
 FEWEST_SAMPLES = 50
 _RADII = 20
@@ -35,7 +36,7 @@ class Dimension(Estimate):
     duplicates : int
         Number of samples left out because they coincide with an earlier one.
     window : (float, float)
-        Radii between which the correlation sum was fitted, in a unit near the spread of the activations; NaN for TwoNN.
+        Radii between which the correlation sum was fitted; NaN for TwoNN.
     residual : float
         Root mean square deviation of ln C from the fitted line; NaN for TwoNN.
     """
@@ -79,7 +80,6 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
 
     Examples
     --------
-    >>> import torch
     >>> square = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> f"{correlation_dimension(square):.1f}"
     '1.9'
@@ -137,7 +137,6 @@ def two_nn(activations: Tensor) -> Dimension:
 
     Examples
     --------
-    >>> import torch
     >>> square = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> f"{two_nn(square):.1f}"
     '2.1'
@@ -165,15 +164,9 @@ def two_nn(activations: Tensor) -> Dimension:
 
 
 def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float64], Dimension]:
-    """Return the distances between different samples, and a `Dimension` that is not estimable with too few of them.
-
-    They are in float64 and in a unit near the spread of the activations, whose squares do not overflow.
-    """
-    from scipy.spatial.distance import squareform  # takes a fifth of a second to import
-
-    x = check_activations(activations).detach().double().cpu()
-    samples = len(x)
-    distances = squareform(raw_distances(scaled_neurons(x.T)[0]).numpy(), checks=False)
+    """Return the distances between different samples, and a `Dimension` that is not estimable with too few of them."""
+    distances = sample_distances(check_activations(activations))
+    samples = len(distances)
     first = ~np.tril(distances == 0, -1).any(1)  # of samples that coincide
     duplicates = samples - int(first.sum())
     if duplicates:
@@ -182,3 +175,20 @@ def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float
     else:
         reason = f"got {samples} samples, need at least {FEWEST_SAMPLES}"
     return distances, Dimension(value=math.nan, reason=reason, samples=samples, duplicates=duplicates)
+
+
+def sample_distances(activations: Tensor) -> NDArray[np.float64]:
+    """Return Euclidean distances ``(samples, samples)`` in float64, divided by the largest centred activation.
+
+    Computed by one matrix product. Pairs that are so close that it cancels are recomputed from their differences.
+    """
+    x, _ = rescaled(activations)
+    x = x - x.mean(0)
+    x = x / x.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    squares = x.square().sum(1)
+    sums = squares[:, None] + squares
+    distances = sums - 2 * (x @ x.T)
+    i, j = (distances < 1e-7 * sums).nonzero(as_tuple=True)
+    for part in torch.arange(len(i), device=x.device).split(100_000):
+        distances[i[part], j[part]] = (x[i[part]] - x[j[part]]).square().sum(1)
+    return distances.sqrt().fill_diagonal_(0).cpu().numpy()

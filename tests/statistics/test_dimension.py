@@ -10,9 +10,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from selfsim import correlation_dimension, samples_interval, two_nn
+from selfsim.statistics.dimension import sample_distances
 
 
 def drawn(kind: str, dimension: int, *, samples: int = 1000, ambient: int = 0, seed: int = 0) -> torch.Tensor:
@@ -48,6 +49,15 @@ def test_correlation_dimension_by_hand():
     shares = [(d <= r * (1 + 1e-12)).mean() for r in radii]
     slope = np.polyfit(np.log(radii), np.log(shares), 1)[0]
     assert float(correlation_dimension(x, window=(0.01, 0.2))) == pytest.approx(slope, rel=1e-3)
+
+
+def test_distances_equal_scipy_also_for_near_duplicates_far_from_zero():
+    x = drawn("gauss", 6, samples=80)
+    x[3], x[5] = x[2], x[4] + 1e-9
+    for offset in (0.0, 1e4):
+        moved = x + offset
+        ours = sample_distances(moved) * float((moved - moved.mean(0)).abs().max())
+        np.testing.assert_allclose(ours, squareform(pdist(moved.numpy())), rtol=1e-7, atol=1e-300)
 
 
 def test_only_what_coincides_is_a_duplicate_near_zero_and_far_from_it():
