@@ -67,6 +67,7 @@ CANDIDATES: dict[str, dict[str, Any] | None] = {
     "ramp, trust 1, median": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust", "unit": "median"},
     "ramp, trust 1, shape": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust shape"},
     "ramp, trust 1, median shape": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust shape", "unit": "median"},
+    "cap .3": {"weight": None, "ramp": LATE, "cap": 0.3, "unit": "median"},
     "cap .5, gain 2": {"weight": 10.0, "ramp": LATE, "cap": 0.5, "rule": "trust shape", "unit": "median", "gain": 2.0},
 }
 # Chosen without a constraint, so that each architecture learns the digits within seconds.
@@ -215,25 +216,30 @@ def table(rows: list[dict]) -> list[dict]:
 
 
 def page_table(result: dict, size: str = "tiny") -> str:
-    """The page's table, in Markdown: without → with the default, and, where it was tried, what a weight of 10 does."""
+    """The page's table, in Markdown: without → with the default, and, where they were tried, what two others do."""
     lines = {(line["architecture"], line["candidate"]): line for line in result["table"] if line["size"] == size}
     heads = ["architecture", "pairs", "$S$ in medians", "distance", "accuracy, points"]
-    heads += ["accuracy at weight 10"] if size == "tiny" else []
-    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    others = {"cap .3": "with cap 0.3", "weight 10": "with weight 10"} if size == "tiny" else {}
+    rows = [f"| {' | '.join([*heads, *others.values()])} |", "|" + "---|" * (len(heads) + len(others))]
     for name in result["settings"]:
-        free, default, heavy = (lines.get((name, arm)) for arm in ("none", "default", "weight 10"))
+        free, default = (lines.get((name, arm)) for arm in ("none", "default"))
         if free is None or default is None:
             continue
         cells = [architecture(name).title, str(default["seeds"])]
         cells += [f"{free['rate in medians']:.3f} → {default['rate in medians']:.3f}"]
-        interval = (
-            " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in default["interval"])) if default["interval"] else ""
-        )
-        cells += [f"× {default['distance factor']:.2f}", f"{100 * default['accuracy change']:+.1f}{interval}"]
-        if size == "tiny":
-            cells += [f"{100 * heavy['accuracy change']:+.1f}" if heavy else "–"]
+        cells += [f"× {default['distance factor']:.2f}"]
+        cells += [_change(line) for line in (default, *(lines.get((name, other)) for other in others))]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _change(line: dict | None) -> str:
+    """The change of the accuracy in points, with its interval where there is one."""
+    if line is None:
+        return "–"
+    texts = [f"{100 * value:+.1f}" for value in (line["accuracy change"], *(line["interval"] or ()))]
+    middle, *ends = ((text if float(text) else text[1:]).replace("-", "\u2212") for text in texts)
+    return f"{middle} [{', '.join(ends)}]" if ends else middle
 
 
 def write(rows: list[dict], path: Path, **environments: dict) -> None:

@@ -40,6 +40,7 @@ _CANDIDATES = {
     "ramp": "ramp, trust 1",
     "cap_1": "ramp, trust 1, median shape",
     "cap_half": "cap .5, gain 2",
+    "cap_30": "cap .3",
 }
 
 
@@ -290,7 +291,7 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
         said[f"defaults.{key}.worst"] = f"{architecture(worst).title} by {by_family[worst]:+.1f} points"
         said[f"defaults.{key}.tried"] = NUMBERS[len(by_family)]
         said[f"defaults.{key}.broken"] = NUMBERS[(by_family < -10).sum()].replace("no", "none")
-        said[f"defaults.{key}.moved"] = NUMBERS[(way > 1 / 3).sum()]
+        said[f"defaults.{key}.moved"] = NUMBERS[(way >= 0.5).sum()]
         said[f"defaults.{key}.mean"] = f"{by_family.mean():+.1f} points"
         said[f"defaults.{key}.pairs"] = str(len(change))
         intervals = [

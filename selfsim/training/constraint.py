@@ -131,7 +131,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         weight: float | None = None,
         ends: str = "detached",
         *,
-        cap: float | None = 0.3,
+        cap: float | None = 0.15,
         ramp: tuple[float, float] | None = (0.3, 0.6),
         layers_per_step: int | None = None,
         scales: int | None = None,
