@@ -47,12 +47,9 @@ def assert_alike(together, alone, within=0.01):
         assert ours[key] == pytest.approx(theirs[key], **near), key
 
 
-@pytest.mark.parametrize(
-    "names",
-    [("capped", "paper"), pytest.param(tuple(CONSTRAINTS), marks=pytest.mark.long)],
-    ids=["some", "all"],
-)
-def test_equals_the_single_run(names):
+@pytest.mark.long  # test_stacked_exactly.py has a short one, in float64
+def test_equals_the_single_run():
+    names = tuple(CONSTRAINTS)
     """One training for all constraints: seeds and learning rates differ."""
     constraints = [CONSTRAINTS[name] for name in names]
     configs = [
