@@ -49,9 +49,8 @@ def assert_alike(together, alone, within=0.01):
 
 @pytest.mark.long  # test_stacked_exactly.py has a short one, in float64
 def test_equals_the_single_run():
-    names = tuple(CONSTRAINTS)
     """One training for all constraints: seeds and learning rates differ."""
-    constraints = [CONSTRAINTS[name] for name in names]
+    constraints = list(CONSTRAINTS.values())
     configs = [
         TrainConfig("mlp", epochs=3, seed=place % 2, learning_rate=0.001 * (1 + place % 3), constraint=one, **SMALL)
         for place, one in enumerate(constraints)
@@ -63,7 +62,7 @@ def test_equals_the_single_run():
     alone = [train(config, device="cpu") for config in configs[: len(constraints) + 1]]
     for ours, theirs in zip(together, alone, strict=False):
         assert_alike(ours, theirs)
-    for place, name in enumerate(names):
+    for place, name in enumerate(CONSTRAINTS):
         if name not in ("none", "paper"):  # the paper's acts on one layer a batch, and not in the first epoch
             by_constraint = distance(alone[place], together[len(alone) + place - 1])
             assert by_constraint > 3 * distance(alone[place], together[place]), name
