@@ -6,7 +6,8 @@
 
 Every architecture is trained at its tiny size on the digits, or at its small size on CIFAR-10, without constraint and
 with each candidate. Accuracy and rates are those of the validation images; the test images play no part. The file is
-written after each run, and finished runs in it are not repeated. At the small size only the default is tried. There
+written after each run, and finished runs in it are not repeated. At the small size only the default is tried (the
+file also has the former one, with a cap of 0.3). There
 a graphics card trains the runs of one architecture together (`train_many`); a CPU trains one after another, in 1 to 100
 minutes each.
 """

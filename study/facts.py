@@ -288,16 +288,15 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
             said[f"defaults.{key}.{name}.factor"] = f"{factor[name]:.1f}"
             said[f"defaults.{key}.{name}.way"] = f"{100 * way[name]:.0f} %"
         worst = by_family.idxmin()
-        said[f"defaults.{key}.worst"] = f"{architecture(worst).title} by {by_family[worst]:+.1f} points"
+        said[f"defaults.{key}.worst"] = f"{architecture(worst).title}, {by_family[worst]:+.1f} points"
         said[f"defaults.{key}.tried"] = NUMBERS[len(by_family)]
         said[f"defaults.{key}.broken"] = NUMBERS[(by_family < -10).sum()].replace("no", "none")
         said[f"defaults.{key}.moved"] = NUMBERS[(way >= 0.5).sum()]
         said[f"defaults.{key}.mean"] = f"{by_family.mean():+.1f} points"
         said[f"defaults.{key}.pairs"] = str(len(change))
-        intervals = [
-            line["interval"] for line in result["table"] if (line["size"], line["candidate"]) == ("tiny", candidate)
-        ]
-        said[f"defaults.{key}.open"] = NUMBERS[sum(low <= 0 <= high for low, high in filter(None, intervals))]
+        own = [line for line in result["table"] if (line["size"], line["candidate"]) == ("tiny", candidate)]
+        if intervals := [line["interval"] for line in own if line["interval"]]:
+            said[f"defaults.{key}.open"] = NUMBERS[sum(low <= 0 <= high for low, high in intervals)]
         said[f"defaults.{key}.fall"] = str((change < 0).sum())
         said[f"defaults.{key}.rise"] = str((change > 0).sum())
     return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence, Set
 from numbers import Integral
 from typing import Any
@@ -66,14 +67,14 @@ def check_cover(
     nodes = distances.nodes if distances.nodes is not None else range(distances.n)
     place = {node: i for i, node in enumerate(nodes)}
     boxes = _boxes(cover, distances.n)
+    for node in cover if isinstance(cover, Mapping) else itertools.chain.from_iterable(boxes.values()):
+        if node not in place:
+            raise ValueError(f"cover: node {node!r} is not in the graph")
     covered = np.zeros(distances.n, dtype=bool)
     for box, members in boxes.items():
         if not members:
             raise ValueError(f"cover: box {box!r} is empty, need at least one node in each")
-        for node in members:
-            if node not in place:
-                raise ValueError(f"cover: node {node!r} is not in the graph")
-            covered[place[node]] = True
+        covered[[place[node] for node in members]] = True
     if not covered.all():
         raise ValueError(f"cover: node {nodes[int(covered.argmin())]!r} is in no box")
     for box, members in boxes.items():

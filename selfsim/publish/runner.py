@@ -150,6 +150,8 @@ def _execute(tasks: Sequence[dict[str, Any]], jobs: int, imports: Sequence[str],
                 outcome: list[float] | ChapterError = run_chapter(task, kernels, environment, bar.update)
             except ChapterError as error:
                 outcome = error
+            except Exception as error:  # what waits for the chapter is to learn of its end
+                outcome = ChapterError(f"chapter {task['name']!r}: {type(error).__name__}: {error}")
             events.put((task["name"], time.monotonic() - started, outcome))
 
         while running or (waiting and not failures):

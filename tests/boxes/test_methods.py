@@ -168,6 +168,7 @@ class TestCheckCover:
         [
             ({0: 0, 1: 0, 2: 1}, {"l_B": 2}, "node 3 is in no box"),
             ({0: 0, 1: 0, 2: 1, 3: 1, 9: 1}, {"l_B": 2}, "node 9 is not in the graph"),
+            ({0: 0, 1: 0, 2: 1, 3: 1, 9: ()}, {"l_B": 2}, "node 9 is not in the graph"),
             ({0: 0, 1: 0, 2: 0, 3: 1}, {"l_B": 2}, "box 0 holds nodes 0 and 2 at distance 2, need less than l_B=2"),
             ({0: 0, 1: 0, 2: 0, 3: 0}, {"r_B": 1}, "box 0 of 4 nodes has a node at distance 2 or more"),
             ({0: 0, 1: 1, 2: 0, 3: 1}, {"r_B": 1}, "box 0 of 2 nodes has a node at distance 2"),

@@ -250,6 +250,17 @@ def test_a_kernel_that_dies_is_a_failed_chapter(tmp_path):
     assert tree(tmp_path / "out") == {".lock"}
 
 
+def test_any_other_error_of_a_chapter_ends_the_run_too(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("no space left")
+
+    write_notebook(tmp_path / "tiny.ipynb", "1")
+    (tmp_path / "runs.yml").write_text("chapters: {a: {notebook: tiny.ipynb}}\npresets: {quick: {}}\n")
+    monkeypatch.setattr("selfsim.publish.runner.run_chapter", broken)
+    with pytest.raises(ChapterError, match="chapter 'a': OSError: no space left"):
+        execute(read_run_list(tmp_path / "runs.yml", "quick"), tmp_path / "out", progress=False)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere kernels are started one by one")
 def test_everybody_who_waits_for_a_kernel_hears_that_the_server_died(tmp_path):
     with KernelServer([], environment=os.environ, log=tmp_path / "log") as server:
