@@ -6,10 +6,9 @@
 
 Every architecture is trained at its tiny size on the digits, or at its small size on CIFAR-10, without constraint and
 with each candidate. Accuracy and rates are those of the validation images; the test images play no part. The file is
-written after each run, and finished runs in it are not repeated. At the small size only the default is tried (the
-file also has the former one, with a cap of 0.3). There
-a graphics card trains the runs of one architecture together (`train_many`); a CPU trains one after another, in 1 to 100
-minutes each.
+written after each run, and finished runs in it are not repeated. At the small size only the default is tried; the
+file also has runs with a cap of 0.3 there, the default before. A graphics card trains the small networks of one
+architecture together (`train_many`). A CPU trains them one after another.
 """
 
 from __future__ import annotations
@@ -47,8 +46,9 @@ from selfsim.training.measure import with_shape_gradient
 from selfsim.training.provenance import environment_facts
 from selfsim.training.state import TrainingState
 from selfsim.training.torch_settings import torch_settings
-from selfsim.uncertainty import paired_difference
+from selfsim.uncertainty import Interval, paired_difference
 from selfsim.validation import resolve_device
+from study.answer_text import change, ends
 
 TARGET = 0.1
 LATE, EARLY = (0.3, 0.6), (0.1, 0.3)
@@ -233,13 +233,13 @@ def page_table(result: dict, size: str = "tiny") -> str:
 
 
 def _change(line: dict | None) -> str:
-    """The change of the accuracy in points, with its interval where there is one."""
+    """The change of the accuracy in points, with its interval, unbroken, where there is one."""
     if line is None:
         return "–"
-    texts = [f"{100 * value:+.1f}" for value in (line["accuracy change"], *(line["interval"] or ()))]
-    middle, *ends = ((text if float(text) else text[1:]).replace("-", "\u2212") for text in texts)
-    unbroken = ",\u00a0".join(ends)
-    return f"{middle} [{unbroken}]" if ends else middle
+    if line["interval"] is None:
+        return ends([line["accuracy change"]])
+    interval = Interval(line["accuracy change"], *line["interval"], level=0.95, n=line["seeds"])
+    return change(interval).replace(", ", ",\u00a0")
 
 
 def write(rows: list[dict], path: Path, **environments: dict) -> None:
