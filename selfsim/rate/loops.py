@@ -17,6 +17,8 @@ from ..compiled import compiled, numba_is_installed
 
 # Importing numba costs half a second, so small layers stay in NumPy.
 _MANY_PAIRS = 2_000
+# Bits of a float32 below those that give its cell; see `bins`.
+CELL_BITS = np.uint32(19)
 
 
 def compiled_loops_pay(pairs: int) -> bool:
@@ -142,6 +144,33 @@ def scatter(values: NDArray, order: NDArray, out: NDArray) -> None:
     """``out[order] = values``."""
     for p in range(len(order)):
         out[order[p]] = values[p]
+
+
+@compiled
+def count_cells(bits: NDArray, counts: NDArray) -> None:
+    """Count the distances, given by their `bits`, in each cell."""
+    for number in bits:
+        counts[number >> CELL_BITS] += 1
+
+
+@compiled
+def sum_bins(values: NDArray, offset: NDArray, shift: NDArray, counts: NDArray, sums: NDArray) -> None:
+    """Count and sum the distances in each bin; see `bins._layout`."""
+    bits = values.view(np.uint32)
+    for p in range(len(values)):
+        cell = bits[p] >> CELL_BITS
+        place = offset[cell] + (bits[p] >> shift[cell])
+        counts[place] += 1
+        sums[place] += values[p]
+
+
+@compiled
+def look_up(values: NDArray, offset: NDArray, shift: NDArray, table: NDArray, out: NDArray) -> None:
+    """Write to `out` what the `table` has for the bin of each distance."""
+    bits = values.view(np.uint32)
+    for p in range(len(values)):
+        cell = bits[p] >> CELL_BITS
+        out[p] = table[offset[cell] + (bits[p] >> shift[cell])]
 
 
 @compiled

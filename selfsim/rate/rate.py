@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..validation import by_layer, check_activations, check_finite, over_batch, untraced
 from .area import Array, Axis, add_at_ends, area, end_places, numbers_at, surrogate_steps
+from .bins import area_by_bins, bins_pay
 from .distances import (
     NoRange,
     add_gradient,
@@ -339,6 +340,8 @@ def surrogate_area(
     raw: Array, one: Array, n: int, options: RateOptions, need_slope: bool
 ) -> tuple[Array, Array | None]:
     """The exact rate of the surrogate count, whose curve is a staircase with a step at every distance."""
+    if bins_pay(raw):
+        return area_by_bins(raw, one, n, options, need_slope)
     ascending: Array
     order: Array = None
     if isinstance(raw, Tensor):
