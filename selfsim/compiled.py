@@ -55,10 +55,12 @@ class compiled(Generic[P, R]):
             names = {**known, **{name: loop.machine_code for name, loop in used.items()}}
             function = types.FunctionType(function.__code__, names, function.__name__)
             functools.update_wrapper(function, self.plain)
+        # By "numpy", a division by zero gives infinity. Python's check of every divisor keeps loops off vectors.
+        options = {"nogil": True, "fastmath": self.fastmath, "error_model": "numpy"}
         try:
-            return numba.njit(cache=True, nogil=True, fastmath=self.fastmath)(function)
+            return numba.njit(cache=True, **options)(function)
         except RuntimeError:  # no folder to keep machine code in: compile in every process
-            return numba.njit(nogil=True, fastmath=self.fastmath)(function)
+            return numba.njit(**options)(function)
 
 
 @functools.cache

@@ -92,21 +92,15 @@ class Axis(NamedTuple):
             u[offsets >= self.offsets(self.high)] = 1
         return module_of(u).clip(u, 0, 1, out=u)
 
-    def slope(self, offsets: Array) -> Array:
-        """Derivative of u with respect to the raw distance, the ends constant."""
-        return (self.factor / self.length) / (offsets + 1)
-
-    def slope_by_ends(self, u: Array, weight: Array) -> tuple[Array, Array]:
-        """Derivatives of ``sum(weight * u)`` with respect to `low` and `high`, the distances constant."""
-        by_low = -(weight * (1 - u)).sum(-1, keepdims=True) * self.factor / self.length
-        by_high = -(weight * u).sum(-1, keepdims=True) * self.slope(self.offsets(self.high))
-        return by_low, by_high
-
-    def slope_by_unit(self, raw: Array, u: Array, weight: Array) -> Array:
-        """Derivative of ``sum(weight * u)`` with respect to `unit`."""
+    def slopes_by_ends(self, sums: Sequence[Array], unit_too: bool) -> tuple[Array, Array, Array]:
+        """Derivatives with respect to `low`, `high` and `unit`, the distances constant, from `staircase`'s sums."""
+        before, beyond, turned = sums
+        by_low = -before * self.factor / self.length
+        by_high = -beyond * self.factor / self.length / (self.offsets(self.high) + 1)
+        if not unit_too:
+            return by_low, by_high, 0.0
         at_low, at_high = 1 / (self.unit + self.low), 1 / (self.unit + self.high)
-        moved = 1 / (self.unit + raw) - at_low - u * (at_high - at_low)
-        return (weight * moved).sum(-1, keepdims=True) / self.length
+        return by_low, by_high, (turned * at_low + beyond * (at_low - at_high)) / self.length
 
 
 def _has_range(low: Array, high: Array, unit: Array, options: RateOptions, raw: Array) -> Array:
@@ -199,25 +193,10 @@ class ManySteps:
 
     def part(self, first: int, length: int) -> Steps:
         """The steps of `length` neighbouring inner knots."""
-        on_gpu = isinstance(self.like, torch.Tensor)
-        if on_gpu or self.like.dtype == np.float64:
-            begin, end = first + 1, first + length + 2
-            knots = torch.arange(begin, end, device=self.like.device).double() if on_gpu else np.arange(begin, end)
-            return Steps(*_steps_between(surrogate_drop(knots / self.pairs, self.n), self.like.dtype), self.ends)
-        # The middle of a step stands for its ends, and its derivative times its length for their difference: with
-        # millions of steps, both to more digits than float32 has.
-        n, log_n = self.n, np.log(self.n)
-        fraction = np.arange(first + 1.5, first + 1 + length) / self.pairs
-        if fraction[0] < 0.5:
-            grown = ((n - 1) * fraction).astype(np.float32)
-            left = 1 - log1p(grown) * np.float32((n - 1) / n / log_n)
-            grown += 1
-        else:  # little is left of the curve here, so it is counted from its end
-            missing = ((n - 1) / n * (1 - fraction)).astype(np.float32)
-            left = np.float32(1 / n) - log1p(-missing) * np.float32((n - 1) / n / log_n)
-            grown = np.float32(n) * (1 - missing)
-        rise = np.float32((n - 1) ** 2 / n / log_n**2 / self.pairs) / (grown * left)
-        return Steps(np.log(left) * np.float32(-2 / log_n), rise, self.ends)
+        knots: Array = np.arange(first + 1, first + length + 2, dtype=np.float64)
+        if isinstance(self.like, torch.Tensor):
+            knots = torch.arange(first + 1, first + length + 2, dtype=torch.float64, device=self.like.device)
+        return Steps(*_steps_between(surrogate_drop(knots / self.pairs, self.n), self.like.dtype), self.ends)
 
 
 def surrogate_steps(n: int, like: Array) -> Steps | ManySteps:
@@ -245,8 +224,10 @@ def _cached_steps_on(device: torch.device, n: int, dtype: Any) -> Steps:
     return Steps(total, rise, steps.ends)
 
 
-def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
-    """Twice the area between the line ``1 - u`` and a staircase, and its derivative with respect to the inner knots.
+def staircase(
+    offsets: Array, axis: Axis, steps: Steps, options: RateOptions, need_slope: bool
+) -> tuple[Array, Array | None, tuple[Array, Array, Array]]:
+    """Twice the area between the line ``1 - u`` and a staircase, with its derivatives if `need_slope`.
 
     Without ``steps.ends``, so that it can be summed over pieces.
 
@@ -257,24 +238,46 @@ def staircase(u: Array, steps: Steps) -> tuple[Array, Array]:
 
     Parameters
     ----------
-    u : array, shape (…, knots - 2)
-        The inner knots, ascending, in [0, 1]; the first and the last lie at 0 and 1.
+    offsets : array, shape (…, knots - 2)
+        Those of the inner knots on the `axis`, ascending; the first and the last knot lie at its ends.
+    axis : Axis
     steps : Steps
+    options : RateOptions
+        With `quantiles`, knots may lie beyond the ends and have no derivative there.
+    need_slope : bool
 
     Returns
     -------
     area : array, shape (…)
-    slope : array, shape (…, knots - 2)
+    slope : array, shape (…, knots - 2), or None
+        The derivative by each offset, times the length of the axis.
+    sums : arrays, shape (…, 1)
+        Of the derivatives w by each u: of ``w (1 - u)``, ``w u`` and ``-w offset / (1 + offset)``; see
+        `Axis.slopes_by_ends`. 0 where it needs none.
     """
-    if isinstance(u, np.ndarray) and compiled_loops_pay(len(u)):
-        slope = np.empty_like(u)
-        return staircase_pass(u, steps.total, steps.rise, slope), slope
-    xp = module_of(u)
+    inside = options.quantiles is not None
+    if isinstance(offsets, np.ndarray) and compiled_loops_pay(len(offsets)):
+        slope = np.empty_like(offsets)
+        last, length = (x.astype(offsets.dtype)[0] for x in (axis.offsets(axis.high), axis.length))
+        found = staircase_pass(offsets, log1p(offsets), last, length, inside, steps.total, steps.rise, slope)
+        return found[0], slope, found[1:]
+    xp = module_of(offsets)
+    u = axis.positions(offsets)
     m = 2 * u - steps.total
     distance = abs(m)
-    inside = xp.clip(steps.rise - distance, 0, None)
-    area = (distance * steps.rise).sum(-1) + 0.5 * (inside * inside).sum(-1)
-    return area, 2 * xp.clip(m, -steps.rise, steps.rise)
+    rest = xp.clip(steps.rise - distance, 0, None)
+    area = (distance * steps.rise).sum(-1) + 0.5 * (rest * rest).sum(-1)
+    if not need_slope:
+        return area, None, (0.0, 0.0, 0.0)
+    by_u = 2 * xp.clip(m, -steps.rise, steps.rise)
+    if inside:
+        by_u *= (offsets > 0) & (offsets < axis.offsets(axis.high))
+    slope = by_u / (offsets + 1)
+    if options.ends == "detached":
+        return area, slope, (0.0, 0.0, 0.0)
+    before, beyond = ((by_u * part).sum(-1, keepdims=True) for part in (1 - u, u))
+    turned = -(slope * offsets).sum(-1, keepdims=True) if options.unit == "median" else 0.0
+    return area, slope, (before, beyond, turned)
 
 
 def add_at_ends(by_pair: Array, places: Sequence[int] | np.ndarray, by_ends: Sequence[Array]) -> None:
@@ -293,24 +296,16 @@ def area(
     """
     xp, last = module_of(knots), knots.shape[-1] - 1
     by_knot = xp.zeros_like(knots) if need_slope else None
-    value, by_low, by_high, by_unit = steps.ends, 0.0, 0.0, 0.0
+    value, sums = steps.ends, [0.0, 0.0, 0.0]
     piece = _PIECE if xp is np else _PIECE_ON_GPU
     for first in range(1, last, piece):
         stop = min(first + piece, last)
-        inner = knots[..., first:stop]
-        offsets = axis.offsets(inner)
-        u = axis.positions(offsets)
-        part, by_u = staircase(u, steps.part(first - 1, stop - first))
-        value = value + part
-        if by_knot is None:
-            continue
-        if options.quantiles is not None:  # knots outside the ends are clipped to them
-            by_u *= (inner > axis.low) & (inner < axis.high)
-        if options.ends == "attached":
-            low, high = axis.slope_by_ends(u, by_u)
-            by_low, by_high = by_low + low, by_high + high
-            if options.unit == "median":
-                by_unit = by_unit + axis.slope_by_unit(inner, u, by_u)
-        by_u *= axis.slope(offsets)
-        by_knot[..., first:stop] = by_u
-    return value, by_knot, (by_low, by_high, by_unit)
+        offsets, part = axis.offsets(knots[..., first:stop]), steps.part(first - 1, stop - first)
+        added, slope, more = staircase(offsets, axis, part, options, need_slope)
+        value = value + added
+        sums = [a + b for a, b in zip(sums, more, strict=True)]
+        if by_knot is not None:
+            by_knot[..., first:stop] = slope * (axis.factor / axis.length)
+    if by_knot is None or options.ends == "detached":
+        return value, by_knot, (0.0, 0.0, 0.0)
+    return value, by_knot, axis.slopes_by_ends(sums, options.unit == "median")

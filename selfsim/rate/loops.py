@@ -126,17 +126,30 @@ def sorted_by_radix(bits: NDArray, packed: NDArray, spare: NDArray) -> NDArray:
 
 
 @functools.partial(compiled, fastmath={"contract", "reassoc", "nsz"})
-def staircase_pass(u: NDArray, total: NDArray, rise: NDArray, slope: NDArray) -> float:
-    """Return the area of `area.staircase` in one pass, and write its derivative at each knot to `slope`."""
-    area = 0.0
-    for j in range(len(u)):
-        m, step = u[j] + u[j] - total[j], rise[j]
+def staircase_pass(
+    offsets: NDArray, logs: NDArray, last: Any, length: Any, inside: bool, total: NDArray, rise: NDArray, slope: NDArray
+) -> tuple[float, float, float, float]:
+    """Return what `area.staircase` does, in one pass, and write its derivative at each knot to `slope`."""
+    area = before = beyond = turned = 0.0
+    one = offsets.dtype.type(1)
+    for j in range(len(offsets)):
+        u = min(max(logs[j] / length, one - one), one)
+        if offsets[j] >= last:
+            u = one
+        m, step = u + u - total[j], rise[j]
         distance = abs(m)
-        inside = max(step - distance, step - step)
-        area += step * distance + 0.5 * inside * inside
+        rest = max(step - distance, one - one)
+        area += step * distance + rest * rest / (one + one)
         half = min(max(m, -step), step)
-        slope[j] = half + half
-    return area
+        if inside and (offsets[j] <= 0 or offsets[j] >= last):
+            half = one - one
+        by_u = half + half
+        by_offset = by_u / (offsets[j] + one)
+        before += by_u * (one - u)
+        beyond += by_u * u
+        turned -= by_offset * offsets[j]
+        slope[j] = by_offset
+    return area, before, beyond, turned
 
 
 @compiled

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..rate.area import module_of
+from ..rate.area import Array, module_of
 from ..rate.distances import raw_distances
-from ..rate.loops import sorted_with_order, unsorted
+from ..rate.loops import sorted_with_order
 from ..rate.rate import ByDistances
 from ..validation import check_activations, check_finite, untraced
 from .correlation_law import Window, fault, fewest_nodes, fit, is_sound, ranks_of, window_for
@@ -46,20 +47,28 @@ def _deviation_and_weight(
     """
     raw, n = raw_distances(neurons), neurons.shape[-1]
     on_cpu = raw.device.type == "cpu" and raw.ndim == 1
-    ascending, order = sorted_with_order(raw.numpy()) if on_cpu else raw.sort()
     ranks = ranks_of(n, window, None if on_cpu else raw.device)
+    ascending: Array
+    order: Array
+    if on_cpu:  # sorted no farther than the window
+        distances = raw.numpy()
+        end = np.partition(distances, ranks.last - 1)[ranks.last - 1]
+        near = np.flatnonzero(~(distances > end))  # and NaN
+        ascending, order = sorted_with_order(distances[near])
+        order = torch.from_numpy(near[order])
+    else:
+        ascending, order = raw.sort()
     within = ascending[..., ranks.first : ranks.last]
     # NaN and Inf in the activations make the longest distance NaN or Inf.
-    sound = is_sound(within, ranks) & (ascending[..., -1] < math.inf)
+    sound = is_sound(within, ranks) & module_of(within).asarray(raw.amax(-1) < math.inf)
     if check and not bool(sound.all()):
         check_finite(neurons)
         raise ValueError(f"activations: {fault(within, ranks, n)}")
     found = fit(within, ranks, need_weight=need_weight)
-    xp = module_of(ascending)
-    valid = xp.where(sound, 1.0, math.nan)
+    valid = module_of(within).where(sound, 1.0, math.nan)
     deviation = torch.as_tensor(found.deviation * valid).to(raw)
     if found.weight is None:
         return deviation, raw[..., :0]
-    weight = xp.zeros_like(ascending, dtype=xp.float64)
-    weight[..., ranks.first : ranks.last] = found.weight * valid[..., None]
-    return deviation, torch.as_tensor(unsorted(weight, order))
+    weight = torch.zeros_like(raw, dtype=torch.float64)
+    in_window = torch.as_tensor(found.weight * valid[..., None])
+    return deviation, weight.scatter_(-1, order[..., ranks.first : ranks.last], in_window)
