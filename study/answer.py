@@ -136,9 +136,8 @@ def _few_sentence(pools: pd.DataFrame) -> str:
     if few >= _FEWEST_FAMILIES:
         return ""
     return (
-        f"Only {NUMBERS[few]} families are finished. The interval of their mean reaches "
-        f"{stats.t.ppf(0.975, few - 1):.0f} standard errors to either side, instead of the usual two. So read the "
-        "families one by one."
+        f"With only {NUMBERS[few]} families, the interval of their mean is too wide to use: it reaches "
+        f"{stats.t.ppf(0.975, few - 1):.0f} standard errors to either side instead of two. Read the families one by one."
     )
 
 
@@ -183,10 +182,11 @@ def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
             opposite.append(architecture(name).title)
     if not opposite:
         return ""
-    its = "its gain is" if len(opposite) == 1 else "their gains are"
+    these = "this network" if len(opposite) == 1 else "these networks"
     return (
-        f" In the {listed(opposite)}, the learning rates with and without the regularisers lie at opposite edges of "
-        f"the values tried, so {its} provisional."
+        f" In the {listed(opposite)}, the best learning rate with these regularisers lies at one edge of the values "
+        f"tried, and the best without them at the other. Better ones may lie beyond, so all changes of {these} are "
+        "provisional."
     )
 
 
@@ -264,7 +264,9 @@ def _claims_table(
     degraded = dict.fromkeys(one.verdict for one in degrade)
     lines = {
         "C1": ["Built: one function reads the hidden neurons of ten architectures."],
-        "C2": ["No, by derivation: most exact power laws of the distances have higher rates than noise."],
+        "C2": [
+            "No, as a derivation shows: most exact power laws, which are self-similar, have higher rates than noise."
+        ],
         "C3": [
             *verdict("differ", "Do they differ? "),
             f"Does the rate rise after the first epoch? {_start(' and '.join(degraded))}.",

@@ -12,11 +12,11 @@ from selfsim.uncertainty import Interval
 from .convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING
 
 ARMS = {
-    HOLD: "held where training without constraint converges",
-    LOWER: "lowered to half of the lower end of noise",
-    PUBLISHED: "constraint as published",
-    SCALING: "deviation from a power law lowered instead of the rate",
-    CONTROL: "untouched; label smoothing with mixup or weight decay (positive control)",
+    HOLD: "held: the target is the rate at the end of training without constraint",
+    LOWER: "lowered: the target is half the lower end of the rates of noise",
+    PUBLISHED: "pulled as published",
+    SCALING: "left alone; the deviation from a power law is lowered instead",
+    CONTROL: "left alone; label smoothing with mixup, or weight decay (positive control)",
 }
 SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
 SHORT |= {CONTROL: "positive control"}

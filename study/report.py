@@ -92,7 +92,7 @@ def _regime(tables: Convergence) -> str:
     return known + (
         f"The regime is not met by {', '.join(unmet)}."
         if unmet
-        else "Every finished network meets the regime of the design."
+        else "Every finished network meets both conditions of the design: it has settled, and it has room for a gain."
     )
 
 
@@ -101,8 +101,9 @@ def _noise(tables: Convergence, comparisons: pd.DataFrame) -> str:
     floor = floor[floor.seeds >= LEAST_PAIRS]
     if not len(floor):
         return "The noise floor is not measured yet."
-    text = f"Over its seeds, the free arm spreads by {span(floor.sd, '.1f', 100)} points (sd)"
-    text += f", and paired differences by {100 * spread:.1f}, over all families." if math.isfinite(spread) else "."
+    text = f"Without constraint, accuracy varies from seed to seed by {span(floor.sd, '.1f', 100)} points (standard "
+    text += "deviation)"
+    text += f", and paired differences vary by {100 * spread:.1f}, over all families." if math.isfinite(spread) else "."
     found = []
     for name in floor.index.intersection(comparisons.index.get_level_values(0)):
         own = comparisons.loc[[name]]
