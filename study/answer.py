@@ -137,7 +137,8 @@ def _few_sentence(pools: pd.DataFrame) -> str:
         return ""
     return (
         f"With only {NUMBERS[few]} families, the interval of their mean is too wide to use: it reaches "
-        f"{stats.t.ppf(0.975, few - 1):.0f} standard errors to either side instead of two. Read the families one by one."
+        f"{stats.t.ppf(0.975, few - 1):.0f} standard errors to either side instead of two. Read the families one by "
+        "one."
     )
 
 

@@ -4,16 +4,15 @@ Sorting the distances of a layer together with their places takes most of the ti
 the area depends on its distance and, smoothly, on its rank. So distances that nearly agree are merged: those of one
 bin count as equal to their mean, and share the slope of the area there.
 
-Floats that are not negative have the order of their bits. Their leading bits give one of 16 *cells* an octave. Each
-cell is cut into equal bins by the bits that follow: several for each pair near the two ends, where one rank matters
-most, and wider ones between. Where the curve meets its line, and the slope changes its sign, the pairs of a bin are
-sorted after all.
-
-The value is that of sorted distances to about 1e-7, and the gradient to a thousandth of its length, most often to
-less than a ten-thousandth (`tests/rate/test_bins.py`).
+Floats that are not negative have the order of their bits. The leading bits of their range divide it into *cells*, and
+the bits that follow divide each cell into equal bins: several for each pair near the two ends, where one rank matters
+most, and wider ones between. A bin that holds too many pairs, or in which the slope changes its sign because the curve
+meets its line, has its pairs sorted after all.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,15 +20,20 @@ from numpy.typing import NDArray
 
 from ..boxes.correlation_sum import surrogate_drop
 from .area import Array, Steps, area, axis_of
-from .loops import CELL_BITS, compiled_loops_pay, count_cells, look_up, sorted_with_order, sum_bins
+from .loops import compiled_loops_pay, count_cells, look_up, sorted_with_order, sum_bins
 from .options import RateOptions
 
 # With fewer pairs, sorting is as fast.
-_FEWEST_PAIRS = 100_000
+_FEWEST_PAIRS = 200_000
+# Cells are at most two to this power, so that what is known of them stays in the processor's first cache.
+_CELLS = 10
 # Bins for each pair at one of the ends; half as many where so many pairs lie between it and the end.
 _PER_PAIR, _RESOLUTION = 4, 250
-# At most 2 ** 16 bins in a cell, which stay in the cache.
-_MOST_BITS = 16
+# A cell has at most two to this power of them, which stay in the second cache.
+_BINS = 16
+# The pairs of a bin are sorted if they are more than this share of those between it and the nearer end; and all pairs
+# of the layer, if these are more than this share of them.
+_MOST_MERGED, _MOST_SORTED = 1 / 50, 1 / 4
 
 
 def bins_pay(raw: Array) -> bool:
@@ -38,21 +42,54 @@ def bins_pay(raw: Array) -> bool:
     return many and compiled_loops_pay(len(raw))
 
 
+class Layout(NamedTuple):
+    """Where the bins lie: that of a distance is ``offset[cell] + (number >> shift[cell])``.
+
+    Here ``number = bits - lowest``, and ``cell = number >> cell_bits``.
+    """
+
+    lowest: np.uint32
+    cell_bits: int
+    offset: NDArray[np.int64]  # (cells,)
+    shift: NDArray[np.int64]  # (cells,)
+
+    @classmethod
+    def of(cls, bits: NDArray, lowest: np.uint32, highest: np.uint32) -> tuple[Layout, int]:
+        """The bins for distances with these bits, and their number."""
+        cell_bits = max(0, int(highest - lowest).bit_length() - _CELLS)
+        pairs = np.zeros((int(highest - lowest) >> cell_bits) + 1, np.int64)
+        count_cells(bits, lowest, cell_bits, pairs)
+        below = np.cumsum(pairs) - pairs
+        to_end = np.minimum(below, len(bits) - below - pairs)
+        wanted = _PER_PAIR * pairs / (1 + to_end / _RESOLUTION)
+        cut = np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64).clip(0, min(_BINS, cell_bits))
+        stop = np.cumsum(1 << cut)
+        offset = stop - (1 << cut) - (np.arange(len(pairs)) << cut)
+        return cls(lowest, cell_bits, offset, cell_bits - cut), int(stop[-1])
+
+    def bin_of(self, bits: np.uint32) -> int:
+        """The bin of one distance."""
+        number = int(bits - self.lowest)
+        cell = number >> self.cell_bits
+        return int(self.offset[cell]) + (number >> int(self.shift[cell]))
+
+
 def area_by_bins(
     raw: NDArray, one: NDArray, n: int, options: RateOptions, need_slope: bool
 ) -> tuple[float, NDArray | None]:
-    """The exact rate of the surrogate count, up to the merging of distances; see `rate.value_and_slope`."""
-    bits = raw.view(np.uint32)
+    """The exact rate of the surrogate count, up to the merging of distances; see `rate.value_and_slope`.
+
+    The slope is None without `need_slope`, and for a layer most of whose pairs have to be sorted after all.
+    """
+    bits, pairs = raw.view(np.uint32), len(raw)
     axis = axis_of(raw, one.astype(np.float64), options)
-    offset, shift, size = _layout(bits)
-    counts, sums = np.zeros(size, np.int32), np.zeros(size)
-    sum_bins(raw, offset, shift, counts, sums)
     ends = np.array([raw.argmin(), raw.argmax()])  # knots of their own
+    layout, size = Layout.of(bits, *bits[ends])
+    counts, sums = np.zeros(size, np.int64), np.zeros(size)
+    sum_bins(raw, layout, counts, sums)
     for pair in ends:
-        cell = bits[pair] >> CELL_BITS
-        end = offset[cell] + (bits[pair] >> shift[cell])
-        counts[end] -= 1
-        sums[end] -= raw[pair]
+        counts[layout.bin_of(bits[pair])] -= 1
+        sums[layout.bin_of(bits[pair])] -= raw[pair]
     filled = np.flatnonzero(counts)
     in_bin = counts[filled]
     knots = np.concatenate([raw[ends[:1]], sums[filled] / in_bin, raw[ends[1:]]])
@@ -63,19 +100,27 @@ def area_by_bins(
         return value, None
     by_pair = np.zeros(size, np.float32)
     by_pair[filled] = by_knot[1:-1] / in_bin
-    turns = np.flatnonzero(np.diff(np.sign(by_knot[1:-1])))
-    crossed = np.union1d(turns, turns + 1)
-    by_pair[filled[crossed]] = np.nan
+    # Where the curve meets its line, slopes of neighbours differ in sign, or that of a bin is less than its step gives.
+    alone = in_bin > 1 + _MOST_MERGED * np.minimum(passed[:-1], pairs - passed[1:])
+    turns = by_knot[1:-2] * by_knot[2:-1] <= 0
+    alone[1:] |= turns
+    alone[:-1] |= turns
+    by_step = 2 * steps.rise * axis.slope(axis.offsets(knots[1:-1]))
+    alone |= abs(by_knot[1:-1]) < (1 - 1e-9) * by_step
+    alone &= in_bin > 1
+    if in_bin[alone].sum() > _MOST_SORTED * pairs:
+        return value, None
+    by_pair[filled[alone]] = np.nan
     slope = np.empty_like(raw)
-    look_up(raw, offset, shift, by_pair, slope)
+    look_up(raw, layout, by_pair, slope)
     slope[ends] = 0
-    if len(crossed):
+    if alone.any():
         singly = np.flatnonzero(np.isnan(slope))
         ascending, order = sorted_with_order(raw[singly])
-        knots = np.concatenate([knots[:1], ascending, knots[-1:]])
-        in_bin = in_bin[crossed]
-        rank = np.repeat(passed[crossed] - np.cumsum(in_bin) + in_bin, in_bin) + np.arange(len(order))
+        in_bin = in_bin[alone]
+        rank = np.repeat(passed[:-1][alone] - np.cumsum(in_bin) + in_bin, in_bin) + np.arange(len(order))
         before, after = _drop(np.stack([rank, rank + 1]), n)
+        knots = np.concatenate([knots[:1], ascending, knots[-1:]])
         _, by_knot, _ = area(knots, axis, Steps(before + after, after - before, 0.0), options, True)
         slope[singly[order]] = np.asarray(by_knot)[1:-1]
     for end, change in zip((axis.low, axis.high, axis.unit), by_ends, strict=True):
@@ -83,24 +128,6 @@ def area_by_bins(
             tied = np.flatnonzero(raw == end)
             slope[tied] += change / len(tied)
     return value, slope
-
-
-def _layout(bits: NDArray) -> tuple[NDArray, NDArray, int]:
-    """Return the number of bins, and how to find that of a distance: ``offset[cell] + (bits >> shift[cell])``."""
-    pairs = np.zeros(1 << 32 - CELL_BITS, np.int64)
-    count_cells(bits, pairs)
-    filled = np.flatnonzero(pairs)
-    first, last = filled[0], filled[-1] + 1
-    cells, pairs = np.arange(first, last), pairs[first:last]
-    below = np.cumsum(pairs) - pairs
-    to_end = np.minimum(below, len(bits) - below - pairs)
-    wanted = _PER_PAIR * pairs / (1 + to_end / _RESOLUTION)
-    cut = np.ceil(np.log2(np.maximum(wanted, 1))).clip(0, _MOST_BITS).astype(np.int64)
-    stop = np.cumsum(1 << cut)
-    offset, shift = np.zeros((2, last), np.int64)
-    offset[first:] = stop - (1 << cut) - (cells << cut)
-    shift[first:] = CELL_BITS - cut
-    return offset, shift, int(stop[-1])
 
 
 def _drop(pairs: NDArray, n: int) -> NDArray:

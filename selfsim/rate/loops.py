@@ -17,8 +17,6 @@ from ..compiled import compiled, numba_is_installed
 
 # Importing numba costs half a second, so small layers stay in NumPy.
 _MANY_PAIRS = 2_000
-# Bits of a float32 below those that give its cell; see `bins`.
-CELL_BITS = np.uint32(19)
 
 
 def compiled_loops_pay(pairs: int) -> bool:
@@ -160,30 +158,32 @@ def scatter(values: NDArray, order: NDArray, out: NDArray) -> None:
 
 
 @compiled
-def count_cells(bits: NDArray, counts: NDArray) -> None:
-    """Count the distances, given by their `bits`, in each cell."""
+def count_cells(bits: NDArray, lowest: np.uint32, cell_bits: int, counts: NDArray) -> None:
+    """Count the distances, given by their `bits`, in each cell; see `bins.Layout`."""
     for number in bits:
-        counts[number >> CELL_BITS] += 1
+        counts[(number - lowest) >> np.uint32(cell_bits)] += 1
 
 
 @compiled
-def sum_bins(values: NDArray, offset: NDArray, shift: NDArray, counts: NDArray, sums: NDArray) -> None:
-    """Count and sum the distances in each bin; see `bins._layout`."""
-    bits = values.view(np.uint32)
+def sum_bins(values: NDArray, layout: Any, counts: NDArray, sums: NDArray) -> None:
+    """Count and sum the distances in each bin of a `bins.Layout`."""
+    bits, cell_bits = values.view(np.uint32), np.uint32(layout.cell_bits)
     for p in range(len(values)):
-        cell = bits[p] >> CELL_BITS
-        place = offset[cell] + (bits[p] >> shift[cell])
+        number = bits[p] - layout.lowest
+        cell = number >> cell_bits
+        place = layout.offset[cell] + (number >> layout.shift[cell])
         counts[place] += 1
         sums[place] += values[p]
 
 
 @compiled
-def look_up(values: NDArray, offset: NDArray, shift: NDArray, table: NDArray, out: NDArray) -> None:
+def look_up(values: NDArray, layout: Any, table: NDArray, out: NDArray) -> None:
     """Write to `out` what the `table` has for the bin of each distance."""
-    bits = values.view(np.uint32)
+    bits, cell_bits = values.view(np.uint32), np.uint32(layout.cell_bits)
     for p in range(len(values)):
-        cell = bits[p] >> CELL_BITS
-        out[p] = table[offset[cell] + (bits[p] >> shift[cell])]
+        number = bits[p] - layout.lowest
+        cell = number >> cell_bits
+        out[p] = table[layout.offset[cell] + (number >> layout.shift[cell])]
 
 
 @compiled

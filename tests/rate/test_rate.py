@@ -247,14 +247,14 @@ class TestOptions:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_steps_of_many_nodes_are_those_of_few(dtype):
-    """Above 2,100 neurons the steps come by another formula; it is compared where both can be had."""
+    """Above 2,100 neurons the steps are made in parts."""
     from selfsim.rate.area import ManySteps, surrogate_steps
 
     kept, made = surrogate_steps(2000, np.zeros(1, dtype)), ManySteps(2000, np.zeros(1, dtype))
     assert made.ends == pytest.approx(kept.ends, abs=1e-12)
     for first, length in ((0, 1000), (1000, 50_000), (1_000_000, 900_000), (1_998_000, 998)):
-        np.testing.assert_allclose(made.part(first, length).total, kept.part(first, length).total, atol=3e-7)
-        np.testing.assert_allclose(made.part(first, length).rise, kept.part(first, length).rise, rtol=2e-5)
+        np.testing.assert_allclose(made.part(first, length).total, kept.part(first, length).total, atol=1e-12)
+        np.testing.assert_allclose(made.part(first, length).rise, kept.part(first, length).rise, rtol=1e-6)
 
 
 def test_value_above_2100_neurons():
