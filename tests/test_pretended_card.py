@@ -5,6 +5,7 @@ The card is pretended (`pretended_card`), so this shows nothing about its own ke
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import selfsim
 from selfsim import ScaleControl, SelfSimilarityConstraint, scaling_deviation, ss_rate
 from selfsim.models.branch import Branch
 from selfsim.rate import area, distances
-from selfsim.statistics import correlation_law
+from selfsim.statistics import correlation_law, null_models
 from tests.pretended_card import Pretended, backward
 
 STATISTICS: list[tuple[Any, dict]] = [
@@ -178,6 +179,33 @@ def test_result_of_a_tensor_on_a_card(name):
             assert found.device.type == "cuda"
             found = found.cpu()
     np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("null", ["gauss", "gauss-covariance", "shuffled"])
+def test_null_draws_are_measured_in_one_call(null):
+    x = random(20, 40, dtype=torch.float32)
+    x[:, 3] = x[:, 2] ** 2
+    statistics = {"rate": ss_rate, "medians": functools.partial(ss_rate, unit="median"), "mean": lambda y: y.mean()}
+    options = {"null": null, "draws": 9, "seed": 5}
+    expected = selfsim.null_band(statistics, x, **options)
+    with Pretended() as card:
+        there = x.to("cuda")
+        found = selfsim.null_band(statistics, there, **options)
+        card.waits.clear()
+        selfsim.null_band(ss_rate, there, **options)
+        assert len(card.waits) <= 6  # two checks, activations and draws on their ways; whether there are rates; these
+    for key, band in expected.items():
+        np.testing.assert_allclose(found[key].values, band.values, rtol=1e-4, atol=1e-6)
+
+
+def test_an_error_names_the_null_draw():
+    x = random(20, 40, dtype=torch.float32)
+
+    def draws_of(seeds):
+        return torch.stack([torch.ones(20, 40) if seed == 7 else x for seed in seeds]).to("cuda")
+
+    with Pretended(), pytest.raises(ValueError, match="^statistic on null draw 2: activations: all 780 distances"):
+        list(null_models._on_stacked_draws(draws_of, {"": ss_rate}, range(5, 9), at_once=2))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, overload
 
@@ -21,6 +21,8 @@ from ..validation import check_activations
 from .rescaling import rescaled
 
 NULLS = ("gauss", "gauss-covariance", "shuffled")
+# Distances of the draws that a GPU takes at once, about 40 bytes each.
+_NUMBERS_AT_ONCE = 2**24
 # The draws are activations, or whatever a caller's null model returns.
 Statistic = Callable[[Any], Tensor | float | Estimate]
 
@@ -60,11 +62,11 @@ def null_activations(activations: Tensor, *, null: str, seed: int) -> Tensor:
     >>> null_activations(x, null="shuffled", seed=0).sort(0).values.equal(x)
     True
     """
-    return _null_model(activations, null)(seed)
+    return _null_model(activations, null)([seed])[0]
 
 
-def _null_model(activations: Tensor, null: str) -> Callable[[int], Tensor]:
-    """Return the function from a seed to a draw; what does not depend on the seed is computed once."""
+def _null_model(activations: Tensor, null: str) -> Callable[[Sequence[int]], Tensor]:
+    """Return the function from seeds to their draws; what does not depend on the seed is computed once."""
     check_choice(null, NULLS, name="null")
     activations = check_activations(activations).detach()
     if null != "shuffled":
@@ -72,21 +74,26 @@ def _null_model(activations: Tensor, null: str) -> Callable[[int], Tensor]:
         mean, deviation = x.mean(0), x.std(correction=0)
         centred = x - mean
 
-    def draw_of(seed: int) -> Tensor:
+    def on_cpu(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(check_seed(seed))
         draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
-        if null == "shuffled":
+        if null == "shuffled":  # the order of each neuron's samples
             # NumPy sorts rows several times faster than torch sorts columns.
-            order = torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
-            return activations.gather(0, order.to(activations.device))
+            return torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()
         if null == "gauss":
-            return (draw * deviation * unit).to(activations)
+            return draw * deviation * unit
         # Mixing the centred samples with normal weights gives their covariance without forming it.
         n = len(activations)
         weights = torch.randn(n, n, generator=generator, dtype=torch.float64) / max(n - 1, 1) ** 0.5
-        return ((mean + weights @ centred) * unit).to(activations)
+        return (mean + weights @ centred) * unit
 
-    return draw_of
+    def draws_of(seeds: Sequence[int]) -> Tensor:
+        drawn = torch.stack([on_cpu(seed) for seed in seeds])
+        if null == "shuffled":
+            return activations.expand(drawn.shape).gather(-2, drawn.to(activations.device))
+        return drawn.to(activations)
+
+    return draws_of
 
 
 @dataclass(frozen=True)
@@ -240,8 +247,9 @@ def null_band(
     -----
     Time: `draws` times one draw and the statistics on it. On a CPU, the draws of a named null model and the rates (or
     scaling deviations) of these are computed in as many threads as ``torch.get_num_threads()``, two draws a thread in
-    memory. The values do not depend on it. Give options by `functools.partial`, as in ``partial(ss_rate, ends=...)``:
-    a caller's own function, a lambda among them, runs in the caller's thread.
+    memory; on a GPU, those of many draws are computed in one call. The values do not depend on it. Give options by
+    `functools.partial`, as in ``partial(ss_rate, ends=...)``: a caller's own function, a lambda among them, runs in
+    the caller's thread, draw by draw.
 
     References
     ----------
@@ -262,18 +270,23 @@ def null_band(
     statistics = statistic if isinstance(statistic, Mapping) else {"": statistic}
     if not statistics:
         raise ValueError("statistic: got an empty mapping, need at least one statistic")
+    seeds = range(seed, seed + draws)
     if callable(null):
-        draw_null, name = null, getattr(null, "__name__", type(null).__name__)
+        name = getattr(null, "__name__", type(null).__name__)
+        found = _on_draws(null, statistics, seeds, threaded=False)
     else:
         name = check_choice(null, NULLS, name="null")
         given = check_activations(activations)  # type: ignore[arg-type] # None is refused there
-        draw_null = _null_model(given, name)
+        model = _null_model(given, name)
+        if given.device.type == "cuda":
+            found = _on_stacked_draws(model, statistics, seeds, at_once=max(1, _NUMBERS_AT_ONCE // given.shape[1] ** 2))
+        else:
+            found = _on_draws(lambda seed: model([seed])[0], statistics, seeds, threaded=given.device.type == "cpu")
     for compute in statistics.values():
         if not callable(compute):
             raise TypeError(f"statistic: got {type(compute).__name__}, need a function of activations")
     values = {key: np.empty(draws) for key in statistics}
-    threaded = isinstance(null, str) and given.device.type == "cpu"
-    for k, of_draw in enumerate(_on_draws(draw_null, statistics, range(seed, seed + draws), threaded)):
+    for k, of_draw in enumerate(found):
         for key, value in of_draw.items():
             values[key][k] = value
             if not math.isfinite(value):
@@ -283,22 +296,18 @@ def null_band(
 
 
 def _on_draws(
-    draw_null: Callable[[int], Any], statistics: Mapping[str, Statistic], seeds: Sequence[int], threaded: bool
+    draw_null: Callable[[int], Any], statistics: Mapping[str, Statistic], seeds: Sequence[int], *, threaded: bool
 ) -> Iterator[dict[str, float]]:
     """Yield the statistics of the draw of each seed, in order.
 
     With `threaded`, draws are made in as many threads as ``torch.get_num_threads()``, and so are the SS rate and the
     scaling deviation of each. A caller's own statistic runs in the caller's thread.
     """
-    in_thread = {key for key, compute in statistics.items() if _runs_in_threads(compute)}
-
-    def number(key: str, draw: Any, seed: int) -> float:
-        with errors_named(f"statistic{f' {key!r}' if key else ''} on null draw {seed - seeds[0]}"):
-            return as_number(statistics[key](draw))
+    in_thread = {key: compute for key, compute in statistics.items() if _is_own(compute)}
 
     def on_draw(seed: int) -> tuple[int, Any, dict[str, float]]:
         draw = draw_null(seed)
-        return seed, draw, {key: number(key, draw, seed) for key in in_thread}
+        return seed, draw, _numbers(in_thread, draw, seed - seeds[0])
 
     threads = torch.get_num_threads() if threaded else 1
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
@@ -306,10 +315,37 @@ def _on_draws(
         for first in range(0, len(seeds), ahead):
             part = seeds[first : first + ahead]
             for seed, draw, found in pool.map(on_draw, part) if pool else map(on_draw, part):
-                found |= {key: number(key, draw, seed) for key in statistics if key not in in_thread}
-                yield found
+                others = {key: compute for key, compute in statistics.items() if key not in in_thread}
+                yield found | _numbers(others, draw, seed - seeds[0])
 
 
-def _runs_in_threads(statistic: Statistic) -> bool:
+def _on_stacked_draws(
+    model: Callable[[Sequence[int]], Tensor], statistics: Mapping[str, Statistic], seeds: Sequence[int], *, at_once: int
+) -> Iterator[dict[str, float]]:
+    """Yield the same on a GPU, where the SS rate and the scaling deviation take many draws in one call."""
+    for first in range(0, len(seeds), at_once):
+        draws = model(seeds[first : first + at_once])
+        known: dict[str, list[float]] = {}
+        for key, compute in statistics.items():
+            if _is_own(compute):
+                batched: Any = compute
+                with suppress(ValueError):  # it is raised below, with the number of the draw
+                    known[key] = batched(draws).cpu().tolist()
+        others = {key: compute for key, compute in statistics.items() if key not in known}
+        for k, draw in enumerate(draws):
+            yield {key: of_draws[k] for key, of_draws in known.items()} | _numbers(others, draw, first + k)
+
+
+def _numbers(statistics: Mapping[str, Statistic], draw: Any, place: int) -> dict[str, float]:
+    found = {}
+    for key, compute in statistics.items():
+        with errors_named(f"statistic{f' {key!r}' if key else ''} on null draw {place}"):
+            found[key] = as_number(compute(draw))
+    return found
+
+
+def _is_own(statistic: Statistic) -> bool:
+    """Whether this is the SS rate or the scaling deviation, which may run in threads and take batches."""
     function = statistic.func if isinstance(statistic, functools.partial) else statistic
-    return getattr(function, "__module__", "") in ("selfsim.rate.rate", "selfsim.statistics.scaling")
+    name = getattr(function, "__module__", None), getattr(function, "__name__", None)
+    return name in (("selfsim.rate.rate", "ss_rate"), ("selfsim.statistics.scaling", "scaling_deviation"))
