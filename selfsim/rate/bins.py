@@ -5,13 +5,14 @@ the area depends on its distance and, smoothly, on its rank. So distances that n
 bin count as equal to their mean, and share the slope of the area there.
 
 Floats that are not negative have the order of their bits. The leading bits of their range divide it into *cells*, and
-the bits that follow divide each cell into equal bins: several for each pair near the two ends, where one rank matters
-most, and wider ones between. A bin that holds too many pairs, or in which the slope changes its sign because the curve
-meets its line, has its pairs sorted after all.
+the bits that follow divide each cell into equal bins: several for each pair near the two ends of the axis, where one
+rank matters most, and wider ones between. Pairs are sorted after all in bins that hold too many of them, and in those
+where the curve meets its line, so that the slope changes its sign.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..boxes.correlation_sum import surrogate_drop
-from .area import Array, Steps, area, axis_of
+from .area import Array, Steps, area, axis_of, end_places
 from .loops import compiled_loops_pay, count_cells, look_up, sorted_with_order, sum_bins
 from .options import RateOptions
 
@@ -54,14 +55,13 @@ class Layout(NamedTuple):
     shift: NDArray[np.int64]  # (cells,)
 
     @classmethod
-    def of(cls, bits: NDArray, lowest: np.uint32, highest: np.uint32) -> tuple[Layout, int]:
-        """The bins for distances with these bits, and their number."""
+    def of(cls, bits: NDArray, lowest: np.uint32, highest: np.uint32, ranks: Sequence[int]) -> tuple[Layout, int]:
+        """The bins for distances with these bits, for an axis between these ranks; and their number."""
         cell_bits = max(0, int(highest - lowest).bit_length() - _CELLS)
         pairs = np.zeros((int(highest - lowest) >> cell_bits) + 1, np.int64)
         count_cells(bits, lowest, cell_bits, pairs)
         below = np.cumsum(pairs) - pairs
-        to_end = np.minimum(below, len(bits) - below - pairs)
-        wanted = _PER_PAIR * pairs / (1 + to_end / _RESOLUTION)
+        wanted = _PER_PAIR * pairs / (1 + _to_end(below, pairs, ranks) / _RESOLUTION)
         cut = np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64).clip(0, min(_BINS, cell_bits))
         stop = np.cumsum(1 << cut)
         offset = stop - (1 << cut) - (np.arange(len(pairs)) << cut)
@@ -84,7 +84,8 @@ def area_by_bins(
     bits, pairs = raw.view(np.uint32), len(raw)
     axis = axis_of(raw, one.astype(np.float64), options)
     ends = np.array([raw.argmin(), raw.argmax()])  # knots of their own
-    layout, size = Layout.of(bits, *bits[ends])
+    ranks = end_places(pairs, options)[:2]
+    layout, size = Layout.of(bits, bits[ends[0]], bits[ends[1]], ranks)
     counts, sums = np.zeros(size, np.int64), np.zeros(size)
     sum_bins(raw, layout, counts, sums)
     for pair in ends:
@@ -101,12 +102,14 @@ def area_by_bins(
     by_pair = np.zeros(size, np.float32)
     by_pair[filled] = by_knot[1:-1] / in_bin
     # Where the curve meets its line, slopes of neighbours differ in sign, or that of a bin is less than its step gives.
-    alone = in_bin > 1 + _MOST_MERGED * np.minimum(passed[:-1], pairs - passed[1:])
-    turns = by_knot[1:-2] * by_knot[2:-1] <= 0
+    # Beyond quantiles all are 0.
+    of_bin = by_knot[1:-1]
+    alone = in_bin > 1 + _MOST_MERGED * _to_end(passed[:-1], in_bin, ranks)
+    turns = np.diff(np.sign(of_bin)) != 0
     alone[1:] |= turns
     alone[:-1] |= turns
     by_step = 2 * steps.rise * axis.slope(axis.offsets(knots[1:-1]))
-    alone |= abs(by_knot[1:-1]) < (1 - 1e-9) * by_step
+    alone |= (abs(of_bin) < (1 - 1e-9) * by_step) & (of_bin != 0)
     alone &= in_bin > 1
     if in_bin[alone].sum() > _MOST_SORTED * pairs:
         return value, None
@@ -128,6 +131,11 @@ def area_by_bins(
             tied = np.flatnonzero(raw == end)
             slope[tied] += change / len(tied)
     return value, slope
+
+
+def _to_end(below: NDArray, pairs: NDArray, ranks: Sequence[int]) -> NDArray:
+    """Pairs between each bin, with so many `pairs` and so many `below`, and the nearer of two ranks."""
+    return np.minimum(*(np.maximum(below - rank, rank - below - pairs).clip(0) for rank in ranks))
 
 
 def _drop(pairs: NDArray, n: int) -> NDArray:

@@ -119,6 +119,16 @@ def test_distances_in_a_narrow_range(most, relative):
     assert slope is not None if relative == 1e-1 else slope is None or relative > 1e-5
 
 
+def test_quantiles_far_from_the_ends():
+    raw = raw_distances(layer("noise")).numpy()
+    got, slope, expected, exact = slopes(raw, NEURONS, quantiles=(0.3, 0.6), unit="median")
+    assert got == pytest.approx(expected, abs=3e-7)
+    ranks = [round(share * (len(raw) - 1)) for share in (0.3, 0.6)] + [(len(raw) - 1) // 2]
+    single = np.isin(raw, np.sort(raw)[ranks])  # pairs tied with an end share its slope
+    assert np.linalg.norm((slope - exact)[~single]) <= 1e-3 * np.linalg.norm(exact[~single])
+    assert slope[single].sum() == pytest.approx(exact[single].sum(), rel=1e-3)
+
+
 def test_tied_ends_share_the_slope_of_the_end():
     raw = np.concatenate([[0.1, 0.1, 0.1, 0.9, 0.9], spread(0.5, 0.4, PAIRS - 5)]).astype(np.float32)
     random = np.random.default_rng(1).permutation(PAIRS)
@@ -150,7 +160,7 @@ def test_bins_keep_the_order_of_distances(kind):
         "one ulp": random.choice([1, 1 + 2**-23], 1000),
     }[kind].astype(np.float32)
     bits = np.sort(raw).view(np.uint32)
-    layout, size = bins.Layout.of(bits, bits[0], bits[-1])
+    layout, size = bins.Layout.of(bits, bits[0], bits[-1], (0, len(bits) - 1))
     places = np.array([layout.bin_of(number) for number in bits])
     assert places[0] >= 0 and places[-1] < size and (np.diff(places) >= 0).all()
     # Near the ends a bin has few pairs, whatever lies beyond.
