@@ -193,7 +193,9 @@ def test_null_draws_are_measured_in_one_call(null):
         found = selfsim.null_band(statistics, there, **options)
         card.waits.clear()
         selfsim.null_band(ss_rate, there, **options)
-        assert len(card.waits) <= 6  # two checks, activations and draws on their ways; whether there are rates; these
+        # Two for the checks of the activations, one to read these, and for all draws together three: to send them, to
+        # check their distances, and to read the rates.
+        assert len(card.waits) <= 6
     for key, band in expected.items():
         np.testing.assert_allclose(found[key].values, band.values, rtol=1e-4, atol=1e-6)
 

@@ -5,9 +5,9 @@ the area depends on its distance and, smoothly, on its rank. So distances that n
 bin count as equal to their mean, and share the slope of the area there.
 
 Floats that are not negative have the order of their bits. The leading bits of their range divide it into *cells*, and
-the bits that follow divide each cell into equal bins: several for each pair near the two ends of the axis, where one
-rank matters most, and wider ones between. Pairs are sorted after all in bins that hold too many of them, and in those
-where the curve meets its line, so that the slope changes its sign.
+the bits that follow divide each cell into equal bins. Near the two ends of the axis, where one rank matters most, there
+are several bins for each pair; farther in they are wider. Pairs are sorted after all in bins that hold too many of
+them, and in those where the curve meets its line, so that the slope changes its sign.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..boxes.correlation_sum import surrogate_drop
 from .area import Array, Steps, area, axis_of, end_places
-from .loops import compiled_loops_pay, count_cells, look_up, sorted_with_order, sum_bins
+from .loops import bin_of, compiled_loops_pay, count_cells, look_up, sorted_with_order, sum_bins
 from .options import RateOptions
 
 # With fewer pairs, sorting is as fast.
@@ -53,10 +53,11 @@ class Layout(NamedTuple):
     cell_bits: int
     offset: NDArray[np.int64]  # (cells,)
     shift: NDArray[np.int64]  # (cells,)
+    size: int  # bins of all cells
 
     @classmethod
-    def of(cls, bits: NDArray, lowest: np.uint32, highest: np.uint32, ranks: Sequence[int]) -> tuple[Layout, int]:
-        """The bins for distances with these bits, for an axis between these ranks; and their number."""
+    def of(cls, bits: NDArray, lowest: np.uint32, highest: np.uint32, ranks: Sequence[int]) -> Layout:
+        """The bins for distances with these bits, for an axis between these ranks."""
         cell_bits = max(0, int(highest - lowest).bit_length() - _CELLS)
         pairs = np.zeros((int(highest - lowest) >> cell_bits) + 1, np.int64)
         count_cells(bits, lowest, cell_bits, pairs)
@@ -65,13 +66,7 @@ class Layout(NamedTuple):
         cut = np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64).clip(0, min(_BINS, cell_bits))
         stop = np.cumsum(1 << cut)
         offset = stop - (1 << cut) - (np.arange(len(pairs)) << cut)
-        return cls(lowest, cell_bits, offset, cell_bits - cut), int(stop[-1])
-
-    def bin_of(self, bits: np.uint32) -> int:
-        """The bin of one distance."""
-        number = int(bits - self.lowest)
-        cell = number >> self.cell_bits
-        return int(self.offset[cell]) + (number >> int(self.shift[cell]))
+        return cls(lowest, cell_bits, offset, cell_bits - cut, int(stop[-1]))
 
 
 def area_by_bins(
@@ -85,12 +80,13 @@ def area_by_bins(
     axis = axis_of(raw, one.astype(np.float64), options)
     ends = np.array([raw.argmin(), raw.argmax()])  # knots of their own
     ranks = end_places(pairs, options)[:2]
-    layout, size = Layout.of(bits, bits[ends[0]], bits[ends[1]], ranks)
-    counts, sums = np.zeros(size, np.int64), np.zeros(size)
+    layout = Layout.of(bits, bits[ends[0]], bits[ends[1]], ranks)
+    counts, sums = np.zeros(layout.size, np.int64), np.zeros(layout.size)
     sum_bins(raw, layout, counts, sums)
     for pair in ends:
-        counts[layout.bin_of(bits[pair])] -= 1
-        sums[layout.bin_of(bits[pair])] -= raw[pair]
+        place = bin_of(bits[pair], layout)
+        counts[place] -= 1
+        sums[place] -= raw[pair]
     filled = np.flatnonzero(counts)
     in_bin = counts[filled]
     knots = np.concatenate([raw[ends[:1]], sums[filled] / in_bin, raw[ends[1:]]])
@@ -99,7 +95,7 @@ def area_by_bins(
     value, by_knot, by_ends = area(knots, axis, steps, options, need_slope)
     if by_knot is None:
         return value, None
-    by_pair = np.zeros(size, np.float32)
+    by_pair = np.zeros(layout.size, np.float32)
     by_pair[filled] = by_knot[1:-1] / in_bin
     # Where the curve meets its line, slopes of neighbours differ in sign, or that of a bin is less than its step gives.
     # Beyond quantiles all are 0.

@@ -165,13 +165,19 @@ def count_cells(bits: NDArray, lowest: np.uint32, cell_bits: int, counts: NDArra
 
 
 @compiled
+def bin_of(bits: np.uint32, layout: Any) -> int:
+    """Return the bin of the distance with these bits in a `bins.Layout`."""
+    number = bits - layout.lowest
+    cell = number >> np.uint32(layout.cell_bits)
+    return layout.offset[cell] + (number >> layout.shift[cell])
+
+
+@compiled
 def sum_bins(values: NDArray, layout: Any, counts: NDArray, sums: NDArray) -> None:
-    """Count and sum the distances in each bin of a `bins.Layout`."""
-    bits, cell_bits = values.view(np.uint32), np.uint32(layout.cell_bits)
+    """Count and sum the distances in each bin."""
+    bits = values.view(np.uint32)
     for p in range(len(values)):
-        number = bits[p] - layout.lowest
-        cell = number >> cell_bits
-        place = layout.offset[cell] + (number >> layout.shift[cell])
+        place = bin_of(bits[p], layout)
         counts[place] += 1
         sums[place] += values[p]
 
@@ -179,11 +185,9 @@ def sum_bins(values: NDArray, layout: Any, counts: NDArray, sums: NDArray) -> No
 @compiled
 def look_up(values: NDArray, layout: Any, table: NDArray, out: NDArray) -> None:
     """Write to `out` what the `table` has for the bin of each distance."""
-    bits, cell_bits = values.view(np.uint32), np.uint32(layout.cell_bits)
+    bits = values.view(np.uint32)
     for p in range(len(values)):
-        number = bits[p] - layout.lowest
-        cell = number >> cell_bits
-        out[p] = table[layout.offset[cell] + (number >> layout.shift[cell])]
+        out[p] = table[bin_of(bits[p], layout)]
 
 
 @compiled

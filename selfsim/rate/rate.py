@@ -128,7 +128,8 @@ def ss_rate(
     batch are computed in as many threads as ``torch.get_num_threads()`` on a CPU, and at once on a GPU.
 
     On a CPU with numba, the exact rate of 633 neurons or more in float32 comes from a fine histogram of the distances
-    instead of their order, up to about 1e-7 of the value and a thousandth of the gradient's length; float64 sorts them.
+    instead of their order. Beyond rounding, that changes the value by about 1e-7 and the gradient by a ten-thousandth
+    of its length, in rare layers by a few thousandths. Distances in float64 are sorted.
 
     References
     ----------
