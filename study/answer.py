@@ -10,20 +10,21 @@ from scipy import stats
 
 from selfsim.models.architectures import architecture
 
-from .answer_text import ARMS, NUMBERS, SHORT, change, ends, listed, markdown, minus, span
+from .answer_text import ARMS, NUMBERS, SHORT, capitalized, change, ends, listed, markdown, span
+from .claims import claims_table
 from .convergence_statistics import (
     INCONCLUSIVE,
     LEAST_PAIRS,
     NULL,
     NULL_DOES_NOT_COUNT,
+    accuracies,
     by_family,
     control_gains,
     over_families,
     reached,
 )
 from .convergence_tables import CONTROL, FAMILIES, FREE, HOLD, LOWER, Convergence
-from .design import NOT_TESTABLE
-from .findings import Finding, first_epoch
+from .findings import Finding
 from .report import report_facts
 
 FIGURE = "answer.svg"
@@ -38,18 +39,6 @@ _WORDS = {
     NULL: "no change as large as one point",
     NULL_DOES_NOT_COUNT: "no change as large as one point, which does not count: the positive control's gain is open",
     INCONCLUSIVE: "undecided",
-}
-_CLAIMS = {
-    "C1": "One construction, the feature network, describes all architectures.",
-    "C2": "Box covering gives the degree of self-similarity, the SS rate.",
-    "C3": "The degree differs between architectures, and it degrades in training.",
-    "C4": "Constraining the rate raises accuracy by up to six points.",
-    "C5": "Models with invariant features gain most.",
-    "C6": "For models with local interaction (PoolFormer) the constraint does not work well.",
-    "C7": "A fixed target may hold back the training; targets could change in time.",
-    "C8": "Feature networks have other topological properties, such as small worlds.",
-    "C9": "Power laws of the weights go along with performance.",
-    "C10": "MLPs and attention are more self-similar than convolutions; the degree changes performance.",
 }
 
 
@@ -72,15 +61,16 @@ def answer_facts(
     comparisons = by_family(tables)
     pools = over_families(tables, comparisons)
     moved = reached(tables).moved
+    sentence = _sentence(tables, comparisons, pools, first)
     said = {
-        "sentence": _sentence(tables, comparisons, pools, first),
+        "sentence": sentence,
         "epochs": _epochs(tables),
         "few": _few_sentence(pools),
         "control": _control_sentence(comparisons, pools) + _edges_sentence(tables, comparisons),
         "table": _table(comparisons, pools, moved),
         "figure": _figure_text(pools) if len(comparisons) else "*A figure follows with the first runs.*",
-        "families": _families_table(comparisons, moved),
-        "claims": _claims_table(findings, tables, comparisons, pools, first),
+        "families": _families_table(tables, comparisons, moved),
+        "claims": claims_table(findings, sentence, first),
         **report_facts(tables, comparisons, pools, seconds=seconds),
     }
     return {f"answer.{key}": text for key, text in said.items()}
@@ -106,9 +96,8 @@ def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFram
     verdict = (
         words.pop() if len(words) == 1 else "; ".join(f"{verbs[arm]}: {_WORDS[pools.verdict[arm]]}" for arm in done)
     )
-    return (
-        f"{_start(verdict)} {after}: {changes} of test accuracy (means over {span(numbers)} families, 95 % intervals)."
-    )
+    means = f"means over {span(numbers)} families, 95 % intervals"
+    return f"{capitalized(verdict)} {after}: {changes} of test accuracy ({means})."
 
 
 def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: str) -> str:
@@ -125,8 +114,8 @@ def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: 
             gaining.append(architecture(name).title)
     found = f"a gain is shown in {listed(gaining)}" if gaining else "no gain is shown"
     return (
-        f"{_start(after)} {found} so far: {NUMBERS[len(names)]} of the {NUMBERS[len(FAMILIES)]} planned families are "
-        f"finished. {'; '.join(parts)}."
+        f"{capitalized(after)} {found} so far: {NUMBERS[len(names)]} of the {NUMBERS[len(FAMILIES)]} planned families "
+        f"are finished. {'; '.join(parts)}."
     )
 
 
@@ -225,72 +214,24 @@ def _moved_text(moved: pd.Series, arm: str, names: Sequence[str]) -> str:
     return f"Rate moved: {none if not where else every if len(where) == len(names) else f'in {listed(where)} only'}."
 
 
-def _families_table(comparisons: pd.DataFrame, moved: pd.Series) -> str:
-    rows = []
+def _families_table(tables: Convergence, comparisons: pd.DataFrame, moved: pd.Series) -> str:
+    rows, by_arm = [], accuracies(tables)
     for (name, arm), row in comparisons.iterrows():
         went = {True: "yes", False: "no"}.get(moved.get((name, arm)), "")
         p = [_p_value(value) for value in (row.corrected, row.exact)]
         interval = change(row.interval) if row.interval is not None else "one pair"
-        rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
+        free = f"{100 * by_arm.loc[name, [FREE, arm]].dropna()[FREE].mean():.1f}"  # of the pairs alone
+        rows.append((architecture(name).title, SHORT[arm], str(row.pairs), free, interval, *p, went, row.verdict))
     if not rows:
         return "*Not run yet.*"
-    heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "rate moved", "verdict")
-    return markdown(heads, rows)
+    change_heads = ("points [95 %]", "p, corrected", "p, sign flips", "rate moved", "verdict")
+    return markdown(("family", "arm", "pairs", "free arm, %", *change_heads), rows)
 
 
 def _p_value(p: float) -> str:
     if not math.isfinite(p):
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _claims_table(
-    findings: Mapping[str, Finding],
-    tables: Convergence,
-    comparisons: pd.DataFrame,
-    pools: pd.DataFrame,
-    first: Mapping[str, str],
-) -> str:
-    """One row for each of the ten claims, one line for each setting."""
-
-    def verdict(key: str, question: str = "") -> list[str]:
-        """The verdict with its numbers, or the reason why there is none."""
-        finding = findings[key]
-        if finding.verdict == NOT_TESTABLE:
-            return [f"{question}Not testable, because {finding.effects[0]}."]
-        return [f"{question}{_start(finding.verdict)}.", *finding.effects]
-
-    degrade = [one for key, one in findings.items() if key.startswith("degrade")]
-    changes = pd.concat([one.table for one in degrade])
-    degraded = dict.fromkeys(one.verdict for one in degrade)
-    lines = {
-        "C1": ["Built: one function reads the hidden neurons of ten architectures."],
-        "C2": [
-            "No, as a derivation shows: most exact power laws, which are self-similar, have higher rates than noise."
-        ],
-        "C3": [
-            *verdict("differ", "Do they differ? "),
-            f"Does the rate rise after the first epoch? {_start(' and '.join(degraded))}.",
-            f"{_start(first_epoch(changes))}." if len(changes) else "",
-        ],
-        "C4": [_sentence(tables, comparisons, pools, first), first["first.pools"], first["first.gain"]],
-        "C5": verdict("invariance"),
-        "C6": [f"PoolFormer {findings['limit'].verdict}."],
-        "C7": verdict("time"),
-        "C8": ["They can be computed; untrained layers are small worlds as well ({chapter}`chapter <small-world>`)."],
-        "C9": ["Two trainings were looked at, too few to say ({chapter}`chapter <invariance>`)."],
-        "C10": verdict("groups", "Are there two groups? ")
-        + verdict("performance", "Does the constraint change the accuracy? "),
-    }
-    return markdown(
-        ("", "the paper says", "here"),
-        [(key, _CLAIMS[key], minus("<br>".join(filter(None, of_claim)))) for key, of_claim in lines.items()],
-    )
-
-
-def _start(text: str) -> str:
-    """Begin a sentence."""
-    return text[:1].upper() + text[1:]
 
 
 def _figure_text(pools: pd.DataFrame) -> str:

@@ -35,6 +35,11 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def capitalized(text: str) -> str:
+    """Begin a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def change(interval: Interval, digits: int = 1, unit: str = "") -> str:
     """Return a change of the accuracy in points with its interval, with minus signs."""
     low, middle, high = (_signed(v, digits) for v in (interval.low, interval.estimate, interval.high))
