@@ -69,7 +69,8 @@ def answer_facts(
         "control": _control_sentence(comparisons, pools) + _edges_sentence(tables, comparisons),
         "table": _table(comparisons, pools, moved),
         "figure": _figure_text(pools) if len(comparisons) else "*A figure follows with the first runs.*",
-        "families": _families_table(tables, comparisons, moved),
+        "free": _free_sentence(tables),
+        "families": _families_table(comparisons, moved),
         "claims": claims_table(findings, sentence, first),
         **report_facts(tables, comparisons, pools, seconds=seconds),
     }
@@ -214,18 +215,27 @@ def _moved_text(moved: pd.Series, arm: str, names: Sequence[str]) -> str:
     return f"Rate moved: {none if not where else every if len(where) == len(names) else f'in {listed(where)} only'}."
 
 
-def _families_table(tables: Convergence, comparisons: pd.DataFrame, moved: pd.Series) -> str:
-    rows, by_arm = [], accuracies(tables)
+def _free_sentence(tables: Convergence) -> str:
+    """Give the accuracy without constraint, to which the changes are added."""
+    by_arm = accuracies(tables)
+    if FREE not in by_arm:
+        return ""
+    means = 100 * by_arm[FREE].dropna().groupby(level="architecture", sort=False).mean()
+    found = listed(f"{architecture(name).title} reaches {mean:.1f} %" for name, mean in means.items())
+    return f"Without constraint, {found}."
+
+
+def _families_table(comparisons: pd.DataFrame, moved: pd.Series) -> str:
+    rows = []
     for (name, arm), row in comparisons.iterrows():
         went = {True: "yes", False: "no"}.get(moved.get((name, arm)), "")
         p = [_p_value(value) for value in (row.corrected, row.exact)]
         interval = change(row.interval) if row.interval is not None else "one pair"
-        free = f"{100 * by_arm.loc[name, [FREE, arm]].dropna()[FREE].mean():.1f}"  # of the pairs alone
-        rows.append((architecture(name).title, SHORT[arm], str(row.pairs), free, interval, *p, went, row.verdict))
+        rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
     if not rows:
         return "*Not run yet.*"
-    change_heads = ("points [95 %]", "p, corrected", "p, sign flips", "rate moved", "verdict")
-    return markdown(("family", "arm", "pairs", "free arm, %", *change_heads), rows)
+    heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "rate moved", "verdict")
+    return markdown(heads, rows)
 
 
 def _p_value(p: float) -> str:
