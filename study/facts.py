@@ -23,7 +23,7 @@ from selfsim.training.runs import Run
 
 from . import convergence_tables, design
 from .answer import answer_facts
-from .answer_text import NUMBERS, minus, points
+from .answer_text import NUMBERS, ends, minus, points
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
 from .first import first_study, gain_sentence, pools_sentence
@@ -33,14 +33,15 @@ from .statistics import compared, differences, manipulation, measured, minimal_e
 from .tables import read_stages
 
 FILE = "study.json"
-# Name in the facts -> candidate of benchmarks/defaults.py.
+# Name in the facts -> size and candidate of benchmarks/defaults.py.
 _CANDIDATES = {
-    "default": "default",
-    "heavy": "weight 10",
-    "ramp": "ramp, trust 1",
-    "cap_1": "ramp, trust 1, median shape",
-    "cap_half": "cap .5, gain 2",
-    "cap_30": "cap .3",
+    "default": ("tiny", "default"),
+    "small": ("small", "default"),
+    "heavy": ("tiny", "weight 10"),
+    "ramp": ("tiny", "ramp, trust 1"),
+    "cap_1": ("tiny", "ramp, trust 1, median shape"),
+    "cap_half": ("tiny", "cap .5, gain 2"),
+    "cap_30": ("tiny", "cap .3"),
 }
 
 
@@ -273,33 +274,40 @@ def _most_dimensions(n: int) -> int:
 def _defaults(benchmarks: Path) -> dict[str, str]:
     """State what the candidates for the constraint's default did, each against its own seeds without constraint."""
     result = json.loads((benchmarks / "defaults.json").read_text(encoding="utf-8"))
-    runs = pd.DataFrame(result["runs"]).query("size == 'tiny'").set_index(["candidate", "architecture", "seed"])
+    runs = pd.DataFrame(result["runs"]).set_index(["size", "candidate", "architecture", "seed"]).sort_index()
     said: dict[str, str] = {}
-    for key, candidate in _CANDIDATES.items():
-        arm = runs.loc[candidate]
-        control = runs.loc["none"].loc[arm.index]
+    for key, (size, candidate) in _CANDIDATES.items():
+        arm, control = runs.loc[size, candidate], runs.loc[size, "none"]
+        both = arm.index.intersection(control.index)
+        arm, control = arm.loc[both], control.loc[both]
         change = (100 * (arm.accuracy - control.accuracy)).round(6)
         factor = np.exp(np.log(arm["median distance"] / control["median distance"]).groupby(level=0).mean())
         before, after = (rates["rate in medians"].groupby(level=0).mean() for rates in (control, arm))
         way = (before - after) / (before - result["target"])
         by_family = change.groupby(level=0).mean()
         for name in by_family.index:
-            said[f"defaults.{key}.{name}"] = f"{by_family[name]:+.1f} points"
+            said[f"defaults.{key}.{name}"] = _points(by_family[name])
             said[f"defaults.{key}.{name}.factor"] = f"{factor[name]:.1f}"
             said[f"defaults.{key}.{name}.way"] = f"{100 * way[name]:.0f} %"
         worst = by_family.idxmin()
-        said[f"defaults.{key}.worst"] = f"{architecture(worst).title}, {by_family[worst]:+.1f} points"
+        said[f"defaults.{key}.worst"] = f"{architecture(worst).title}, {_points(by_family[worst])}"
         said[f"defaults.{key}.tried"] = NUMBERS[len(by_family)]
         said[f"defaults.{key}.broken"] = NUMBERS[(by_family < -10).sum()].replace("no", "none")
+        said[f"defaults.{key}.costly"] = NUMBERS[(by_family < -1).sum()].replace("no", "none")
         said[f"defaults.{key}.moved"] = NUMBERS[(way >= 0.5).sum()]
-        said[f"defaults.{key}.mean"] = f"{by_family.mean():+.1f} points"
+        said[f"defaults.{key}.mean"] = _points(by_family.mean())
         said[f"defaults.{key}.pairs"] = str(len(change))
-        own = [line for line in result["table"] if (line["size"], line["candidate"]) == ("tiny", candidate)]
+        own = [line for line in result["table"] if (line["size"], line["candidate"]) == (size, candidate)]
         if intervals := [line["interval"] for line in own if line["interval"]]:
             said[f"defaults.{key}.open"] = NUMBERS[sum(low <= 0 <= high for low, high in intervals)]
         said[f"defaults.{key}.fall"] = str((change < 0).sum())
         said[f"defaults.{key}.rise"] = str((change > 0).sum())
     return said
+
+
+def _points(change: float) -> str:
+    """Return a change that is given in points, with a minus sign and without one at 0."""
+    return f"{ends([change / 100])} points"
 
 
 def _simulated(benchmarks: Path) -> dict[str, str]:
