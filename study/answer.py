@@ -10,6 +10,7 @@ from scipy import stats
 
 from selfsim.models.architectures import architecture
 
+from .answer_rates import direction, directions, hold_sentence, rates_table
 from .answer_text import ARMS, NUMBERS, SHORT, capitalized, change, ends, listed, markdown, span
 from .claims import claims_table
 from .convergence_statistics import (
@@ -60,17 +61,19 @@ def answer_facts(
     """
     comparisons = by_family(tables)
     pools = over_families(tables, comparisons)
-    moved = reached(tables).moved
+    rates = reached(tables)
     sentence = _sentence(tables, comparisons, pools, first)
     said = {
         "sentence": sentence,
         "epochs": _epochs(tables),
         "few": _few_sentence(pools),
         "control": _control_sentence(comparisons, pools) + _edges_sentence(tables, comparisons),
-        "table": _table(comparisons, pools, moved),
+        "table": _table(comparisons, pools, rates),
         "figure": _figure_text(pools) if len(comparisons) else "*A figure follows with the first runs.*",
         "free": _free_sentence(tables),
-        "families": _families_table(comparisons, moved),
+        "families": _families_table(comparisons, rates),
+        "rates": rates_table(tables, rates),
+        "hold": hold_sentence(rates),
         "claims": claims_table(findings, sentence, first),
         **report_facts(tables, comparisons, pools, seconds=seconds),
     }
@@ -175,13 +178,12 @@ def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
         return ""
     these = "this network" if len(opposite) == 1 else "these networks"
     return (
-        f" In the {listed(opposite)}, the best learning rate with these regularisers lies at one edge of the values "
-        f"tried, and the best without them at the other. Better ones may lie beyond, so all changes of {these} are "
-        "provisional."
+        f" In the {listed(opposite)}, tuning chose learning rates at opposite ends of the values tried, with these "
+        f"regularisers and without. Better ones may lie beyond, so all changes of {these} are provisional."
     )
 
 
-def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series) -> str:
+def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, rates: pd.DataFrame) -> str:
     rows = []
     for arm, done in ARMS.items():
         own = comparisons[comparisons.index.get_level_values("arm") == arm]
@@ -191,7 +193,7 @@ def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, moved: pd.Series) -> 
             few = len(pool.families) < _FEWEST_FAMILIES
             words = _by_name(own.verdict[pool.families]) if few else f"{_WORDS[pool.verdict]}."
             if arm != CONTROL:
-                words += f" {_moved_text(moved, arm, pool.families)}"
+                words += f" {directions(rates, arm, pool.families, by_name=few)}"
             rows.append((done, number, change(pool.interval), words))
         elif len(own):
             number = f"{len(own)}, {own.pairs.min()} to {own.pairs.max()} each"
@@ -206,15 +208,6 @@ def _by_name(verdicts: pd.Series) -> str:
     return " ".join(f"{architecture(name).title}: {_WORDS[verdict]}." for (name, _), verdict in verdicts.items())
 
 
-def _moved_text(moved: pd.Series, arm: str, names: Sequence[str]) -> str:
-    """Say in which families of a pool the constraint did what it is for."""
-    where = [architecture(name).title for name in names if moved.get((name, arm), False)]
-    if len(names) >= _FEWEST_FAMILIES:
-        return f"Rate moved: {len(where)} of {len(names)} families."
-    none, every = ("in neither", "in both") if len(names) == 2 else ("in none", "in all")
-    return f"Rate moved: {none if not where else every if len(where) == len(names) else f'in {listed(where)} only'}."
-
-
 def _free_sentence(tables: Convergence) -> str:
     """Give the accuracy without constraint, to which the changes are added."""
     by_arm = accuracies(tables)
@@ -225,16 +218,16 @@ def _free_sentence(tables: Convergence) -> str:
     return f"Without constraint, {found}."
 
 
-def _families_table(comparisons: pd.DataFrame, moved: pd.Series) -> str:
+def _families_table(comparisons: pd.DataFrame, rates: pd.DataFrame) -> str:
     rows = []
     for (name, arm), row in comparisons.iterrows():
-        went = {True: "yes", False: "no"}.get(moved.get((name, arm)), "")
+        went = direction(rates, name, arm)
         p = [_p_value(value) for value in (row.corrected, row.exact)]
         interval = change(row.interval) if row.interval is not None else "one pair"
         rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
     if not rows:
         return "*Not run yet.*"
-    heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "rate moved", "verdict")
+    heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "nearer", "verdict")
     return markdown(heads, rows)
 
 

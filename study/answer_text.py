@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from selfsim.uncertainty import Interval
@@ -12,11 +13,11 @@ from selfsim.uncertainty import Interval
 from .convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING
 
 ARMS = {
-    HOLD: "held: the target is the rate at the end of training without constraint",
-    LOWER: "lowered: the target is half the lower end of the rates of noise",
-    PUBLISHED: "pulled as published",
-    SCALING: "left alone; the deviation from a power law is lowered instead",
-    CONTROL: "left alone; label smoothing with mixup, or weight decay (positive control)",
+    HOLD: "held: pulled to the rates at which one training without constraint ended",
+    LOWER: "lowered: pulled to half the lower end of the rates of noise",
+    PUBLISHED: "pulled to the targets of *held*, as published",
+    SCALING: "not pulled; the deviation from a power law is pulled to 0.03",
+    CONTROL: "not pulled; label smoothing with mixup, or weight decay (positive control)",
 }
 SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
 SHORT |= {CONTROL: "positive control"}
@@ -42,7 +43,7 @@ def capitalized(text: str) -> str:
 
 def change(interval: Interval, digits: int = 1, unit: str = "") -> str:
     """Return a change of the accuracy in points with its interval, with minus signs."""
-    low, middle, high = (_signed(v, digits) for v in (interval.low, interval.estimate, interval.high))
+    low, middle, high = (signed(100 * v, digits) for v in (interval.low, interval.estimate, interval.high))
     return minus(f"{middle}{unit} [{low}, {high}]")
 
 
@@ -53,13 +54,24 @@ def points(interval: Interval, digits: int = 1) -> str:
 
 def ends(values: Sequence[float]) -> str:
     """Return the smallest and the largest of some changes, in points."""
-    return minus(" to ".join(dict.fromkeys(_signed(v) for v in (min(values), max(values)))))
+    return minus(" to ".join(dict.fromkeys(signed(100 * v) for v in (min(values), max(values)))))
 
 
-def _signed(share: float, digits: int = 1) -> str:
-    """Return a share in points, with its sign unless it rounds to 0."""
-    text = f"{100 * share:+.{digits}f}"
+def signed(value: float, digits: int = 1) -> str:
+    """Return a number with its sign unless it rounds to 0."""
+    text = f"{value:+.{digits}f}"
     return text if float(text) else text[1:]
+
+
+def decimal(value: float) -> str:
+    """Return a learning rate without a power of ten.
+
+    Examples
+    --------
+    >>> decimal(6.25e-05)
+    '0.0000625'
+    """
+    return np.format_float_positional(value, trim="-")
 
 
 def minus(text: str) -> str:

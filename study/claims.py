@@ -10,7 +10,7 @@ from selfsim.uncertainty import Interval
 
 from .answer_text import NUMBERS, capitalized, listed, markdown, minus, points
 from .design import ALPHA, NOT_TESTABLE
-from .findings import Finding, first_epoch, interval_text, title
+from .findings import Finding, first_epoch, interval_text, power_law_rate, title
 
 CLAIMS = {
     "C1": "One construction, the feature network, describes all architectures.",
@@ -41,7 +41,8 @@ def claims_table(findings: Mapping[str, Finding], sentence: str, first: Mapping[
     said = {
         "C1": ["Built: one function reads the hidden neurons of ten architectures."],
         "C2": [
-            "No, as a derivation shows: most exact power laws, which are self-similar, have higher rates than noise."
+            "No, by a derivation. Under an exact power law of the distances the rate depends on the unit; it is "
+            f"{power_law_rate(128):.2f} where all distances are far above 1. A rate of 0 belongs to another law."
         ],
         "C3": [
             _differences(findings["differ"]),

@@ -5,6 +5,7 @@ Differences of accuracy are shares (0.01 is a point).
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ LEAST_PAIRS = 8  # of a family in a pool
 SETTLED = 0.005  # largest change of the validation accuracy over the last tenth of the epochs
 LEAST_GAP = 0.10  # between the accuracies on training and on test images
 LEAST_WAY = 0.25  # of the free arm's distance from the target
+LEAST_RETREAT = 0.001  # of the measure, for a mean distance that has grown
 PRIMARY = (HOLD, LOWER)
 GUESS = 0.1  # accuracy of a run that failed: ten classes
 # Arm with targets -> the column of the history that it pulls.
@@ -203,14 +205,17 @@ def noise_floor(tables: Convergence) -> pd.DataFrame:
 
 
 def reached(tables: Convergence) -> pd.DataFrame:
-    """Say how far each arm with targets moved its layers.
+    """Say how far each arm with targets moved its layers, in the measure and the units that it pulls.
 
     Returns
     -------
     DataFrame
-        One row an (architecture, arm): ``closer`` (paired difference of the distance from the targets, arm minus free,
-        as `Interval`, or None for fewer than two pairs), ``way`` (share of the free arm's distance that was closed) and
-        ``moved``.
+        One row an (architecture, arm): ``target``, ``free`` and ``reached``, the means over layers and seeds of the
+        targets and of the measure in the free arm and in this one, and ``lowest`` and ``highest``, those of the free
+        arm over seeds. ``closer`` is the paired difference of the distance
+        from the targets, arm minus free (`Interval`, or None for fewer than two pairs), ``way`` the share of the free
+        arm's distance that was closed. ``moved`` says whether the layers came nearer by the rule of the design, and
+        ``away`` whether they went further away.
     """
     read = tables.history[(tables.history.split == "train") & (tables.history.layer != "")]
     last = read[read.epoch == read.groupby("run").epoch.transform("max")]
@@ -219,22 +224,37 @@ def reached(tables: Convergence) -> pd.DataFrame:
     free = runs[runs.arm == FREE].set_index(["architecture", "seed"]).run
     rows = {}
     for (name, arm), own in runs[runs.arm.isin(MEASURES)].groupby(["architecture", "arm"], sort=False):
-        off = []
+        means, off = [], []
         for row in own.itertuples():
             control, treated = by_run.get(free.get((name, row.seed))), by_run.get(row.run)
             if control is None or treated is None:
                 continue
             target = json.loads(row.constraint).get("target", 0.03)
             targets = pd.Series(target, index=treated.index, dtype=float)
-            off.append([float((side[MEASURES[arm]] - targets).abs().mean()) for side in (control, treated)])
+            both = [side[MEASURES[arm]] for side in (control, treated)]
+            means.append([float(values.mean()) for values in (targets, *both)])
+            off.append([float((values - targets).abs().mean()) for values in both])
         if not off:
             continue
         before, after = np.array(off).T
         closer = mean_interval((after - before).tolist()) if len(off) > 1 else None
         way = float(1 - after.mean() / before.mean())
         far_enough = arm in (HOLD, PUBLISHED) or way >= LEAST_WAY
-        rows[name, arm] = {"closer": closer, "way": way, "moved": bool(closer and closer.high < 0 and far_enough)}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["closer", "way", "moved"])
+        of_target, of_free, of_arm = np.transpose(means)
+        rows[name, arm] = {
+            "target": float(of_target.mean()),
+            "free": float(of_free.mean()),
+            "lowest": float(of_free.min()),
+            "highest": float(of_free.max()),
+            "reached": float(of_arm.mean()),
+            "closer": closer,
+            "way": way,
+            "moved": bool(closer and closer.high < 0 and far_enough),
+            "away": bool(closer and closer.low > 0 and closer.estimate >= LEAST_RETREAT),
+        }
+    columns = ["target", "free", "lowest", "highest", "reached", "closer", "way", "moved", "away"]
+    ordered = {key: rows[key] for key in itertools.product(families(tables), ARMS) if key in rows}
+    return pd.DataFrame.from_dict(ordered, orient="index", columns=columns)
 
 
 def by_family(tables: Convergence) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from selfsim.training.runs import Run
 
 from . import convergence_tables, design
 from .answer import answer_facts
-from .answer_text import NUMBERS, ends, minus, points
+from .answer_text import NUMBERS, minus, points, signed
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
 from .first import first_study, gain_sentence, pools_sentence
@@ -101,6 +101,7 @@ def facts(
         **_scale(stages[design.CONTROL], answers["scale"]),
         **_chapters(chapters),
         **_known_sets(benchmarks),
+        **_trained_layers(benchmarks),
         **_defaults(benchmarks),
         **_simulated(benchmarks),
         **{f"scaling.dimensions.{n}": str(_most_dimensions(n)) for n in (64, 128)},
@@ -256,6 +257,17 @@ def _known_sets(benchmarks: Path) -> dict[str, str]:
     }
 
 
+def _trained_layers(benchmarks: Path) -> dict[str, str]:
+    """Count the layers that `scaling` can judge, and those that follow a power law, before and after training."""
+    layers = pd.DataFrame(json.loads((benchmarks / "trained_scaling.json").read_text(encoding="utf-8"))["layers"])
+    said = {}
+    for state, own in layers[layers.octaves.notna()].groupby("state"):
+        judged = own[own.octaves >= 1]
+        said[f"scaling.{state}.judged"] = f"{len(judged)} of {len(own)}"
+        said[f"scaling.{state}.scale"] = f"{judged.scales.sum():.0f}"
+    return said
+
+
 def _area(row: pd.Series) -> str:
     return f"{row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
 
@@ -307,7 +319,7 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
 
 def _points(change: float) -> str:
     """Return a change that is given in points, with a minus sign and without one at 0."""
-    return f"{ends([change / 100])} points"
+    return f"{signed(change)} points"
 
 
 def _simulated(benchmarks: Path) -> dict[str, str]:

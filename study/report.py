@@ -10,7 +10,7 @@ import pandas as pd
 
 from selfsim.models.architectures import architecture
 
-from .answer_text import ARMS, SHORT, change, listed, span
+from .answer_text import ARMS, SHORT, change, decimal, listed, span
 from .convergence_statistics import (
     LEAST_PAIRS,
     families,
@@ -124,8 +124,9 @@ def _tuning(tables: Convergence) -> str:
         for row in chosen.itertuples()
         if row.learning_rate in ends.loc[(row.architecture, row.arm)].tolist()
     ]
+    low, high = chosen.learning_rate.min(), chosen.learning_rate.max()
     return (
-        f"{len(tables.tuning)} runs tuned {len(chosen)} learning rates, {span(chosen.learning_rate)}; "
+        f"{len(tables.tuning)} runs tuned {len(chosen)} learning rates, {decimal(low)} to {decimal(high)}; "
         f"{len(edges) or 'none'} of these lie at an edge of the values that were tried"
         + (f" ({'; '.join(edges)})." if edges else ".")
     )

@@ -53,7 +53,7 @@ def test_the_first_sentence_is_the_answer(gains, start, control):
     assert [row[0] for row in table] == list(answer_text.ARMS.values())
     assert all(row[1] == "5, 10 each" for row in table)
     assert table[1][2] == answer_text.change(pools.interval[LOWER])
-    assert table[1][3].endswith("5 of 5 families.") and not text["few"]
+    assert table[1][3].endswith("Nearer to the targets: 5 of 5 families.") and not text["few"]
     assert len(rows(text["families"])) == 25 and len(rows(text["claims"])) == 10
 
 
