@@ -33,11 +33,24 @@ class KnownChannels:
         Numbers of dimensions for which a layer inside has its channels first.
     last : bool
         Whether a layer inside has its channels last, as linear, recurrent and attention layers have.
+    around : tuple of KnownChannels
+        For a module without weights, what is known of the layers with weights in its network: those before it, the
+        nearest first, then those behind it.
+    before : int
+        How many of these are before it.
     """
 
     widths: frozenset[int] = frozenset()
     first: frozenset[int] = frozenset()
     last: bool = False
+    around: tuple[KnownChannels, ...] = ()
+    before: int = 0
+
+    def axis(self, shape: torch.Size) -> int:
+        """Return the axis with channels if type and number of channels agree on it, else 0."""
+        if self.last and shape[-1] in self.widths:
+            return len(shape) - 1
+        return int(len(shape) in self.first and shape[1] in self.widths)
 
 
 def pooled(
@@ -154,6 +167,10 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
     two axes have the shape of a square map. If they cancel, the types decide. Without types, three dimensions are
     ``(samples, tokens, channels)`` and four are ``(samples, channels, height, width)``.
 
+    A module without weights takes the first two signs from the nearest layer around it that fits: whose type and number
+    of channels agree on an axis, and which does not contradict a square map. If none fits, they are those of the layer
+    before it.
+
     Examples
     --------
     >>> channel_axis(torch.Size([8, 7, 7, 96])), channel_axis(torch.Size([8, 96, 7, 7]))
@@ -162,36 +179,48 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
     3
     """
     last = len(shape) - 1
+    square = int(shape[1] == shape[2] != shape[last]) - int(shape[2] == shape[last] != shape[1])
+    square = square if len(shape) == 4 else 0
+    if known.around:
+        fitting = [other for other in known.around if other.axis(shape)]
+        agreeing = [other for other in fitting if not square or (other.axis(shape) == last) == (square > 0)]
+        known = next(iter((*agreeing, *fitting, *known.around[: known.before])), KnownChannels())
     types = int(known.last) - int(len(shape) in known.first)
     widths = int(shape[last] in known.widths) - int(shape[1] in known.widths)
-    square = int(shape[1] == shape[2] != shape[last]) - int(shape[2] == shape[last] != shape[1])
-    sign = types + widths + (square if len(shape) == 4 else 0)
+    sign = types + widths + square
     return last if (sign or types or (1 if len(shape) == 3 else -1)) > 0 else 1
 
 
 def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownChannels:
-    """Return what is known of a module's channels; without weights, as in a nonlinearity, of the layer before it.
+    """Return what is known of a module's channels; without weights, as in a nonlinearity, of the layers around it.
 
     Parameters
     ----------
     module : nn.Module
     model : nn.Module, optional
-        The network around the module. "Before" is in the order of ``model.modules()``.
+        The network around the module. "Before" and "behind" are in the order of ``model.modules()``.
 
     Examples
     --------
     >>> model = nn.Sequential(nn.Conv1d(1, 16, 3), nn.ReLU())
-    >>> known_channels(model[1], model)
-    KnownChannels(widths=frozenset({16}), first=frozenset({3}), last=False)
+    >>> known_channels(model[0])
+    KnownChannels(widths=frozenset({16}), first=frozenset({3}), last=False, around=(), before=0)
+    >>> known_channels(model[1], model).around == (known_channels(model[0]),)
+    True
     """
     known = _known(module)
-    if known == KnownChannels() and model is not None:
-        for other in model.modules():
-            if other is module:
-                break
-            if any(True for _ in other.parameters(recurse=False)) and not any(True for _ in other.children()):
-                known = _known(other)
-    return known
+    if known != KnownChannels() or model is None:
+        return known
+    before: list[KnownChannels] = []
+    behind: list[KnownChannels] = []
+    found = before
+    for other in model.modules():
+        if other is module:
+            found = behind
+        elif any(True for _ in other.parameters(recurse=False)) and not any(True for _ in other.children()):
+            found.append(_known(other))
+    before = list(dict.fromkeys(reversed(before)))
+    return KnownChannels(around=tuple(dict.fromkeys([*before, *behind])), before=len(before))
 
 
 def _known(module: nn.Module) -> KnownChannels:

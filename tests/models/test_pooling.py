@@ -337,3 +337,40 @@ def test_outputs_that_are_no_activations(output, options, error, message):
 def test_options(options, message):
     with pytest.raises(ValueError, match=message):
         Probe(nn.Sequential(nn.Identity()), ["0"], **options)
+
+
+class DeclaredLast(nn.Module):
+    """Two maps, a sequence and a vector, each through a module without weights that is declared after all others."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, padding=1)
+        self.line, self.fc = nn.Conv1d(24, 12, 3, padding=1), nn.Linear(12, outputs)
+        self.act1, self.act2, self.act3, self.act4 = (nn.ReLU() for _ in range(4))
+
+    def forward(self, x):
+        x = self.act2(self.conv2(self.act1(self.conv1(x))))
+        x = self.act3(self.line(x.flatten(2)))
+        return self.act4(self.fc(x.mean(2)))
+
+
+@pytest.mark.parametrize("outputs", [10, 32, 8])  # of the last layer: no size of a map, its width, its height
+@pytest.mark.parametrize("size", [(32, 32), (8, 20)])
+def test_layers_without_weights_may_be_declared_after_all_others(size, outputs):
+    model = DeclaredLast(outputs)
+    names = [f"act{k}" for k in (1, 2, 3, 4)]
+    with (probe := Probe(model, names)):
+        model(x := torch.randn(5, 3, *size))
+    with (first := Probe(model, names, channels="first")):
+        model(x)
+    for layer, width in zip(names, (16, 24, 12, outputs), strict=True):
+        torch.testing.assert_close(probe.activations[layer], first.activations[layer])
+        assert probe.activations[layer].shape == (5, width)
+
+
+def test_tokens_stay_tokens_beside_convolutions():
+    model = nn.ModuleDict({"embed": nn.Conv2d(3, 48, 4, 4), "mlp": nn.Linear(48, 64), "mix": nn.Conv1d(48, 32, 1)})
+    model["act"] = nn.GELU()
+    with (probe := Probe(model, ["act"])):
+        model["act"](model["mlp"](model["embed"](torch.randn(5, 3, 12, 12)).flatten(2).mT))
+    assert probe.activations["act"].shape == (5, 64)
