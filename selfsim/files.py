@@ -9,7 +9,7 @@ import re
 import socket
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,6 +50,24 @@ def write_atomic(path: str | os.PathLike, *parts: bytes) -> None:
             partial.unlink()
         message = f"cannot write ({error.strerror}); what was saved there before is intact"
         raise OSError(error.errno, message, str(path)) from error
+
+
+def walk(
+    folder: str | os.PathLike, *, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield every folder in a folder with the names of its files, following links; no link leads into a circle."""
+    above: dict[str, tuple[str, ...]] = {}  # folder -> where it really is, and those through which it was reached
+    for place, folders, names in os.walk(os.fspath(folder), followlinks=True, onerror=onerror):
+        way = (os.path.realpath(place), *above.pop(place, ()))
+
+        def in_a_circle(name: str, place: str = place, way: tuple[str, ...] = way) -> bool:
+            path = os.path.join(place, name)
+            target = os.path.realpath(path)
+            return os.path.islink(path) and any(f"{real}{os.sep}".startswith(f"{target}{os.sep}") for real in way)
+
+        folders[:] = [name for name in folders if not in_a_circle(name)]
+        above |= {os.path.join(place, name): way for name in folders}
+        yield place, names
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -134,7 +135,7 @@ def _named(statistics: Sequence[str | Callable]) -> dict[str, Callable[[Tensor],
     for statistic in _sequence(statistics, name="statistics"):
         if callable(statistic):
             name, function = getattr(statistic, "__name__", type(statistic).__name__), statistic
-            taken = {*named, *_OWN_COLUMNS, *STATISTICS}
+            taken = {*named, *_OWN_COLUMNS, *STATISTICS, *_BAND_COLUMNS}
         else:
             name = check_choice(statistic, STATISTICS, name="statistics")
             function, taken = STATISTICS[name], set(named)
@@ -161,6 +162,8 @@ def _analyzed(
             row[name], notes[name] = math.nan, str(error)
             continue
         for column, value in (values if isinstance(values, Mapping) else {name: values}).items():
+            if column in row:
+                raise ValueError(f"statistics: {name!r} gives {column!r}, which another gives; need one of the two")
             with errors_named(f"statistics: {name!r}"):
                 row[column], reason = _number(value)
             if reason:
@@ -189,6 +192,13 @@ def band_columns(column: str, null: str, *, first: bool) -> tuple[str, str, str]
     """Return the names of the columns of one null band: its ends, and the z-score."""
     before = ("" if column == "rate" else f"{column}_") + ("null_" if first else f"{null}_")
     return f"{before}low", f"{before}high", f"{before}z".replace("null_z", "z")
+
+
+_BAND_COLUMNS = {
+    name
+    for column, null, first in itertools.product(("rate", "deviation"), NULLS, (True, False))
+    for name in band_columns(column, null, first=first)
+}
 
 
 def _number(value: Any) -> tuple[Any, str]:
@@ -352,10 +362,9 @@ class Analysis:
                 if _is_numeric(a) and _is_numeric(b):
                     row[column, "here"], row[column, "other"], row[column, "difference"] = a, b, a - b
             x, y = self.activations[layer], other.activations[layer]
-            if x.shape[1] == y.shape[1] > 1:
-                neighbours = min(10, x.shape[1] - 1)
+            if x.shape[1] == y.shape[1]:
                 with suppress(ValueError):  # a layer without a rate; its note says why
-                    row["neighbours", "kept"] = movement(y.to(x), x, neighbours=neighbours).neighbours_kept
+                    row["neighbours", "kept"] = movement(y.to(x), x).neighbours_kept
             rows[layer] = row
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
         table.columns = pd.MultiIndex.from_tuples(table.columns)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 import selfsim
 
+from ..uncertainty import Estimate
+
 Values = Mapping[str, Any]  # column -> a number, or an estimate with its reason
 
 
@@ -31,7 +33,8 @@ def _topology(activations: Tensor) -> Values:
     network = selfsim.FeatureNetwork(activations)
     found = selfsim.topology(network.to_networkx(neighbours=min(10, network.n - 1)))
     return {
-        name: found.reasons.get(name) or getattr(found, name) for name in ("clustering", "path_length", "modularity")
+        name: Estimate(value=getattr(found, name), reason=found.reasons.get(name, ""))
+        for name in ("clustering", "path_length", "modularity")
     }
 
 

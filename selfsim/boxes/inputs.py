@@ -312,12 +312,15 @@ def _from_sparse(matrix: sparse.sparray, weight: str | None) -> Distances:
     if weight not in (None, "data"):
         raise ValueError(f"weight: got {weight!r} for a sparse matrix, need None (hops) or 'data' (its entries)")
     matrix = sparse.csr_array(matrix)
+    if matrix.dtype == bool:
+        matrix = matrix.astype(np.int8)
     stored = matrix.data
     if stored.size and not (stored.min() >= 0 and stored.max() < np.inf):
         raise ValueError("graph: got negative, infinite or NaN lengths in the sparse matrix, need finite ones")
     # Copied only where it must change: a million nodes should not be held twice.
     if matrix.diagonal().any():
-        matrix = sparse.csr_array(matrix - sparse.diags_array(matrix.diagonal()))
+        loops = sparse.diags_array(matrix.diagonal(), dtype=matrix.dtype)
+        matrix = sparse.csr_array(matrix - loops)
     if stored.size and not stored.all():
         matrix = matrix.copy()
         matrix.eliminate_zeros()

@@ -117,8 +117,8 @@ def multifractal(
             raise ValueError(f"centres: got {centres!r}, need 2 to {distances.n}")
         square = square[rng.choice(distances.n, centres, replace=False)]
     radii = _radii(square, distances.hops) if r_B is None else check_size_list(r_B, name="r_B")
-    if len(radii) < 3:
-        raise ValueError(f"r_B: got {len(radii)} radii, need at least 3 to fit a slope; a larger graph, or other radii")
+    if (different := len(np.unique(radii))) < 3:
+        raise ValueError(f"r_B: got {different} radii, need at least 3 to fit a slope; a larger graph, or other radii")
     logs = np.log(np.stack([(square <= radius).sum(1) for radius in radii], 1) / distances.n)  # (centres, radii)
     moments = _log_moments(logs, np.full((1, len(logs)), 1 / len(logs)), orders)[0]
     D = _slopes(radii, moments)

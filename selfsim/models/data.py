@@ -109,6 +109,9 @@ def load_images(
             title, parts, classes = _imagenette(root, pixels or 224, download)
         else:
             title, parts, classes = _cifar(dataset, root, pixels, download)
+    for (argument, number), part in zip(sizes.items(), parts, strict=True):
+        if number is not None and number > len(part):
+            raise ValueError(f"{argument}: got {number}, but there are only {len(part)}; need at most these, or None")
     limits = (train_images, test_images if validation_images is None else validation_images, test_images)
     chosen = zip(parts, limits, (subset, 0, 0), strict=True)
     train, validation, test = (_split(part.limit(limit, draw=draw), pixels) for part, limit, draw in chosen)

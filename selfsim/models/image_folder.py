@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..files import walk
+
 FOLDER_NEED = "need a directory with a folder of images per class, or with train/ and test/ of such"
 # The part of the data that a folder of this name holds, in lower case.
 PARTS = dict(
@@ -126,7 +128,7 @@ def _images_in(folder: Path) -> list[str]:
 
 
 def _visible_files(folder: Path) -> Iterator[str]:
-    for place, _, names in sorted(os.walk(folder, followlinks=True, onerror=_raise)):
+    for place, names in sorted(walk(folder, onerror=_raise)):
         if all(map(_is_visible, Path(place).relative_to(folder).parts)):
             yield from (os.path.join(place, name) for name in sorted(names) if _is_visible(name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
@@ -58,6 +59,11 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
         A layer that the model does not have (the message has the nearest name), a pattern without a match, a
         ScriptModule, more layers than there are, or none.
 
+    Warns
+    -----
+    UserWarning
+        Two names of one module.
+
     Examples
     --------
     >>> model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))
@@ -76,6 +82,12 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
         raise ValueError(f"layers: got {layers!r}, need a sequence of names such as {example}, or a number of layers")
     else:
         chosen = {name for entry in layers for name in _named(entry, modules)}
+        names: dict[nn.Module, str] = {}
+        for name in sorted(chosen):
+            if (first := names.setdefault(modules[name], name)) != name:
+                warnings.warn(
+                    f"layers: {first!r} and {name!r} are one module, whose last call is read for both", stacklevel=4
+                )
     if not chosen:
         raise ValueError("layers: got none, need at least one name from model.named_modules()")
     for name in chosen:

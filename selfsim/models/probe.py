@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
@@ -127,6 +128,7 @@ class Probe:
         self._read: dict[str, Tensor] = {}
         self._causes: dict[str, str] = {}  # by layer, why its activations have no gradient
         self._called = False
+        self._met: set[str] | None = None  # layers of the pass under way
         self._gradients_enabled = torch.is_grad_enabled()
 
     @property
@@ -179,6 +181,7 @@ class Probe:
             self._forget()
             self.drawn = tuple(draw_layers(self.layers, self.draw, self._generator))
             block.callback(self._root.register_forward_pre_hook(self._note_call).remove)
+            block.callback(self._root.register_forward_hook(self._note_end).remove)
             for layer in self.drawn:
                 block.callback(self._modules[layer].register_forward_hook(self._reader(layer)).remove)
             block.enter_context(_uncompiled())
@@ -192,12 +195,29 @@ class Probe:
 
     def _note_call(self, module: nn.Module, args: object) -> None:
         self._called, self._gradients_enabled = True, torch.is_grad_enabled()
+        self._met = set()
+
+    def _note_end(self, module: nn.Module, args: object, output: object) -> None:
+        self._met = None  # checkpointing may call layers again
+
+    def _note_layer(self, layer: str, module: nn.Module) -> None:
+        """Warn where the pass comes to a module without weights again, of which it can have many uses."""
+        if self._met is None:
+            return
+        if layer in self._met and not any(True for _ in module.parameters()):
+            warnings.warn(
+                f"layers: the model calls {layer!r} several times in one pass, and its last call is read; to read the "
+                "others, give each place a module of its own",
+                stacklevel=2,
+            )
+        self._met.add(layer)
 
     def _reader(self, layer: str) -> Callable[[nn.Module, object, Any], None]:
         @untraced  # compiled code would lose the hooks of the branch
         def read(module: nn.Module, args: object, output: Any) -> None:
             if module is not self._modules[layer]:  # a copy of the model, made inside the block
                 return
+            self._note_layer(layer, module)
             with ExitStack() as plain:
                 # Checkpointing counts the tensors that autograd saves; with hooks of their own, these are not counted.
                 with suppress(RuntimeError):  # torch.func has no such hooks, and no checkpointing

@@ -27,14 +27,21 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     ...     a.equal(torch.rand(2))
     True
     """
-    before = random_states(device)
-    try:
+    with unchanged(device):
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is the one that timm draws from
         torch.default_generator.manual_seed(seed)
         if torch.device(device).type == "cuda":
             with torch.cuda.device(device):  # it need not be the current one
                 torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def unchanged(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Restore the states of the global generators after a block of code, after an exception too."""
+    before = random_states(device)
+    try:
         yield
     finally:
         set_random_states(before, device)

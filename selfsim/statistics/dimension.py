@@ -115,8 +115,8 @@ def two_nn(activations: Tensor) -> Dimension:
     Returns
     -------
     Dimension
-        Not estimable with fewer than 50 usable samples. Usable are the different samples, without the tenth with the
-        largest ratios, whose second neighbour is further than the first.
+        Usable are the different samples whose second neighbour is further than the first. Not estimable where these
+        are fewer than half, or fewer than 50 without the tenth with the largest ratios.
 
     Raises
     ------
@@ -127,8 +127,9 @@ def two_nn(activations: Tensor) -> Dimension:
 
     Notes
     -----
-    The fit is that of scikit-dimension, without the tenth of samples with the largest ratios. It uses the smallest
-    distances only, so noise in the activations has its full effect. Time O(samples² neurons), memory O(samples²).
+    The fit is that of scikit-dimension to the usable samples, without the tenth with the largest ratios. It uses the
+    smallest distances only, so noise in the activations has its full effect. Time O(samples² neurons), memory
+    O(samples²).
 
     References
     ----------
@@ -148,16 +149,19 @@ def two_nn(activations: Tensor) -> Dimension:
         return blank
     np.fill_diagonal(square, np.inf)
     nearest = np.partition(square, 1, axis=1)[:, :2]
-    # The fit leaves out the tenth with the largest ratios. Samples with two equally near neighbours say nothing.
-    ratios = np.sort(nearest[:, 1] / nearest[:, 0])[: int(len(nearest) * 0.9)]
-    usable = int((ratios > 1 + 1e-9).sum())
-    if usable < FEWEST_SAMPLES:
-        reason = f"{usable} of {len(ratios)} samples have a second neighbour further than the first, need 50"
+    # Samples with two equally near neighbours, as on a lattice, say nothing and would raise the dimension.
+    usable = nearest[:, 1] > nearest[:, 0] * (1 + 1e-9)
+    # The fit leaves out the tenth with the largest ratios.
+    if 0.9 * usable.sum() < FEWEST_SAMPLES or usable.mean() < 0.5:
+        reason = (
+            f"{usable.sum()} of {len(usable)} samples have a second neighbour further than the first, need half of "
+            f"them, at least {math.ceil(FEWEST_SAMPLES / 0.9)}"
+        )
         return replace(blank, reason=reason)
     fit = optional_package("skdim.id", extra="statistics").TwoNN(dist=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        value = float(fit.fit(nearest).dimension_)
+        value = float(fit.fit(nearest[usable]).dimension_)
     if not 0 < value < math.inf:
         return replace(blank, reason=f"the fit gives {value:g}, need a number above 0")
     return replace(blank, value=value, reason="")

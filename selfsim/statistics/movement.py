@@ -37,7 +37,12 @@ class Movement:
 
 
 def movement(
-    before: Tensor, after: Tensor, *, neighbours: int = 10, boxes: int | None = None, drivers: int = 4
+    before: Tensor,
+    after: Tensor,
+    *,
+    neighbours: int | None = None,
+    boxes: int | None = None,
+    drivers: int | None = None,
 ) -> Movement:
     """Compare the feature networks of one layer at two times.
 
@@ -45,13 +50,15 @@ def movement(
     ----------
     before, after : Tensor, shape (samples, neurons)
         Activations of the same neurons. The numbers of samples may differ.
-    neighbours : int
-        Number of nearest neighbours of each neuron, at most n - 1.
+    neighbours : int, optional
+        Number of nearest neighbours of each neuron, less than n - 1, the number of the others. By default 10, or half
+        of the others where these are at most 10.
     boxes : int, optional
-        Number of boxes of the covering by complete linkage; by default a tenth of the neurons, at least two.
-    drivers : int
-        Number of driving neurons: those with the largest gradient of the exact rate, usually the ends of the shortest
-        and the longest edge.
+        Number of boxes of the covering by complete linkage, from 2 to n - 1; by default a tenth of the neurons, at
+        least two.
+    drivers : int, optional
+        Number of driving neurons, less than n: those with the largest gradient of the exact rate, usually the ends of
+        the shortest and the longest edge. By default 4, or n - 1 if that is less.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def movement(
     Raises
     ------
     TypeError, ValueError
-        As `ss_rate`. Also layers of different width, or a number that is no integer of at least 1.
+        As `ss_rate`. Also layers of different width, or a number that is no integer in its range.
 
     Notes
     -----
@@ -76,8 +83,11 @@ def movement(
     after = check_activations(after, name="after", min_neurons=3)
     if after.shape[1] != before.shape[1]:
         raise ValueError(f"after: got {after.shape[1]} neurons, need the {before.shape[1]} of before")
-    neighbours, drivers = check_integer(neighbours, name="neighbours"), check_integer(drivers, name="drivers")
-    boxes = None if boxes is None else check_integer(boxes, name="boxes")
+    n = before.shape[1]
+    ranges = {"neighbours": (neighbours, 1, n - 2), "boxes": (boxes, 2, n - 1), "drivers": (drivers, 1, n - 1)}
+    for name, (value, least, most) in ranges.items():
+        if value is not None and check_integer(value, name=name, least=least) > most:
+            raise ValueError(f"{name}: got {value!r} for {n} neurons, need {least} to {most}; more are always kept")
     first, second = (Arrangement(x, neighbours=neighbours, boxes=boxes, drivers=drivers) for x in (before, after))
     return first.moved_to(second)
 
@@ -89,12 +99,17 @@ class Arrangement:
     """
 
     def __init__(
-        self, activations: Tensor, *, neighbours: int = 10, boxes: int | None = None, drivers: int = 4
+        self,
+        activations: Tensor,
+        *,
+        neighbours: int | None = None,
+        boxes: int | None = None,
+        drivers: int | None = None,
     ) -> None:
         n = activations.shape[1]
         self.activations = activations
-        self._neighbours, self._drivers = min(neighbours, n - 1), min(drivers, n)
-        self._boxes = max(2, n // 10) if boxes is None else boxes
+        self._neighbours = neighbours or (10 if n > 11 else (n - 1) // 2)
+        self._boxes, self._drivers = boxes or max(2, n // 10), drivers or min(4, n - 1)
 
     @functools.cached_property
     def _marks(self) -> tuple[np.ndarray, np.ndarray, set[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -73,10 +74,18 @@ def _execute(chapter: Chapter, cell: Cell, folder: Path, cell_timeout: int | Non
     execute_chapter(chapter, page, fingerprint=cell.fingerprint, cell_timeout=cell_timeout)
 
 
-def cell_progress(cell: Cell, folder: Path) -> tuple[Status, tuple[float, int] | None]:
+def cell_progress(
+    cell: Cell, folder: Path, *, state_of: Callable[[Any], str | None] | None = None
+) -> tuple[Status, tuple[float, int] | None]:
     """Return the status of a cell and, of a done one, the seconds and bytes that it took, if its files say so.
 
-    A damaged run is never trained again over its files: its owner decides.
+    A damaged run is never trained again over its files: its owner decides. `state_of` is `files_state`, or one that
+    remembers its answers.
+
+    Raises
+    ------
+    ValueError
+        The cell is done, with other images than those of today.
     """
     page, directory = folder / f"{cell.name}.ipynb", folder / cell.name
     unfinished: Status = "begun" if directory.is_dir() else "missing"
@@ -85,14 +94,17 @@ def cell_progress(cell: Cell, folder: Path) -> tuple[Status, tuple[float, int] |
         if facts.get("fingerprint") != cell.fingerprint:
             return unfinished, None
     else:
-        from ..training.runs import DamagedRunError, load_run
+        from ..training.data_record import files_state
+        from ..training.runs import DamagedRunError, check_run_data, load_run
 
         try:
-            facts = load_run(directory).environment
+            run = load_run(directory)
         except FileNotFoundError:
             return unfinished, None
         except DamagedRunError:
             return "damaged", None
+        check_run_data(replace(run, config=cell.work), directory, state_of=state_of or files_state)
+        facts = run.environment
     if not isinstance(facts.get("seconds"), int | float):
         return "done", None
     return "done", (facts["seconds"], sum(f.stat().st_size for f in [page, *directory.rglob("*")] if f.is_file()))

@@ -6,6 +6,7 @@ Progress is kept in the output folder, so an interrupted sweep resumes where it 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import traceback
 from collections import Counter
@@ -73,14 +74,18 @@ def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, 
     Raises
     ------
     ValueError
-        `workers` is less than one, or given beside a `scheduler`.
+        `workers` is less than one, or given beside a `scheduler`, or a cell is done with other images than those of
+        today.
     """
     if workers is not None:
         check_integer(workers, name="workers")
     if workers is not None and scheduler is not None:
         raise ValueError(f"workers: got {workers} beside a scheduler, need one of these: a scheduler has its own")
     folder = Path(output).absolute()
-    progress = {cell.name: cell_progress(cell, folder) for cell in grid.cells}
+    from ..training.data_record import files_state
+
+    state_of = functools.cache(files_state)  # the cells share their data
+    progress = {cell.name: cell_progress(cell, folder, state_of=state_of) for cell in grid.cells}
     states = {name: state for name, (state, _) in progress.items()}
     costs = [cost for _, cost in progress.values() if cost]
     left = sum(state in ("begun", "missing") for state in states.values())
@@ -139,7 +144,8 @@ def sweep(
     SweepError
         Cells failed or hold damaged runs, after all others were done.
     ValueError
-        `workers`, `retries` or `kernel_retries` is too small, or `workers` is given beside a `scheduler`.
+        `workers`, `retries` or `kernel_retries` is too small, `workers` is given beside a `scheduler`, or a cell is
+        done with other images than those of today.
     FileExistsError
         `output` has results that no sweep wrote.
     BlockingIOError

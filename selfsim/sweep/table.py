@@ -65,13 +65,18 @@ def write_results(tables: Iterable[DataFrame], folder: Path) -> None:
     own = [name for name in table if name not in _HISTORY]
     table = table.reindex(columns=[*own, *_HISTORY])
     for name in own:
-        if len({type(value) for value in table[name].dropna()}) > 1:
+        values = table[name].dropna()
+        if len({type(value) for value in values}) > 1 and not all(map(_is_number, values)):
             # Such as a target that is a number in one cell and a schedule in another: Parquet needs one type.
             table[name] = table[name].map(str, na_action="ignore")
     content = io.BytesIO()
     table.to_parquet(content, index=False)
     write_atomic(folder / RESULTS_CSV, table.to_csv(index=False).encode())
     write_atomic(folder / RESULTS, content.getvalue())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_results(folder: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..files import walk
 from ..models.data import load_images
 from ..models.images import Images
 
@@ -52,11 +53,11 @@ def files_state(data_dir: str | os.PathLike | None) -> str | None:
     if root is None or not root.is_dir():
         return None
     facts = []
-    for folder, _, names in os.walk(root):
+    for folder, names in walk(root):
         for name in names:
             path = Path(folder, name)
-            with suppress(FileNotFoundError):  # removed meanwhile
-                status = path.lstat()
+            with suppress(FileNotFoundError):  # removed meanwhile, or a link to nothing
+                status = path.stat()
                 facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 

@@ -18,7 +18,7 @@ from ..checks import check_integer
 from ..models.architectures import create
 from ..models.images import Images
 from ..models.probe import activations
-from ..models.seeding import seeded
+from ..models.seeding import seeded, unchanged
 from ..models.small_builds import PIXELS
 from ..statistics.movement import Arrangement
 from ..validation import resolve_device
@@ -68,7 +68,8 @@ def train(
         two are kept until the run is finished.
     on_epoch : callable, optional
         Called with the number of completed epochs and the network in eval mode, before training and after every epoch,
-        to measure what the history does not have. A resumed run does not repeat the calls of completed epochs.
+        to measure what the history does not have. It may draw random numbers without changing the run. A run that is
+        resumed after an epoch repeats the call of this epoch, which may have failed.
 
     Returns
     -------
@@ -210,10 +211,18 @@ def _train(
 ) -> None:
     """Train from `state` to the end of the last epoch."""
     config = state.config
+
+    def call_back() -> None:
+        if on_epoch:
+            with unchanged(state.device):  # a callback that draws must not change the run
+                on_epoch(state.epoch, state.model)
+
     if not state.history:
         state.history += _evaluated(state, images)
-        if on_epoch:
-            on_epoch(0, state.model)
+        call_back()
+    elif not state.step:  # resumed after an epoch whose call may have failed or been interrupted
+        state.model.eval()
+        call_back()
     epochs = range(state.epoch, config.epochs)
     bar = tqdm(epochs, initial=state.epoch, total=config.epochs, desc=config.architecture, disable=not progress)
     for _ in bar:
@@ -232,8 +241,7 @@ def _train(
         finish_epoch(state, images)
         if save_every is None:
             save()
-        if on_epoch:
-            on_epoch(state.epoch, state.model)
+        call_back()
 
 
 def training_step(state: TrainingState, x: Tensor, targets: Tensor) -> None:

@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -152,8 +152,6 @@ def is_finished(directory: str | os.PathLike) -> bool:
 def finished_run(directory: Path, config: TrainConfig, images: Images | None) -> Run:
     """Read a finished run if it has the configuration `config` and its data are those of today.
 
-    Without `images`, the data are loaded and compared only if files of the data directory have changed.
-
     Raises
     ------
     ValueError
@@ -161,12 +159,27 @@ def finished_run(directory: Path, config: TrainConfig, images: Images | None) ->
     """
     check_same_configuration(_stored_configuration(directory), config, where=str(directory))
     run = load_run(directory)
-    record = run.environment.get("data")
+    check_run_data(run, directory, images)
+    return run
+
+
+def check_run_data(
+    run: Run,
+    directory: Path,
+    images: Images | None = None,
+    *,
+    state_of: Callable[[Any], str | None] = files_state,
+) -> None:
+    """Raise ``ValueError`` if a run was trained on other images than those of today.
+
+    Without `images`, they are loaded and compared only if files of the data directory have changed, as `state_of`
+    tells.
+    """
+    config, record = run.config, run.environment.get("data")
     if record is not None and images is not None:
         check_same_data(record, data_record(images), where=str(directory))
-    elif record is not None and files_state(config.data_dir) not in (None, record.get("files")):
+    elif record is not None and state_of(config.data_dir) not in (None, record.get("files")):
         check_same_data(record, record_of(config.images), where=str(directory))
-    return run
 
 
 def _stored_configuration(directory: Path) -> dict[str, Any]:
@@ -278,7 +291,10 @@ def write_run(run: Run, directory: Path) -> None:
     writer = csv.writer(table)
     writer.writerow(Row._fields)
     writer.writerows((*row[:4], repr(row.value)) for row in run.history)
-    torch.save(run.model.state_dict() if isinstance(run.weights, Path) else dict(run.weights), weights)
+    if isinstance(run.weights, Path):  # of a loaded run, whose model its user may have changed
+        weights.write(_read_intact(run.weights, run.weights_sha256))
+    else:
+        torch.save(dict(run.weights), weights)
     contents = {
         CONFIG: run.config.as_json().encode(),
         ENVIRONMENT: json.dumps(run.environment, indent=1).encode(),
@@ -290,8 +306,10 @@ def write_run(run: Run, directory: Path) -> None:
         write_atomic(directory / name, content)
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items())
     write_atomic(directory / SUMS, sums.encode())
-    for path in directory.iterdir():  # checkpoints, and what a killed process left half-written
-        if path.name not in {*contents, SUMS, LOCK} and path.suffix in (".pt", ".partial"):
+    # Checkpoints, and what a killed process left half-written; other files are not ours.
+    partial = (f"{name}.partial" for name in ("checkpoint-*.pt", *contents))
+    for pattern in ("checkpoint-*.pt", "damaged-checkpoint-*.pt", *partial):
+        for path in directory.glob(pattern):
             path.unlink()
 
 

@@ -258,3 +258,31 @@ def test_few_and_equal_neurons_are_rows_with_reasons():
     table = analyze(model, LOADER, **QUICK).to_pandas()
     assert "rate: activations: got 2 neurons" in table.note["0"]
     assert math.isnan(table.deviation["0"])
+
+
+def test_a_layer_without_a_clustering_has_none():
+    model = nn.Sequential(nn.Linear(20, 2))
+    row = analyze(model, LOADER, **QUICK, layers=["0"], statistics=["topology"]).rows["0"]
+    assert math.isnan(row["clustering"]) and "clustering: " in row["note"]
+
+
+@pytest.mark.parametrize("name", ["null_low", "z", "gauss_high", "deviation_gauss_z", "deviation_z"])
+def test_a_statistic_may_not_have_the_name_of_a_bands_column(name):
+    statistic = lambda x: 1.0  # noqa: E731
+    statistic.__name__ = name
+    with pytest.raises(ValueError, match=f"statistics: got a second '{name}'"):
+        analyze(perceptron(), LOADER, **QUICK, statistics=["rate", statistic])
+
+
+def test_two_statistics_may_not_give_one_column():
+    def exponent(x):
+        return 1.0
+
+    with pytest.raises(ValueError, match="'exponent' gives 'exponent', which another gives"):
+        analyze(perceptron(), LOADER, **QUICK, statistics=["spectrum", exponent])
+
+
+def test_small_layers_of_unrelated_networks_do_not_keep_all_neighbours():
+    small = [nn.Sequential(nn.Linear(20, 10)) for _ in range(2)]
+    one, other = (analyze(model, LOADER, **QUICK, layers=["0"], statistics=["rate"]) for model in small)
+    assert 0.1 < one.compare(other)["neighbours", "kept"].item() < 0.9

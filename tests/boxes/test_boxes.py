@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import networkx as nx
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import sparse
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist, squareform
 
+import selfsim
 from selfsim import (
     FeatureNetwork,
     box_bound,
@@ -25,6 +27,7 @@ from selfsim import (
 )
 from selfsim.boxes import complete_linkage
 from selfsim.boxes.correlation_sum import surrogate_count
+from selfsim.boxes.inputs import as_distances
 from tests import reference
 
 METHODS = ("complete-linkage", "greedy-coloring")
@@ -309,3 +312,18 @@ class TestDistancesAsPeopleHaveThem:
         multifractal(graph, r_B=[2, 4, 8], centres=10 * one, resamples=20 * one, seed=one)
         renormalization_flow(graph, l_B=3, method="cbb", most_steps=2 * one)
         fractal_dimension(box_counts(graph, method="memb"), fewest_boxes=2 * one)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.int64, np.float32])
+def test_sparse_matrices_with_self_loops_of_any_type(dtype):
+    path = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = as_distances(sparse.csr_array(path))
+    assert (found.square == as_distances(nx.path_graph(4)).square).all()
+
+
+def test_radii_that_repeat_are_too_few_for_a_slope():
+    for radii in ([2, 2, 2], [1, 1, 2]):
+        with pytest.raises(ValueError, match=f"r_B: got {len(set(radii))} radii, need at least 3"):
+            selfsim.multifractal(nx.cycle_graph(60), r_B=radii)

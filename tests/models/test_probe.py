@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -87,7 +88,7 @@ def test_hooks_are_gone_also_after_an_exception():
     model = mlp()
     probe = Probe(model, ["1"])
     with probe:
-        assert hooks(model) == 2  # of the layer, and of the model, for whether it ran
+        assert hooks(model) == 3  # of the layer, and of the model, for whether it runs
     assert hooks(model) == 0
     with pytest.raises(RuntimeError), probe:
         model(torch.rand(2, 999))
@@ -448,3 +449,26 @@ def test_output_that_is_no_activation():
     model = nn.Sequential(nn.Unflatten(1, (1, 1, 1, 4)))
     with pytest.raises(ValueError, match="layer '0': its output has shape"), Probe(model, ["0"]):
         model(torch.rand(2, 4))
+
+
+def test_a_nonlinearity_that_is_called_at_many_places_is_named():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.act = nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.second(self.act(self.first(x))))
+
+    with (
+        pytest.warns(UserWarning, match="layers: the model calls 'act' several times in one pass"),
+        (probe := Probe(model := Shared(), ["act"])),
+    ):
+        model(torch.rand(3, 4))
+    assert probe.activations["act"].shape == (3, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Probe(mlp(), ["1"]) as probe:  # once in each of two passes
+            model = probe._root
+            model(torch.rand(3, 4))
+            model(torch.rand(3, 4))

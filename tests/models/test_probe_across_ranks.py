@@ -28,7 +28,7 @@ class TestDraw:
         probe = Probe(model, ["1", "3", "5", "7"], draw=2)
         for _ in range(20):
             with probe:
-                assert sum(len(m._forward_hooks) for m in model.modules()) == 2
+                assert sum(len(m._forward_hooks) for m in model.children()) == 2
                 model(samples())
             assert tuple(probe.activations) == probe.drawn and len(probe.drawn) == 2
             seen.add(probe.drawn)

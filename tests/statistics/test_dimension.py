@@ -91,16 +91,24 @@ def test_reason_where_there_is_no_dimension(estimate):
 
 
 def test_two_nn_needs_more_than_a_few_ratios():
-    # Nearly all samples have two equally near neighbours. The others are in the tenth that is left out.
+    # Nearly all samples have two equally near neighbours.
     grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0))
     grid[::50] += 0.01
-    assert "samples have a second neighbour further than the first, need 50" in two_nn(grid).reason
+    assert "samples have a second neighbour further than the first, need half" in two_nn(grid).reason
+
+
+def test_samples_with_two_equally_near_neighbours_do_not_raise_the_dimension():
+    x = drawn("cube", 2)
+    rounded = (x * 64).round() / 64
+    assert two_nn(rounded).value == pytest.approx(2, abs=0.3)
+    lattice = torch.cartesian_prod(torch.arange(12.0), torch.arange(12.0))
+    assert "need half of them" in two_nn(torch.cat([lattice, 20 + 10 * x[:100].to(lattice.dtype)])).reason
 
 
 def test_two_nn_needs_fifty_usable_samples():
     x = drawn("cube", 3, samples=56)
     assert two_nn(x).estimable
-    assert two_nn(x[:55]).reason.startswith("49 of 49 samples have a second neighbour further")
+    assert two_nn(x[:55]).reason.startswith("55 of 55 samples have a second neighbour further")
 
 
 @pytest.mark.parametrize("estimate", [correlation_dimension, two_nn])

@@ -71,7 +71,10 @@ def test_drivers_are_the_ends_of_the_shortest_and_the_longest_edge():
     [
         ({"after": drawn(5, 7)}, "after: got 7 neurons, need the 6 of before"),
         ({"after": drawn(5, 6), "neighbours": 0}, "neighbours: got 0, need an integer of at least 1"),
-        ({"after": drawn(5, 6), "boxes": 0}, "boxes: got 0, need an integer of at least 1"),
+        ({"after": drawn(5, 6), "boxes": 0}, "boxes: got 0, need an integer of at least 2"),
+        ({"after": drawn(5, 6), "neighbours": 5}, "neighbours: got 5 for 6 neurons, need 1 to 4"),
+        ({"after": drawn(5, 6), "boxes": 6}, "boxes: got 6 for 6 neurons, need 2 to 5"),
+        ({"after": drawn(5, 6), "drivers": 6}, "drivers: got 6 for 6 neurons, need 1 to 5"),
         ({"after": drawn(5, 6), "drivers": 2.5}, "drivers: got 2.5, need an integer of at least 1"),
         ({"after": torch.full((5, 6), float("nan"))}, "after: .*NaN"),
     ],

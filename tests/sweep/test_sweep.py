@@ -14,7 +14,9 @@ import time
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
+from selfsim import train
 from selfsim.command_line import main
 from selfsim.sweep.cell import cell_progress, run_cell
 from selfsim.sweep.grid import read_grid
@@ -382,3 +384,31 @@ def test_every_card_gets_a_worker_and_every_worker_its_share(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert visible_cards() == []
     assert default_workers() == cores
+
+
+def test_done_cells_of_other_data_are_refused(written, tmp_path):
+    data = tmp_path / "data"
+    for name in ("cats", "dogs"):
+        (data / name).mkdir(parents=True)
+        for number in range(40):
+            Image.new("L", (8, 8), number).save(data / name / f"{number}.png")
+    grid = written(
+        f"parameters: {{architecture: mlp, dataset: folder, data_dir: {data}, samples: 4, batch_size: 16, epochs: 1}}\n"
+        "grid: {seed: [0, 1]}"
+    )
+    train(grid.cells[0].work, runs=tmp_path / "out", device="cpu")
+    assert list(plan_sweep(grid, tmp_path / "out").states.values()) == ["done", "missing"]
+    for picture in data.rglob("*.png"):
+        os.utime(picture)
+    assert list(plan_sweep(grid, tmp_path / "out").states.values()) == ["done", "missing"]  # the same pixels
+    Image.new("L", (8, 8), 200).save(data / "cats" / "40.png")
+    for call in (plan_sweep, sweep):
+        with pytest.raises(ValueError, match="images: not the data of .*mlp-"):
+            call(grid, tmp_path / "out")
+
+
+def test_numbers_of_different_types_stay_numbers(tmp_path):
+    columns = {"epoch": 0, "split": "", "layer": "", "metric": "", "value": 0.0}
+    caps = (None, 1, 0.5)
+    write_results([pd.DataFrame([columns | {"constraint.cap": cap}]) for cap in caps], tmp_path)
+    assert pd.read_parquet(tmp_path / RESULTS)["constraint.cap"].dropna().tolist() == [1.0, 0.5]

@@ -245,3 +245,41 @@ def test_numbers_of_numpy_give_the_same_run():
     plain = dataclasses.replace(CONFIG, constraint={"weight": 2.5, "layers_per_step": 2})
     assert same.name == plain.name
     assert dataclasses.replace(CONFIG, layers=np.int64(2)).name == dataclasses.replace(CONFIG, layers=2).name
+
+
+@pytest.mark.parametrize("linked", ["folders", "files"])
+def test_data_behind_links_are_watched_too(tmp_path, folder, linked):
+    data, kept = tmp_path / "data", tmp_path / "kept"
+    data.rename(kept)
+    data.mkdir()
+    for name in ("cats", "dogs"):
+        if linked == "folders":
+            (data / name).symlink_to(kept / name)
+            continue
+        (data / name).mkdir()
+        for picture in (kept / name).iterdir():
+            (data / name / picture.name).symlink_to(picture)
+    folder = dataclasses.replace(folder, epochs=1)
+    first = train(folder, runs=tmp_path / "runs", device="cpu")
+    assert train(folder, runs=tmp_path / "runs", device="cpu").history == first.history
+    for picture in kept.rglob("*.png"):
+        Image.new("RGB", (8, 8)).save(picture)
+    with pytest.raises(ValueError, match="train has other pixels or labels"):
+        train(folder, runs=tmp_path / "runs", device="cpu")
+
+
+def test_a_folder_with_a_link_to_a_folder_around_it_is_read_once(tmp_path, folder):
+    before = folder.load_images()
+    (tmp_path / "data" / "cats" / "up").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "dogs" / "cats").symlink_to(tmp_path / "data" / "dogs")
+    after = folder.load_images()
+    assert [len(part) for part in (after.train, after.validation, after.test)] == [
+        len(part) for part in (before.train, before.validation, before.test)
+    ]
+
+
+def test_more_images_than_there_are(folder):
+    number = len(folder.load_images().train)
+    assert len(dataclasses.replace(folder, train_images=number).load_images().train) == number
+    with pytest.raises(ValueError, match=f"train_images: got {number + 1}, but there are only {number}"):
+        dataclasses.replace(folder, train_images=number + 1).load_images()

@@ -6,16 +6,18 @@ import dataclasses
 import errno
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from selfsim import TrainConfig, load_run, train
 from selfsim.training import loop
-from selfsim.training.runs import checkpoint_files, is_finished
+from selfsim.training.runs import DamagedRunError, checkpoint_files, is_finished
 
 # Five steps an epoch.
 CONFIG = TrainConfig(
@@ -382,3 +384,63 @@ def test_run_time_adds_up_and_json_is_plain(stopped, images):
     run = train(CONFIG, images=images, directory=stopped, device="cpu")
     assert json.loads((stopped / "environment.json").read_text())["seconds"] == run.environment["seconds"] > 0
     assert is_finished(stopped)
+
+
+def test_the_end_of_a_run_leaves_the_files_of_others(tmp_path, images):
+    directory = tmp_path / "run"
+    mine = ["epoch1.pt", "notes.partial"]
+
+    def keep(epoch, model):
+        for name in mine:
+            (directory / name).write_bytes(b"mine")
+
+    train(CONFIG, images=images, directory=directory, device="cpu", on_epoch=keep)
+    assert [(directory / name).read_bytes() for name in mine] == [b"mine"] * 2
+    assert not checkpoint_files(directory)
+
+
+def test_a_loaded_run_is_saved_with_its_own_weights(tmp_path, uninterrupted):
+    loaded = load_run(uninterrupted.save(tmp_path / "first"))
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.zero_()
+    assert same(load_run(loaded.save(tmp_path / "second")), uninterrupted)
+    weights = tmp_path / "first" / "weights.pt"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(DamagedRunError, match="weights.pt"):
+        loaded.save(tmp_path / "third")
+
+
+def drawing(epoch, model):
+    torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
+
+
+def test_a_callback_that_draws_changes_no_run(images, tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=2, mixup=0.5, random_erasing=0.5)
+    expected = train(config, images=images, device="cpu")
+    assert same(train(config, images=images, device="cpu", on_epoch=drawing), expected)
+
+    def stop(epoch, model):
+        drawing(epoch, model)
+        if epoch == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(config, images=images, directory=tmp_path / "run", device="cpu", on_epoch=stop)
+    assert same(train(config, images=images, directory=tmp_path / "run", device="cpu", on_epoch=drawing), expected)
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_callback_that_fails_is_called_again(images, tmp_path, last):
+    config, calls = dataclasses.replace(CONFIG, epochs=2), []
+
+    def fail(epoch, model):
+        if epoch == last:
+            raise Stopped
+        calls.append((epoch, model.training))
+
+    with pytest.raises(Stopped):
+        train(config, images=images, directory=tmp_path / "run", device="cpu", on_epoch=fail)
+    seen = lambda epoch, model: calls.append((epoch, model.training))  # noqa: E731
+    train(config, images=images, directory=tmp_path / "run", device="cpu", on_epoch=seen)
+    assert calls == [(epoch, False) for epoch in (0, 1, 2)]
