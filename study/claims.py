@@ -69,8 +69,8 @@ def _differences(finding: Finding) -> str:
     reach = " to ".join(f"{interval_text(known[name], digits=1)} ({title(name)})" for name in (lowest, highest))
     verb = "differ" if finding.verdict == "shown" else "are not shown to differ"
     return (
-        f"Architectures {verb} ({finding.effects[0]}). Counted from the rate of noise, their means are {reach} "
-        f"standard deviations of noise, over {len(known)} architectures."
+        f"Architectures {verb} ({finding.effects[0]}). Relative to noise of the same shape, the mean rates of "
+        f"{len(known)} architectures go from {reach}, in standard deviations of that noise."
     )
 
 

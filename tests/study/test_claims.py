@@ -51,8 +51,9 @@ def test_differences_name_the_lowest_and_the_highest(verdict, verb):
     })  # fmt: skip
     text = said("C3", differ=finding("differ", verdict, ("Kruskal–Wallis, p = 0.5",), table))
     assert text.startswith(
-        f"Architectures {verb} (Kruskal–Wallis, p = 0.5). Counted from the rate of noise, their means are −2.0 [−3.0, "
-        "−1.0] (Plain MLP) to +4.0 [+3.0, +5.0] (VGG-11) standard deviations of noise, over 3 architectures."
+        f"Architectures {verb} (Kruskal–Wallis, p = 0.5). Relative to noise of the same shape, the mean rates of 3 "
+        "architectures go from −2.0 [−3.0, −1.0] (Plain MLP) to +4.0 [+3.0, +5.0] (VGG-11), in standard deviations of "
+        "that noise."
     )
 
 
