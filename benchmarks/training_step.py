@@ -31,7 +31,7 @@ from selfsim.training.distributed import Ranks
 from selfsim.training.provenance import environment_facts
 from selfsim.training.state import TrainingState
 
-# The default of the constraint, but pulling from the first step on; a configuration that names none means a weight of 10.
+# The default of the constraint, pulling from the first step on; a configuration that names none means a weight of 10.
 DEFAULT = {"weight": None, "cap": 0.15, "ramp": [0, 0], "unit": "median"}
 CONSTRAINTS = {
     "without": None,
