@@ -6,8 +6,8 @@
 
 Every architecture is trained at its tiny size on the digits, or at its small size on CIFAR-10, without constraint and
 with each candidate. Accuracy and rates are those of the validation images; the test images play no part. The file is
-written after each run, and finished runs in it are not repeated. At the small size only the default is tried; the
-file also has runs of the MLP with a cap of 0.3 there, the default before. A graphics card trains the small networks of
+written after each run, and finished runs in it are not repeated. At the small size only the default is tried unless
+``--candidates`` names others; the file has runs with other caps there. A graphics card trains the small networks of
 one architecture together (`train_many`). A CPU trains them one after another, 5 to 25 minutes each.
 """
 
@@ -69,6 +69,7 @@ CANDIDATES: dict[str, dict[str, Any] | None] = {
     "ramp, trust 1, shape": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust shape"},
     "ramp, trust 1, median shape": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust shape", "unit": "median"},
     "cap .3": {"weight": None, "ramp": LATE, "cap": 0.3, "unit": "median"},
+    "cap .075": {"weight": None, "ramp": LATE, "cap": 0.075, "unit": "median"},
     "cap .5, gain 2": {"weight": 10.0, "ramp": LATE, "cap": 0.5, "rule": "trust shape", "unit": "median", "gain": 2.0},
 }
 # Chosen without a constraint, so that each architecture learns the digits within seconds.
@@ -177,7 +178,10 @@ def small_runs(
     """Train the small networks of one architecture together: each candidate and seed that is wanted."""
     parameters = inspect.signature(SelfSimilarityConstraint).parameters
     named = {option: parameters[option].default for option in ("weight", "cap", "ramp", "unit")}
-    constraints = {"none": None, "default": {"target": TARGET} | named}
+    constraints = {
+        candidate: None if options is None else {"target": TARGET} | named | options
+        for candidate, options in CANDIDATES.items()
+    }
     epochs = settings["epochs"]  # rates are measured on the final network alone
     configs = [
         TrainConfig(name, size="small", seed=seed, constraint=constraints[candidate], evaluate_every=epochs, **settings)
@@ -267,7 +271,7 @@ def write(rows: list[dict], path: Path, **environments: dict) -> None:
 def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, help="all, but for --size small: none, default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", choices=("tiny", "small"), default="tiny")
     parser.add_argument("--data-dir", help="the folder with CIFAR-10, for --size small")
@@ -283,7 +287,8 @@ def main(given: list[str] | None = None) -> None:
         train_small(rows, done, arguments)
     else:
         images = load_images("digits")
-        for seed, candidate, name in itertools.product(range(arguments.seeds), arguments.candidates, arguments.only):
+        candidates = arguments.candidates or CANDIDATES
+        for seed, candidate, name in itertools.product(range(arguments.seeds), candidates, arguments.only):
             if ("tiny", name, candidate, seed) not in done:
                 rows.append(one_run(name, candidate, seed, images))
                 write(rows, arguments.output, tiny=environment_facts())
@@ -303,7 +308,8 @@ def train_small(rows: list[dict], done: set[tuple], arguments: argparse.Namespac
     images = TrainConfig("mlp", size="small", data_dir=arguments.data_dir, **SMALL).load_images()
     end = time.monotonic() + 60 * arguments.minutes
     for name in arguments.only:
-        pairs = [(candidate, seed) for seed in range(arguments.seeds) for candidate in ("none", "default")]
+        candidates = arguments.candidates or ("none", "default")
+        pairs = [(candidate, seed) for seed in range(arguments.seeds) for candidate in candidates]
         wanted = [pair for pair in pairs if ("small", name, *pair) not in done]
         settings = SMALL | SMALL_SETTINGS[name] | {"data_dir": arguments.data_dir}
         while wanted and time.monotonic() < end:
