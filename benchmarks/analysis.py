@@ -10,29 +10,23 @@ does not count. On two cores the draws take half of it, because they run in thre
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import os
 import statistics
 import time
-from pathlib import Path
+import timeit
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 import torch
 
+from benchmarks.output import output_parser, write
 from selfsim import analyze, create, null_activations, null_band, ss_rate
-from selfsim.training.provenance import environment_facts
 
 SAMPLES, DRAWS, REPEATS = 128, 100, 5
 BEFORE = {128: 2.8, 384: 7.7, 768: 27.0}  # milliseconds a draw on one core of an Intel machine
-
-
-def seconds(call) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
+seconds = functools.partial(timeit.timeit, number=1, timer=time.process_time)
 
 
 def of_analyze() -> dict:
@@ -73,9 +67,7 @@ def of_bands(neurons: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/analysis.json"))
-    arguments = parser.parse_args()
+    output = output_parser(__doc__, "analysis.json").parse_args().output
     torch.set_num_threads(1)
     null_band(ss_rate, torch.randn(SAMPLES, 128), draws=4)  # compiles the loops
     result = {"bands": [of_bands(neurons) for neurons in BEFORE]}
@@ -83,8 +75,7 @@ def main() -> None:
         print("  ".join(f"{name} {value:.3g}" for name, value in row.items()), "(goal 4)")
     result["analyze"] = of_analyze()
     print("  ".join(f"{name} {value:.3g}" for name, value in result["analyze"].items()))
-    result["environment"] = environment_facts()
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(output, result)
 
 
 if __name__ == "__main__":

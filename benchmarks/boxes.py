@@ -11,13 +11,13 @@ code are not counted; for the million-node graphs the whole process is given bes
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -27,10 +27,12 @@ import networkx as nx
 import numpy as np
 from scipy import sparse
 
+from benchmarks.output import output_parser, stored
 from selfsim.boxes import fast
 from selfsim.boxes.counts import box_counts
 from selfsim.boxes.fractals import flower
 from selfsim.boxes.inputs import as_distances
+from selfsim.training.provenance import environment_facts
 from tests import reference_boxes
 
 SIZES = {"greedy-coloring": range(1, 66), "cbb": range(1, 66), "memb": range(1, 33)}
@@ -81,15 +83,10 @@ def run_ours(method: str) -> dict:
     ours(flower(2, 2, 2), method)
     graph = flower(2, 2, 6)
     before = forget_peak()
-    seconds = []
-    for _ in range(9):
-        start = time.process_time()
-        counts = ours(graph, method)
-        seconds.append(time.process_time() - start)
+    seconds = timeit.repeat(lambda: ours(graph, method), number=1, repeat=9, timer=time.process_time)
     mib = memory_mib() - before
     # Random methods are compared by their mean over seeds.
-    if method == "cbb":
-        counts = ours(graph, method, seeds=range(20))
+    counts = ours(graph, method, seeds=range(20) if method == "cbb" else (0,))
     return {"seconds": min(seconds), "mib": mib, "counts": counts.counts.tolist()}
 
 
@@ -196,20 +193,16 @@ TASKS = {"families": run_families, "plain": run_plain, "ours": run_ours, "fast":
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = output_parser(__doc__, "boxes.json")
     parser.add_argument("--task", nargs="+", help="one measurement in this process (used internally)")
     parser.add_argument("--quick", action="store_true", help="leave out plain MEMB without kept balls (8 minutes)")
     parts = ("covers", "families", "fast", "linkage")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="measure these parts")
-    parser.add_argument("--output", default="results/benchmarks/boxes.json")
     options = parser.parse_args()
     if options.task:
         print(json.dumps(TASKS[options.task[0]](*options.task[1:])))
         return
-    from selfsim.training.provenance import environment_facts
-
-    output = Path(options.output)
-    results: dict = json.loads(output.read_text()) if output.exists() else {}
+    results = stored(options.output)
     results |= {"nodes": 2732} | ({"covers": {}} if "covers" in options.only else {})
     print(f"{'method':<18} {'plain s':>9} {'ours s':>8} {'ratio':>7} {'goal':>6} {'memory 1/':>9} {'counts':>8}")
     for method in SIZES if "covers" in options.only else ():
@@ -227,12 +220,11 @@ def main() -> None:
             f"{GOALS.get(method, 0):5}x {row['memory']:9.1f} {counts:8.4f}",
             flush=True,
         )
-    for kind, make in (
-        ("barabasi-albert", lambda: barabasi_albert(10**6, 3)),
-        ("flower", lambda: flower(2, 2, 11, as_sparse=True)),
-    ):
-        if "fast" not in options.only:
-            break
+    large = {
+        "barabasi-albert": lambda: barabasi_albert(10**6, 3),
+        "flower": lambda: flower(2, 2, 11, as_sparse=True),
+    }
+    for kind, make in large.items() if "fast" in options.only else ():
         with tempfile.TemporaryDirectory() as folder:
             graph = make()
             for part in ("data", "indices", "indptr"):
@@ -249,8 +241,8 @@ def main() -> None:
         print(f"8192 neurons: {both['seconds'] / both['linkage']:.2f} times the linkage alone (goal: under 3)", both)
     of_parts = "" if set(options.only) == set(parts) else " of " + " and ".join(options.only)
     results["environment" + of_parts] = environment_facts("cpu")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=2) + "\n")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.output import output_parser, stored
 from selfsim import (
     SelfSimilarityConstraint,
     TrainConfig,
@@ -48,7 +49,7 @@ from selfsim.training.state import TrainingState
 from selfsim.training.torch_settings import torch_settings
 from selfsim.uncertainty import Interval, paired_difference
 from selfsim.validation import resolve_device
-from study.answer_text import change, ends
+from study.answer_text import change, ends, markdown
 
 TARGET = 0.1
 LATE, EARLY = (0.3, 0.6), (0.1, 0.3)
@@ -225,8 +226,7 @@ def page_table(result: dict, size: str = "tiny") -> str:
     lines = {(line["architecture"], line["candidate"]): line for line in result["table"] if line["size"] == size}
     tiny = size == "tiny"
     second = "with cap 0.3" if tiny else "epochs"
-    heads = ["architecture", "pairs", "accuracy, points", second, "$S$ in medians", "distance"]
-    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    rows = []
     for name in result["settings"]:
         free, default = (lines.get((name, arm)) for arm in ("none", "default"))
         if free is None or default is None:
@@ -236,8 +236,8 @@ def page_table(result: dict, size: str = "tiny") -> str:
         cells += [_change(lines.get((name, "cap .3"))) if tiny else str(epochs)]
         cells += [f"{free['rate in medians']:.3f} → {default['rate in medians']:.3f}"]
         cells += [f"× {default['distance factor']:.2f}"]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append(cells)
+    return markdown(("architecture", "pairs", "accuracy, points", second, "$S$ in medians", "distance"), rows)
 
 
 def _change(line: dict | None) -> str:
@@ -263,13 +263,12 @@ def write(rows: list[dict], path: Path, **environments: dict) -> None:
     )
     result = {"target": TARGET, "settings": SETTINGS, "small": SMALL | {"settings": SMALL_SETTINGS}}
     result |= {"candidates": CANDIDATES, "table": table(rows), "runs": rows}
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    result["environment"] = before.get("environment", {}) | environments
+    result["environment"] = stored(path).get("environment", {}) | environments
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output_parser(__doc__, "defaults.json")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, help="all, but for --size small: none, default")
     parser.add_argument("--seeds", type=int, default=3)
@@ -277,11 +276,10 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", help="the folder with CIFAR-10, for --size small")
     parser.add_argument("--device", default="auto", help="for --size small; the tiny networks train on the CPU")
     parser.add_argument("--minutes", type=float, default=math.inf, help="for --size small: begin nothing after these")
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/defaults.json"))
     arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    rows = json.loads(arguments.output.read_text(encoding="utf-8"))["runs"] if arguments.output.exists() else []
+    rows = stored(arguments.output).get("runs", [])
     done = {(row["size"], row["architecture"], row["candidate"], row["seed"]) for row in rows}
     if arguments.size == "small":
         train_small(rows, done, arguments)

@@ -12,7 +12,6 @@ of the draws. Goals: within 2 % of the level of an interval and 1 % of that of a
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import math
@@ -26,11 +25,12 @@ import numpy as np
 import torch
 
 import selfsim
+from benchmarks.output import output_parser, stored, write
 from selfsim import samples_interval, ss_rate
 from selfsim.statistics.null_models import NullBand
 from selfsim.statistics.spectrum import power_law
-from selfsim.training.provenance import environment_facts
 from selfsim.uncertainty import exponent_interval
+from study.answer_text import markdown
 
 NEURONS, SAMPLES, LEVEL = 60, 160, 0.95
 LAWS = ("independent", "five causes", "clusters")
@@ -305,41 +305,42 @@ def verdict(share: float, uncertainty: float, goal: tuple[float, float]) -> str:
 
 def tables(result: dict) -> list[str]:
     """The tables of the book's pages."""
-    rate = ["| activations | samples | random halves | plain bootstrap | sets |", "|---|---|---|---|---|"]
+    rate, coverage, bands = [], [], []
     for row in result["rows"]:
-        shares = f"{row['coverage of halves']:.3f} | {row['coverage of bootstrap']:.3f}"
-        rate.append(f"| {row['law']} | {row['samples']} | {shares} | {row['sets']:,} |")
-    coverage = ["| interval | law | held the truth | sets | goal |", "|---|---|---|---|---|"]
-    bands = [
-        "| null band of draws | stated level | held a fresh draw | goal | between plain quantiles | sets |",
-        "|---|---|---|---|---|---|",
-    ]
+        shares = (f"{row[f'coverage of {way}']:.3f}" for way in ("halves", "bootstrap"))
+        rate.append([row["law"], str(row["samples"]), *shares, f"{row['sets']:,}"])
     within = (round(LEVEL - 0.02, 6), round(LEVEL + 0.02, 6))
     for row in [*result["statistics"], *result["formulas"]]:
         if row.get("interval") == "null_band":
-            goal = verdict(row["coverage"], row["uncertainty"], (row["level"] - 0.01, row["level"] + 0.01))
-            held = (
-                f"{row['coverage']:.3f} ± {row['uncertainty']:.3f} | {goal} | {row['coverage of plain quantiles']:.3f}"
-            )
-            bands.append(f"| {row['law']} | {row['level']:.3f} | {held} | {row['sets']:,} |")
+            held, sets, goal = _judged(row["coverage"], row, (row["level"] - 0.01, row["level"] + 0.01))
+            plain = f"{row['coverage of plain quantiles']:.3f}"
+            bands.append([row["law"], f"{row['level']:.3f}", held, goal, plain, sets])
             continue
         name = f"`{row.get('interval', 'samples_interval')}`".replace(", ", "`, `")
         if "statistic" in row:
             name += f", {row['statistic']}, by {row['method']}"
-        coverage.append(f"| {name} | {row['law']} | {_judged(row['coverage'], row, within)} |")
+        coverage.append([name, row["law"], *_judged(row["coverage"], row, within)])
     for row in result.get("scaling", []):
-        for name in ("deviation", "dimension", "octaves"):
-            if f"coverage of {name}" in row:
-                judged = _judged(row[f"coverage of {name}"], row, within)
-                coverage.append(f"| `scaling`, {name}, over {row['over']} | {row['law']} | {judged} |")
-    rejected = ["| statistic | null model | rejected | sets | goal |", "|---|---|---|---|---|"]
-    for row in result["tests"]:
-        rejected.append(f"| {row['statistic']} | {row['null']} | {_judged(row['rejected'], row, (0.035, 0.065))} |")
-    return ["\n".join(lines) for lines in (rate, coverage, bands, rejected)]
+        for key in [key for key in row if key.startswith("coverage of ")]:
+            name = f"`scaling`, {key.removeprefix('coverage of ')}, over {row['over']}"
+            coverage.append([name, row["law"], *_judged(row[key], row, within)])
+    rejected = [
+        [row["statistic"], row["null"], *_judged(row["rejected"], row, (0.035, 0.065))] for row in result["tests"]
+    ]
+    return [
+        markdown(("activations", "samples", "random halves", "plain bootstrap", "sets"), rate),
+        markdown(("interval", "law", "held the truth", "sets", "goal"), coverage),
+        markdown(
+            ("null band of draws", "stated level", "held a fresh draw", "goal", "between plain quantiles", "sets"),
+            bands,
+        ),
+        markdown(("statistic", "null model", "rejected", "sets", "goal"), rejected),
+    ]
 
 
-def _judged(share: float, row: dict, goal: tuple[float, float]) -> str:
-    return f"{share:.3f} ± {row['uncertainty']:.3f} | {row['sets']:,} | {verdict(share, row['uncertainty'], goal)}"
+def _judged(share: float, row: dict, goal: tuple[float, float]) -> list[str]:
+    spread = row["uncertainty"]
+    return [f"{share:.3f} ± {spread:.3f}", f"{row['sets']:,}", verdict(share, spread, goal)]
 
 
 def with_tables(page: str, result: dict) -> str:
@@ -350,15 +351,14 @@ def with_tables(page: str, result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output_parser(__doc__, "coverage.json")
     parser.add_argument("--sets", type=int, default=2000, help="of each row; ten times as many for the formulas")
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--part", choices=PARTS, help="only this part; the others stay as they are")
     parser.add_argument("--pages", action="store_true", help="only write the tables of the pages")
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/coverage.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
+    result = stored(arguments.output)
     if arguments.pages:
         for page in (Path("book/statistics.md"), Path("book/ss-rate.md")):
             page.write_text(with_tables(page.read_text(encoding="utf-8"), result), encoding="utf-8")
@@ -376,10 +376,7 @@ def main() -> None:
         for row, prepared, sets in waiting:
             if row.get("sets", 0) < sets and time.monotonic() < ends:
                 advance(row, prepared(row), sets, TURN)
-                written = result | {"neurons": NEURONS, "samples": SAMPLES, "level": LEVEL}
-                written["environment"] = environment_facts()
-                arguments.output.parent.mkdir(parents=True, exist_ok=True)
-                arguments.output.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+                write(arguments.output, result | {"neurons": NEURONS, "samples": SAMPLES, "level": LEVEL})
         waiting = [(row, prepared, sets) for row, prepared, sets in waiting if row.get("sets", 0) < sets]
 
 

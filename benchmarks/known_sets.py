@@ -12,9 +12,7 @@ A run resumes from the file. ``--again`` repeats what ``--measures`` and ``--neu
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +23,9 @@ from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 
 import selfsim
+from benchmarks.output import output_parser, stored, write
 from selfsim import ss_rate
-from selfsim.files import write_atomic
 from selfsim.statistics.synthetic import KNOWN_DIMENSIONS
-from selfsim.training.provenance import environment_facts
 
 FRACTALS = ("line", "square", "cube", "lattice", "cantor", "sierpinski", "menger", "ultrametric tree")
 AGAINST = {"noise": ("gauss",), "clusters": ("clusters",), "uneven noise": ("log-normal scales", "power-law spectrum")}
@@ -151,23 +148,20 @@ def _spread(values: np.ndarray) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output_parser(__doc__, OUTPUT.name)
     parser.add_argument("--neurons", type=int, nargs="+", default=list(DRAWS), choices=DRAWS)
     parser.add_argument("--measures", nargs="+", default=list(MEASURES), choices=MEASURES)
     parser.add_argument("--again", action="store_true", help="repeat what the file has")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
+    result = stored(arguments.output)
     for n, measure in itertools.product(arguments.neurons, arguments.measures):
         if not arguments.again and any((row["n"], row["measure"]) == (n, measure) for row in result.get("auc", [])):
             continue
         for key, rows in rows_of(measure, n, DRAWS[n]).items():
             kept = [row for row in result.get(key, []) if row["n"] != n or row["measure"].split(": ")[0] != measure]
             result[key] = sorted(kept + rows, key=lambda row: (row["n"], row["measure"]))
-        result |= {"units": UNITS, "level": 0.95, "environment": environment_facts("cpu")}
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(arguments.output, (json.dumps(result, indent=1) + "\n").encode())
+        write(arguments.output, result | {"units": UNITS, "level": 0.95})
         for row in result["auc"]:
             if (row["n"], row["measure"], row["unit"]) == (n, measure, "any"):
                 area = f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

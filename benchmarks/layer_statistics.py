@@ -9,11 +9,9 @@ on one thread, so waiting for other processes does not count.
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import os
 import time
-from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -23,7 +21,7 @@ import numpy as np
 import torch
 
 import selfsim
-from selfsim.training.provenance import environment_facts
+from benchmarks.output import output_parser, write
 
 NEURONS, SAMPLES, NEIGHBOURS = 384, 640, 10
 GRAPH = ("clustering", "transitivity", "path_length", "components", "density", "assortativity", "modularity")
@@ -47,26 +45,14 @@ def made_layer() -> torch.Tensor:
     return torch.from_numpy(gains * function(values + offsets))
 
 
-class Topologies:
+@functools.lru_cache(maxsize=1)
+def topology(activations: torch.Tensor):
     """All statistics of the graph of the last activations, computed once."""
-
-    def __init__(self):
-        self.activations, self.topology = None, None
-
-    def statistic(self, name: str):
-        def compute(activations: torch.Tensor) -> float:
-            if self.activations is not activations:
-                network = selfsim.FeatureNetwork(activations)
-                self.activations, self.topology = activations, selfsim.topology(network, neighbours=NEIGHBOURS)
-            return getattr(self.topology, name)
-
-        return compute
+    return selfsim.topology(selfsim.FeatureNetwork(activations), neighbours=NEIGHBOURS)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/statistics.json"))
-    arguments = parser.parse_args()
+    output = output_parser(__doc__, "statistics.json").parse_args().output
     torch.set_num_threads(1)
     x = made_layer()
     layer = {
@@ -75,8 +61,7 @@ def main() -> None:
         "correlation dimension": selfsim.correlation_dimension,
         "TwoNN": selfsim.two_nn,
     }
-    topologies = Topologies()
-    layer |= {name: topologies.statistic(name) for name in GRAPH}
+    layer |= {name: lambda a, name=name: getattr(topology(a), name) for name in GRAPH}
     small = {
         "sigma": lambda a: selfsim.small_world_sigma(largest_part(a)),
         "omega": lambda a: selfsim.small_world_omega(largest_part(a)),
@@ -103,10 +88,8 @@ def main() -> None:
         "seconds": seconds,
         "goal": 20,
         "rows": rows,
-        "environment": environment_facts(),
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(output, result)
 
 
 if __name__ == "__main__":

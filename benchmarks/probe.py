@@ -1,6 +1,6 @@
 """Measure the time that reading layers adds to a forward pass, and the memory that it takes.
 
-    .venv/bin/python benchmarks/probe.py           # prints a table, writes results/benchmarks/probe.json
+    .venv/bin/python -m benchmarks.probe           # prints a table, writes results/benchmarks/probe.json
 
 Plain and probed passes run in one process on one thread, in turn; the ratio is the median of the ratios of
 neighbours, so that a busy machine slows both. "Kept" is what the probe holds after a pass without gradient.
@@ -8,11 +8,11 @@ neighbours, so that a busy machine slows both. "Kept" is what the probe holds af
 
 from __future__ import annotations
 
-import argparse
-import json
+import contextlib
+import functools
 import os
 import time
-from pathlib import Path
+import timeit
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -20,18 +20,12 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import torch
 
+from benchmarks.output import output_parser, write
 from selfsim import Probe, create
-from selfsim.training.provenance import environment_facts
 
 BATCH = 128
 GOAL = 1.03
-
-
-def seconds(call) -> float:
-    """Return the processor time of a call, which other processes do not affect."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
+seconds = functools.partial(timeit.timeit, number=1, timer=time.process_time)  # other processes do not affect it
 
 
 def measured(name: str, repeats: int) -> dict:
@@ -42,12 +36,8 @@ def measured(name: str, repeats: int) -> dict:
     drawn = Probe(model, draw=1)
 
     def passed(probe: Probe | None) -> None:
-        with torch.no_grad():
-            if probe is None:
-                model(images)
-            else:
-                with probe:
-                    model(images)
+        with torch.no_grad(), probe or contextlib.nullcontext():
+            model(images)
 
     ways = {"one layer": one, "one drawn layer": drawn, "every layer": every}
     ratios = {way: [] for way in ways}
@@ -73,9 +63,8 @@ def measured(name: str, repeats: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output_parser(__doc__, "probe.json")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/probe.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -85,9 +74,7 @@ def main() -> None:
         ratios = ", ".join(f"{way} {ratio:.3f}x" for way, ratio in row["ratio"].items())
         kept = ", ".join(f"{way} {size / 1024:.0f} KiB" for way, size in row["bytes kept"].items())
         print(f"{name:9s} plain {row['plain milliseconds']:7.1f} ms: {ratios} (goal for one: {GOAL}x); kept: {kept}")
-    result = {"batch": BATCH, "goal": GOAL, "rows": rows, "environment": environment_facts()}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(arguments.output, {"batch": BATCH, "goal": GOAL, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed and memory of the SS rate, forward and backward, against a plain transcription of the paper's formula.
 
-    .venv/bin/python benchmarks/rate.py            # prints a table, writes results/benchmarks/rate.json
+    .venv/bin/python -m benchmarks.rate            # prints a table, writes results/benchmarks/rate.json
 
 Both run in one process on one thread, in turn. The median of the CPU time of each is taken, so waiting for other
 processes does not count. Only the ratios mean something.
@@ -9,24 +9,23 @@ processes does not count. Only the ratios mean something.
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+import timeit
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 import torch
 
+from benchmarks.output import output_parser, write
 from selfsim import scaling_deviation, ss_rate
 from selfsim.boxes.complete_linkage import merge_pairs, merge_tree
-from selfsim.training.provenance import environment_facts
 
 SAMPLES = 64
 GOALS = {(192, "exact"): 60, (768, "exact"): 200, (2048, "exact"): 350}
@@ -56,10 +55,7 @@ WAYS = {
 }
 
 
-def seconds(call) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
+seconds = functools.partial(timeit.timeit, number=1, timer=time.process_time)
 
 
 def step(way, activations: torch.Tensor) -> None:
@@ -103,7 +99,7 @@ def scaling_cost(n: int) -> dict:
 def peak_memory(way: str, n: int) -> float:
     """Peak memory of one forward and backward beyond what is there before, in bytes, in its own process (Linux)."""
     code = (
-        "import sys; sys.path.insert(0, 'benchmarks'); import torch, rate\n"
+        "import torch\nfrom benchmarks import rate\n"
         "def read(key): return 1024 * int(open('/proc/self/status').read().split(key + ':')[1].split()[0])\n"
         "ways = rate.WAYS | {'blocks': lambda x: "
         "rate.ss_rate(x, scales=256, gradient='straight-through', max_bytes=2**28)}\n"
@@ -116,9 +112,8 @@ def peak_memory(way: str, n: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output_parser(__doc__, "rate.json")
     parser.add_argument("--sizes", type=int, nargs="+", default=[192, 768, 2048])
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/rate.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -147,9 +142,7 @@ def main() -> None:
     print(
         "memory, MiB:", {k: round(v / 2**20) for k, v in memory.items()}, "(goals: scales 1/400 of plain; blocks 1024)"
     )
-    result["environment"] = environment_facts()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ one thread; for our functions the best of several runs, because other processes 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
-from pathlib import Path
+import timeit
+from collections.abc import Callable
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -22,44 +22,32 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 import networkx as nx
 import numpy as np
 
+from benchmarks.output import output_parser, write
 from selfsim import small_world_omega, small_world_sigma
-from selfsim.training.provenance import environment_facts
 
 GOALS = {"sigma": 1.5, "omega": 1.5}  # seconds at networkx's defaults
 OURS = {"sigma": small_world_sigma, "omega": small_world_omega}
 
 
-def seconds(function, repeats: int = 1) -> tuple[float, object]:
-    """Best CPU time of some calls, and the last result."""
-    best = np.inf
-    for _ in range(repeats):
-        started = time.process_time()
-        result = function()
-        best = min(best, time.process_time() - started)
-    return best, result
+def seconds(call: Callable[[], object], repeats: int) -> float:
+    """Best CPU time of some calls."""
+    return min(timeit.repeat(call, number=1, repeat=repeats, timer=time.process_time))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/small_world.json"))
-    arguments = parser.parse_args()
+    output = output_parser(__doc__, "small_world.json").parse_args().output
     graph = nx.connected_watts_strogatz_graph(384, 16, 0.1, seed=0)
     rows = []
     for name, ours in OURS.items():
         ours(graph, swaps=1, draws=1)  # compiles
-        default, value = seconds(lambda ours=ours: ours(graph), 5)
-        rows.append(
-            {
-                "coefficient": name,
-                "value at the defaults": float(value),
-                "seconds at the defaults": default,
-                "goal": GOALS[name],
-            }
-        )
+        rows.append({"coefficient": name, "value at the defaults": float(ours(graph))})
+        rows[-1] |= {"seconds at the defaults": seconds(lambda ours=ours: ours(graph), 5), "goal": GOALS[name]}
         if name == "sigma":
-            once, _ = seconds(lambda ours=ours: ours(graph, swaps=1, draws=1), 20)
+            once = seconds(lambda ours=ours: ours(graph, swaps=1, draws=1), 20)
             values = [float(ours(graph, swaps=1, draws=1, seed=seed)) for seed in range(200)]
-            theirs, their_value = seconds(lambda: nx.sigma(graph, niter=1, nrand=1, seed=0))
+            started = time.process_time()
+            their_value = nx.sigma(graph, niter=1, nrand=1, seed=0)
+            theirs = time.process_time() - started
             rows[-1] |= {
                 "seconds at one randomisation": once,
                 "networkx's seconds at one randomisation": theirs,
@@ -69,9 +57,7 @@ def main() -> None:
                 "networkx's value at one randomisation": their_value,
             }
         print(json.dumps(rows[-1], indent=1), flush=True)
-    result = {"nodes": len(graph), "edges": graph.number_of_edges(), "rows": rows, "environment": environment_facts()}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(output, {"nodes": len(graph), "edges": graph.number_of_edges(), "rows": rows})
 
 
 if __name__ == "__main__":

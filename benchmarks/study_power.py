@@ -9,15 +9,12 @@ and the positive control gains 3 points. Effects and deviations are in points, o
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
-from selfsim.training.provenance import environment_facts
+from benchmarks.output import output_parser, write
 from study.convergence_statistics import (
     ALPHA,
     INCONCLUSIVE,
@@ -75,9 +72,8 @@ def simulate(effect: float, sd: float, between: float, *, studies: int, seed: in
 
 def main() -> None:
     """Simulate every case and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output_parser(__doc__, "study_power.json")
     parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/study_power.json"))
     arguments = parser.parse_args()
     cases = itertools.product(SDS, BETWEEN, EFFECTS)
     rows = [
@@ -86,8 +82,7 @@ def main() -> None:
     ]
     for row in rows:
         print({key: round(value, 3) for key, value in row.items()})
-    result = {"families": FAMILIES, "pairs": PAIRS, "cases": rows} | {"environment": environment_facts("cpu")}
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(arguments.output, {"families": FAMILIES, "pairs": PAIRS, "cases": rows})
 
 
 if __name__ == "__main__":

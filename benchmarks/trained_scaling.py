@@ -10,22 +10,18 @@ runs are kept in ``runs/digits``, and finished networks in the file.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 from pathlib import Path
 
 import torch
 
 import selfsim
 from benchmarks.defaults import SETTINGS
-from selfsim.files import write_atomic
+from benchmarks.output import output_parser, stored, write
 from selfsim.models.architectures import architecture
 from selfsim.models.seeding import seeded
-from selfsim.training.provenance import environment_facts
 
 NULLS = ("gauss", "shuffled")
-OUTPUT = Path("results/benchmarks/trained_scaling.json")
 
 
 def layer_row(x: torch.Tensor, *, draws: int) -> dict:
@@ -68,24 +64,21 @@ def network_rows(name: str, seed: int, images, *, runs: Path, draws: int) -> lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output_parser(__doc__, "trained_scaling.json")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=40, help="of each null model")
     parser.add_argument("--runs", type=Path, default=Path("runs/digits"))
-    parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {"layers": []}
+    result = {"layers": []} | stored(arguments.output)
     images = selfsim.load_images("digits")
     for seed, name in itertools.product(range(arguments.seeds), arguments.only):
         if any((row["architecture"], row["seed"]) == (name, seed) for row in result["layers"]):
             continue
         rows = network_rows(name, seed, images, runs=arguments.runs, draws=arguments.draws)
         result["layers"] += rows
-        result |= {"draws": arguments.draws, "settings": SETTINGS, "environment": environment_facts("cpu")}
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(arguments.output, (json.dumps(result, indent=1) + "\n").encode())
+        write(arguments.output, result | {"draws": arguments.draws, "settings": SETTINGS})
         scales = {s: [row.get("scales", False) for row in rows if row["state"] == s] for s in ("untrained", "trained")}
         counts = ", ".join(f"{sum(found)} of {len(found)} layers scale {state}" for state, found in scales.items())
         print(f"{name} {seed}: {counts}", flush=True)

@@ -10,18 +10,17 @@ ratios of neighbouring steps counts. Prints a table and writes results/benchmark
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import time
-from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import torch
 
+from benchmarks.output import output_parser, stored
 from selfsim import TrainConfig, create
 from selfsim.models.architectures import PIXELS
 from selfsim.models.images import Images, Split
@@ -77,10 +76,9 @@ def seconds(state: TrainingState, batch: torch.Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = output_parser(__doc__, "training_step.json")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/training_step.json"))
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     size, batch = ("small", 128) if device.type == "cpu" else ("paper", 64)
@@ -104,8 +102,7 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name:20} {1000 * measured['seconds'][name]:8.1f} ms   {ratio:6.3f}")
     print(f"goal for one layer per step: at most {GOALS[device.type]}")
-    found = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    found[device.type] = measured
+    found = stored(arguments.output) | {device.type: measured}
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -241,12 +241,10 @@ def _figure_text(pools: pd.DataFrame) -> str:
     numbers = "; ".join(f"{SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
     alt = (
         "Forest plot: for every arm one mark a family and a diamond for the mean over families, with intervals, beside "
+        f"a line at zero and dotted lines at one point. In points: {numbers or 'nothing pooled'}"
     )
-    alt += f"a line at zero and dotted lines at one point. In points: {numbers or 'nothing pooled'}"
     caption = (
         "Change of the test accuracy against training without constraint, in percentage points, with 95 % intervals. "
-    )
-    caption += (
         "Marks are families, diamonds their random-effects mean; between the dotted lines lies less than one point. "
         f"Families with fewer than {LEAST_PAIRS} pairs are in the table below alone."
     )

@@ -86,6 +86,6 @@ def span(values: pd.Series, form: str = ",g", factor: float = 1) -> str:
 
 def markdown(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a table."""
-    lines = [list(heads), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    heads = list(heads)
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return "\n".join([first, "|---" * len(heads) + "|", *others])

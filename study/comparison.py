@@ -20,6 +20,8 @@ from selfsim.training.pairs import final_value, paired_runs
 from selfsim.training.runs import Run, load_runs
 from selfsim.uncertainty import Interval, mean_interval, paired_difference
 
+from .statistics import welch
+
 # Name in the book -> options of ss_rate: the three counts, then the robust variants.
 MEASURES: dict[str, dict[str, Any]] = {
     "surrogate": {},
@@ -215,7 +217,7 @@ def agreement_table(table: pd.DataFrame) -> pd.DataFrame:
     return means.corr(method="kendall").rename_axis("Kendall's tau")
 
 
-def group_difference(table: pd.DataFrame, measure: str = "surrogate", column: str = "excess") -> Interval:
+def group_difference(table: pd.DataFrame, measure: str = "surrogate") -> Interval:
     """Compare the convolutional architectures with all others, after training, with Welch's 95 % interval.
 
     An architecture counts once, with its mean over seeds: seeds of one architecture say nothing about others.
@@ -226,14 +228,12 @@ def group_difference(table: pd.DataFrame, measure: str = "surrogate", column: st
         Fewer than two architectures on one side.
     """
     means = excess(table, measure).query("training == 'unconstrained'")
-    each = means.groupby(["family", "architecture"])[column].mean().dropna().reset_index()
-    convolution = each.family == "convolution"
-    a, b = each[column][convolution].to_numpy(), each[column][~convolution].to_numpy()
-    if min(len(a), len(b)) < 2:
+    each = means.groupby(["family", "architecture"]).excess.mean().dropna()
+    convolution = each.index.get_level_values("family") == "convolution"
+    interval, _ = welch(each[convolution], each[~convolution], "difference of the means of such architectures")
+    if interval is None:
         raise ValueError("table: got too few architectures, need two with convolutions and two without")
-    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
-    quantity = "difference of the means of such architectures"
-    return Interval(float(a.mean() - b.mean()), float(low), float(high), 0.95, len(a) + len(b), quantity)
+    return interval
 
 
 def answers(table: pd.DataFrame) -> dict[str, str]:

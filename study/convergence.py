@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rates=chosen.rates and tuple(chosen.rates),
         seeds=tuple(chosen.seeds),
         together=chosen.together,
-        options={name: json.loads(value) for name, value in chosen.option},
-        commit=chosen.commit or _commit(),
+        changed={name: json.loads(value) for name, value in chosen.option},
+        commit=chosen.commit,
         ends=time.monotonic() + 60 * chosen.minutes,
     )
     for family in chosen.families:
@@ -91,30 +90,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 getattr(study, stage.replace("-", "_"))(family)
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class Study:
     """The batches of runs of the study, each trained at once, and the tables that they fill."""
 
-    def __init__(
-        self,
-        *,
-        results: Path,
-        data: str,
-        device: torch.device,
-        rates: tuple[float, ...] | None = None,
-        seeds: tuple[int, ...] = SEEDS,
-        together: int = 60,
-        options: dict[str, Any] | None = None,
-        commit: str = "",
-        ends: float = float("inf"),
-    ) -> None:
-        self.results, self.data, self.device, self.commit = results, data, device, commit
-        self.rates, self.seeds, self.together, self.ends = rates, seeds, together, ends
+    results: Path
+    data: str
+    device: torch.device
+    rates: tuple[float, ...] | None
+    seeds: tuple[int, ...]
+    together: int
+    changed: dict[str, Any]
+    commit: str | None
+    ends: float
+
+    def __post_init__(self) -> None:
         self.fixed: dict[str, Any] = dict(
             size="small", dataset="cifar10", validation_images=1000, test_images=10000, batch_size=64, augment=True,
             precision="bfloat16",
         )  # fmt: skip
-        self.changed = options or {}
         self.images = cache(self._images)
+        self.converged_file = self.results / "converged.json"
         self.seconds_a_run: dict[str, float] = {}
 
     def config(self, family: str, arm: str, *, rate: float, seed: int, form: str = "none") -> TrainConfig:
@@ -128,7 +124,7 @@ class Study:
 
     def constraint(self, family: str, arm: str) -> dict[str, Any]:
         """Return the options of an arm's constraint, with its targets by layer."""
-        converged = json.loads(self._converged_file().read_text())[family]
+        converged = json.loads(self.converged_file.read_text())[family]
         if arm == PUBLISHED:
             return {"paper": True, "target": converged["ss_rate"], "weight": 0.05, "gate": 0.05, "gate_every": 5}
         default = {"weight": None, "cap": 0.3, "ramp": [0.3, 0.6], "unit": "median"}
@@ -136,9 +132,6 @@ class Study:
             return default | {"measure": "scaling", "target": 0.03}
         target = {HOLD: converged["ss_rate_median"], LOWER: converged["half_of_noise"]}[arm]
         return default | {"target": target}
-
-    def _converged_file(self) -> Path:
-        return self.results / "converged.json"
 
     def _images(self, train_images: int, seed: int) -> Images:
         """Load the training images of a seed; validation and test images, ten times as many, are read once."""
@@ -158,18 +151,16 @@ class Study:
         if found is None:
             return
         best, rates = found
-        file = self._converged_file()
-        known = json.loads(file.read_text()) if file.is_file() else {}
+        known = json.loads(self.converged_file.read_text()) if self.converged_file.is_file() else {}
         of_free = {
             name: {layer: values[best] for layer, values in by_layer.items()} for name, by_layer in rates.items()
         }
         known[family] = of_free | {"half_of_noise": self._half_of_noise(family)}
-        file.write_text(json.dumps(known, indent=1) + "\n")
+        self.converged_file.write_text(json.dumps(known, indent=1) + "\n")
 
     def tune(self, family: str) -> None:
         """Tune the constrained arms, whose targets come from the tuned free run."""
-        file = self._converged_file()
-        if file.is_file() and family in json.loads(file.read_text()):
+        if self.converged_file.is_file() and family in json.loads(self.converged_file.read_text()):
             self._tune(family, (HOLD, LOWER, SCALING, PUBLISHED))
 
     def _tune(self, family: str, arms: Sequence[str]) -> tuple[int, dict[str, dict[str, list[float]]]] | None:
@@ -182,7 +173,7 @@ class Study:
             (arm, form, rate) for arm in arms for form in (CONTROLS if arm == CONTROL else ("none",)) for rate in tried
         ]
         configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form) for arm, form, rate in plan]
-        if not configs or not self._time_for(family, len(configs)):
+        if not configs or self._fitting(family, len(configs)) < len(configs):
             return None
         batches = self._trained(family, configs)
         scores, clean = ([v for batch in batches for v in batch[name]] for name in ("validation", "clean"))
@@ -196,8 +187,7 @@ class Study:
         for arm in arms:
             of_arm = [row for row in rows if row["arm"] == arm]
             max(of_arm, key=lambda row: (row["validation_accuracy"], -row["learning_rate"]))["chosen"] = True
-        table = pd.DataFrame(rows)
-        tables.write(self.results, tuning=table)
+        tables.write(self.results, tuning=pd.DataFrame(rows))
         self._write_curves(family, plan, batches)
         best = next((place for place, row in enumerate(rows) if row["arm"] == FREE and row["chosen"]), 0)
         rates = {
@@ -212,22 +202,15 @@ class Study:
         """Keep the validation accuracy of the tuning runs at every look, for the regime."""
         histories = [history for batch in batches for history in batch["history"]]
         rows = [
-            {
-                "architecture": family,
-                "arm": arm,
-                "form": form,
-                "learning_rate": rate,
-                "epoch": row.epoch,
-                "accuracy": row.value,
-            }
+            (family, arm, form, rate, row.epoch, row.value)
             for (arm, form, rate), history in zip(plan, histories, strict=True)
             for row in history
             if (row.split, row.metric) == ("validation", "accuracy")
         ]
+        fresh = pd.DataFrame(rows, columns=["architecture", "arm", "form", "learning_rate", "epoch", "accuracy"])
         file = self.results / "tuning-curves.csv"
         stored = [pd.read_csv(file)] if file.is_file() else []
-        table = pd.concat([*stored, pd.DataFrame(rows)])
-        table.to_csv(file, index=False, float_format="%.6g")
+        pd.concat([*stored, fresh]).to_csv(file, index=False, float_format="%.6g")
 
     def runs(self, family: str) -> None:
         """Train all arms of one architecture with every seed."""
@@ -250,10 +233,9 @@ class Study:
             names = [f"{family}-{arm}-{seed}" for arm, seed in part]
             place = 0
             for batch in self._trained(family, configs):
-                count = len(batch["validation"])
-                cells, here = part[place : place + count], slice(place, place + count)
-                place += count
-                self._write_batch(names[here], cells, configs[here], batch)
+                here = slice(place, place + len(batch["validation"]))
+                place = here.stop
+                self._write_batch(names[here], part[here], configs[here], batch)
 
     def _write_batch(
         self,
@@ -277,7 +259,7 @@ class Study:
                 "batch_size": config.batch_size, "weight_decay": config.weight_decay,
                 "label_smoothing": config.label_smoothing, "mixup": config.mixup, "precision": config.precision,
                 "card": _card(self.device), "seconds": round(batch["seconds"] / len(names), 3), "together": len(names),
-                "version": selfsim.__version__, "commit": self.commit,
+                "version": selfsim.__version__, "commit": self.commit or environment["commit"],
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "libraries": json.dumps(libraries),
             })  # fmt: skip
@@ -287,8 +269,7 @@ class Study:
                     history.append({"run": name, "epoch": epoch, "split": "train", "layer": layer} | {
                         measure: by_layer[layer][k] for measure, by_layer in rates.items()
                     })  # fmt: skip
-        columns = list(tables.HISTORY)
-        tables.write(self.results, runs=pd.DataFrame(rows), history=pd.DataFrame(history).reindex(columns=columns))
+        tables.write(self.results, runs=pd.DataFrame(rows), history=pd.DataFrame(history, columns=list(tables.HISTORY)))
 
     # One batch on the device.
 
@@ -338,9 +319,6 @@ class Study:
             "failed": stack.failed, "seconds": seconds,
         }  # fmt: skip
 
-    def _time_for(self, family: str, runs: int) -> bool:
-        return self._fitting(family, runs) >= runs
-
     def _fitting(self, family: str, runs: int) -> int:
         """Return how many of `runs` will be done in time: all, or whole seeds, or none."""
         seconds = self.seconds_a_run.get(family, 0.0)
@@ -361,10 +339,7 @@ class Study:
         x = images.prepared(images.train.images[: config.batch_size])
         with torch.no_grad(), stack.reading(values):
             stack.logits(x[None])
-        ends = {}
-        for layer, value in values.items():
-            ends[layer] = self._lower_end(value.shape[1], value.shape[2]) / 2
-        return ends
+        return {layer: self._lower_end(*value.shape[1:]) / 2 for layer, value in values.items()}
 
     def _lower_end(self, samples: int, neurons: int) -> float:
         """Return the lower end of the null band in units of the median; kept in a file, for it takes seconds."""
@@ -421,11 +396,6 @@ def _history_rows(name: str, history: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _card(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
 
 
 if __name__ == "__main__":

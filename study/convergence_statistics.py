@@ -269,8 +269,7 @@ def by_family(tables: Convergence) -> pd.DataFrame:
     """
     rows = {}
     for key, values in differences(tables).items():
-        row: dict[str, object] = {"pairs": len(values), "interval": None, "error": math.nan}
-        row |= dict.fromkeys(("p", "exact", "equivalence"), math.nan)
+        row: dict[str, object] = {"pairs": len(values), "interval": None}
         if len(values) > 1:
             error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
             interval = mean_interval(values, of="mean difference over such pairs")
@@ -278,14 +277,9 @@ def by_family(tables: Convergence) -> pd.DataFrame:
             row |= {"interval": interval, "error": error, "p": p, "equivalence": equivalence}
             row["exact"] = sign_flip(values)
         rows[key] = row
+    index = pd.MultiIndex.from_tuples(list(rows), names=["architecture", "arm"])
     columns = ["pairs", "interval", "error", "p", "exact", "equivalence"]
-    table = pd.DataFrame(
-        list(rows.values()),
-        index=pd.MultiIndex.from_tuples(rows, names=["architecture", "arm"])
-        if rows
-        else pd.MultiIndex.from_arrays([[], []], names=["architecture", "arm"]),
-        columns=columns,
-    )
+    table = pd.DataFrame(list(rows.values()), index=index, columns=columns)
     table["corrected"] = table.groupby("arm").p.transform(lambda p: holm(p.tolist())) if len(table) else []
     met = regime(tables).met
     counts = {

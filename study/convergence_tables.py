@@ -81,7 +81,6 @@ _KEYS = {
     "history": ["run", "epoch", "split", "layer"],
     "tuning": ["architecture", "arm", "form", "learning_rate", "seed"],
 }
-_FLAGS = ("chosen",)
 
 
 @dataclass(frozen=True)
@@ -98,21 +97,15 @@ def path(results: str | Path, table: str) -> Path:
     return Path(results) / f"{table}.csv"
 
 
-def write(
-    results: str | Path,
-    *,
-    runs: pd.DataFrame | None = None,
-    history: pd.DataFrame | None = None,
-    tuning: pd.DataFrame | None = None,
-) -> None:
+def write(results: str | Path, **given: pd.DataFrame) -> None:
     """Add rows to the tables; rows with the same key are replaced, the history of a run as a whole.
 
     Parameters
     ----------
     results : path
         The folder of the tables; made if missing.
-    runs, history, tuning : DataFrame, optional
-        New rows, one column for each name in RUNS, HISTORY or TUNING; others may follow.
+    **given : DataFrame
+        New rows of runs, history or tuning, with the columns of RUNS, HISTORY or TUNING; others may follow.
 
     Raises
     ------
@@ -120,11 +113,8 @@ def write(
         A missing column, an unknown architecture or arm, or a key twice; names the table. Nothing is written.
     """
     Path(results).mkdir(parents=True, exist_ok=True)
-    given = {"runs": runs, "history": history, "tuning": tuning}
     contents = {}
     for name, rows in given.items():
-        if rows is None:
-            continue
         fresh = _checked(name, rows)
         stored = _read(results, name)
         replaced = ["run"] if name == "history" else _KEYS[name]
@@ -133,9 +123,9 @@ def write(
         order = ["run", "epoch"] if name == "history" else _KEYS[name]
         contents[name] = table.sort_values(order, kind="stable")
     for name, table in contents.items():
-        flags = {flag: table[flag].map({True: "true", False: "false"}) for flag in _FLAGS if flag in table}
-        text = table.assign(**flags).to_csv(index=False, float_format="%.9g")
-        write_atomic(path(results, name), text.encode())
+        if name == "tuning":
+            table["chosen"] = table.chosen.map({True: "true", False: "false"})
+        write_atomic(path(results, name), table.to_csv(index=False, float_format="%.9g").encode())
 
 
 def read(results: str | Path) -> Convergence:

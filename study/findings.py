@@ -33,6 +33,7 @@ from .statistics import (
     relation,
     same_distribution,
     scale_factor,
+    unconstrained_runs,
     welch,
 )
 
@@ -159,15 +160,6 @@ def default_gains(runs: Sequence[Run]) -> dict[str, Interval]:
     """Return the gain of every architecture under this project's constraint, where there are pairs enough."""
     table = gains_table(runs, arms=(DEFAULT,))
     return {name: interval for (name, _), interval in table.interval.items() if interval is not None}
-
-
-def unconstrained_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Return the runs of each architecture that had no constraint and did not fail."""
-    by_architecture: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.config.constraint is None and run.history:
-            by_architecture.setdefault(run.config.architecture, []).append(run)
-    return by_architecture
 
 
 def scale_finding(runs: Sequence[Run]) -> Finding:

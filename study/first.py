@@ -10,7 +10,7 @@ from selfsim.training.runs import Run
 from selfsim.uncertainty import mean_interval
 
 from . import design
-from .answer_text import NUMBERS, listed, points
+from .answer_text import NUMBERS, listed, points, span
 from .convergence_statistics import t_tests
 from .design import DEFAULT, PUBLISHED
 from .findings import Finding, title
@@ -53,11 +53,10 @@ def gain_sentence(stages: Mapping[str, Sequence[Run]], found: Mapping[str, Findi
     shown = [name for name, row in rows.items() if row.verdict == "shown"]
     every = {run.config.architecture for stage in (design.FIRST, design.OTHERS) for run in stages[stage]}
     count = {0: "no gain was", 1: "one gain was"}.get(len(shown), f"{NUMBERS[len(shown)]} gains were")
-    seeds = " to ".join(dict.fromkeys(str(pairs) for pairs in (table.pairs.min(), table.pairs.max())))
     changes = listed(f"{name} by {points(rows[name].interval)}" for name in shown or rows)
     said = [
         f"After {_epochs(stages[design.CONFIRM])} epochs {count} found: a target of 0.2, tried in {NUMBERS[len(rows)]} "
-        f"of the {NUMBERS[len(every)]} families, changed {changes} ({seeds} new seeds)."
+        f"of the {NUMBERS[len(every)]} families, changed {changes} ({span(table.pairs)} new seeds)."
     ]
     scaled = {title(run.config.architecture) for run in stages.get(design.CONTROL, [])}
     for name in filter(scaled.__contains__, shown):

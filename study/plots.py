@@ -221,7 +221,7 @@ def plot_epochs(runs: Sequence[Run], metric: str = "ss_rate", *, y: str = "SS ra
                 if (run.config.architecture, run.config.constraint is not None) == (name, constrained)
             ]
             if series:
-                draw_seeds(axes, series, style | {"marker": ""}, first=int(series[0].index[0]))
+                draw_seeds(axes, series, style | {"marker": ""})
         entry = architecture(name)
         axes.set_title(entry.title, loc="left", color=FAMILY_COLORS[entry.family], fontweight="bold", fontsize=10)
     grid[0].set_ylim(0, None)

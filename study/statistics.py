@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -211,11 +211,19 @@ def mean_score(run: Run) -> float:
     return float(np.mean(list(null_score(run).values()))) if run.history else math.nan
 
 
+def unconstrained_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Return the runs of each architecture that had no constraint and did not fail."""
+    by_architecture: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.config.constraint is None and run.history:
+            by_architecture.setdefault(run.config.architecture, []).append(run)
+    return by_architecture
+
+
 def architecture_scores(runs: Sequence[Run], value: Callable[[Run], float] = mean_score) -> dict[str, list[float]]:
     """Return a value of every run without constraint, by architecture."""
-    return {
-        name: group.value.dropna().tolist() for name, group in _unconstrained(runs, value).groupby("name", sort=False)
-    }
+    found = {name: [value(run) for run in of_name] for name, of_name in unconstrained_runs(runs).items()}
+    return {name: [score for score in scores if not math.isnan(score)] for name, scores in found.items()}
 
 
 def same_distribution(scores: Mapping[str, Sequence[float]]) -> float:
@@ -245,16 +253,6 @@ def welch(a: Sequence[float], b: Sequence[float], quantity: str) -> tuple[Interv
     low, high = test.confidence_interval()
     difference = float(np.mean(a) - np.mean(b))
     return Interval(difference, float(low), float(high), 0.95, len(a) + len(b), quantity), float(test.pvalue)
-
-
-def _unconstrained(runs: Sequence[Run], value: Callable[[Run], float]) -> pd.DataFrame:
-    rows = [
-        (entry.name, value(run))
-        for run in runs
-        if run.config.constraint is None and run.history
-        for entry in [architecture(run.config.architecture)]
-    ]
-    return pd.DataFrame(rows, columns=["name", "value"])
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,6 @@ import importlib.util
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -91,18 +90,13 @@ SECTIONS = {
 }  # fmt: skip
 
 
-def needed_files(folder: Path | None) -> tuple[list[tuple[str, int]], list[str]]:
-    """Return the files of a folder (archives of images, wheels) with their sizes, and the packages not found here."""
+def show_needed(folder: Path | None) -> None:
+    """Print the files of a folder (archives of images, wheels) with their sizes, and the packages not found here."""
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder else []
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    return [(str(path), path.stat().st_size) for path in files], missing
-
-
-def show_needed(folder: Path | None) -> None:
-    files, missing = needed_files(folder)
-    total = sum(size for _, size in files)
-    for path, size in files:
-        print(f"{size / 2**20:8.1f} MiB  {path}")
+    total = sum(path.stat().st_size for path in files)
+    for path in files:
+        print(f"{path.stat().st_size / 2**20:8.1f} MiB  {path}")
     print(f"{total / 2**20:8.1f} MiB  together, of {MOST_BYTES / 2**20:.0f}")
     print("packages that are missing here:", ", ".join(missing) or "none")
     print("images: checks, timings and step need none; study and defaults need an archive of CIFAR-10")
@@ -153,12 +147,9 @@ def main(given: list[str] | None = None) -> None:
             SECTIONS[name](section, device, arguments)
         print(f"{name}: {section.content['seconds']:.0f} s", file=sys.stderr, flush=True)
     print(summary({"card": report.card} | report.sections))
-    if any("failed" in section or not all_passed(section) for section in report.sections.values()):
-        raise SystemExit(1)
-
-
-def all_passed(section: dict[str, Any]) -> bool:
-    return all(row.get("passed", True) for row in section["rows"])
+    for section in report.sections.values():
+        if "failed" in section or not all(row.get("passed", True) for row in section["rows"]):
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

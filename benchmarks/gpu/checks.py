@@ -303,20 +303,20 @@ def digits_run(device: torch.device, **changes: Any) -> Any:
     return selfsim.train(config, device=device)
 
 
-def ends(run: Any) -> list[float]:
-    rates = [run.series("ss_rate", layer=layer)[-1] for layer in run.layers]
-    return [*rates, run.series("accuracy", split="validation")[-1]]
+def apart(one: Any, other: Any) -> float:
+    """Return the largest difference between the last rates and accuracies of two runs."""
+    rates = [[run.series("ss_rate", layer=layer)[-1] for layer in run.layers] for run in (one, other)]
+    accuracies = ([run.series("accuracy")[-1]] for run in (one, other))
+    return max(abs(a - b) for both in (rates, accuracies) for a, b in zip(*both, strict=True))
 
 
 def train_error(device: torch.device) -> Errors:
     """Compare the last epoch of a training run: rounding grows with every step, so only roughly."""
-    found, expected = ends(digits_run(device)), ends(digits_run(torch.device("cpu")))
-    return {"": max(abs(a - b) for a, b in zip(found, expected, strict=True))}
+    return {"": apart(digits_run(device), digits_run(torch.device("cpu")))}
 
 
 def train_twice_error(device: torch.device) -> Errors:
-    first, second = ends(digits_run(device)), ends(digits_run(device))
-    return {"": max(abs(a - b) for a, b in zip(first, second, strict=True))}
+    return {"": apart(digits_run(device), digits_run(device))}
 
 
 def synchronisations(call: Callable[[], Any]) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.answer_text import markdown
+
 from .report import ROOT
 
 Result = Mapping[str, Any]
@@ -33,12 +35,8 @@ def timings_table(result: Result) -> str:
     by_name: dict[str, dict[int, float]] = {}
     for row in rows:
         by_name.setdefault(row["name"], {})[row["n"]] = row["milliseconds"]
-    lines = ["| milliseconds, neurons: | " + " | ".join(f"{n:,}" for n in sizes) + " |"]
-    lines.append("|---" * (len(sizes) + 1) + "|")
-    for name, values in by_name.items():
-        cells = [_three_digits(values[n]) if n in values else "–" for n in sizes]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = ([name, *(_three_digits(of[n]) if n in of else "–" for n in sizes)] for name, of in by_name.items())
+    return markdown(["milliseconds, neurons:", *(f"{n:,}" for n in sizes)], cells)
 
 
 def _three_digits(number: float) -> str:
@@ -46,18 +44,14 @@ def _three_digits(number: float) -> str:
 
 
 def step_table(result: Result) -> str:
-    lines = ["| constraint | milliseconds | ratio |", "|---|---|---|"]
-    for row in _rows(result, "step"):
-        lines.append(f"| {row['name']} | {row['milliseconds']:.1f} | {row['ratio']:.3f} |")
-    return "\n".join(lines)
+    cells = ((row["name"], f"{row['milliseconds']:.1f}", f"{row['ratio']:.3f}") for row in _rows(result, "step"))
+    return markdown(("constraint", "milliseconds", "ratio"), cells)
 
 
 def stacked_table(result: Result) -> str:
-    lines = ["| trained at once | seconds a network | a single run | times as fast |", "|---|---|---|---|"]
-    for row in _timed_stacks(result):
-        cells = [_three_digits(row[key]) for key in ("seconds a network", "seconds a single run", "ratio")]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    keys = ("seconds a network", "seconds a single run", "ratio")
+    cells = ([row["name"], *(_three_digits(row[key]) for key in keys)] for row in _timed_stacks(result))
+    return markdown(("trained at once", "seconds a network", "a single run", "times as fast"), cells)
 
 
 def _timed_stacks(result: Result) -> list[dict[str, Any]]:
@@ -67,21 +61,18 @@ def _timed_stacks(result: Result) -> list[dict[str, Any]]:
 def against_table(result: Result) -> str:
     """Return the exact rate beside the published loss and the floor, by number of neurons, in Markdown."""
     rows = {(row["name"], row["n"]): row for row in _rows(result, "timings")}
-    lines = [
-        "| neurons | rate, ms | times as fast as the published loss | times the floor | MiB | published loss, MiB |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for (name, n), row in rows.items():
         if name != "rate":
             continue
         plain, took = rows.get(("published loss", n)), row["milliseconds"]
         parts = [rows.get((f"floor: {part}", n)) for part in ("product", "sort")]
         floor = sum(part["milliseconds"] for part in parts if part) if all(parts) else None
-        cells = [f"{n:,}", _three_digits(took)]
-        cells += [_three_digits(plain["milliseconds"] / took) if plain else "–"]
-        cells += [_three_digits(took / floor) if floor else "–", _mebibytes(row), _mebibytes(plain)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        faster = _three_digits(plain["milliseconds"] / took) if plain else "–"
+        slower = _three_digits(took / floor) if floor else "–"
+        lines.append((f"{n:,}", _three_digits(took), faster, slower, _mebibytes(row), _mebibytes(plain)))
+    heads = ("neurons", "rate, ms", "times as fast as the published loss", "times the floor", "MiB")
+    return markdown((*heads, "published loss, MiB"), lines)
 
 
 def _mebibytes(row: Mapping[str, Any] | None) -> str:
@@ -113,12 +104,10 @@ def page_section(result: Result | None) -> str:
         "the times that the CPU waits for the card, autocast, `torch.compile`, CUDA graphs and training."
     )
     if failed:
-        lines = ["| failed check | error | allowed |", "|---|---|---|"]
-        for row in failed:
-            error = "raised" if row["error"] is None else f"{row['error']:.2g}"
-            allowed = "–" if row["tolerance"] is None else f"{row['tolerance']:.2g}"
-            lines.append(f"| {row['name']} | {error} | {allowed} |")
-        parts.append("\n".join(lines))
+        keys = (("error", "raised"), ("tolerance", "–"))
+        cells = ([f"{row[key]:.2g}" if row[key] is not None else none for key, none in keys] for row in failed)
+        named = ([row["name"], *of_row] for row, of_row in zip(failed, cells, strict=True))
+        parts.append(markdown(("failed check", "error", "allowed"), named))
     return "\n\n".join(parts)
 
 

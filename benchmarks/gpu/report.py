@@ -77,12 +77,11 @@ class Section:
 
 def card(device: torch.device) -> dict[str, Any]:
     """Return what the results were measured on."""
-    facts: dict[str, Any] = {"environment": environment_facts(device), "cuda": torch.version.cuda, "driver": None}
+    facts: dict[str, Any] = {"environment": environment_facts(device), "cuda": torch.version.cuda}
+    facts |= {"driver": None, "name": None}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         facts |= {"name": properties.name, "bytes": properties.total_memory, "driver": _driver()}
-    else:
-        facts["name"] = None
     return facts
 
 

@@ -11,8 +11,8 @@ import torch
 from selfsim import TrainConfig, load_images, train
 from selfsim.training.stacked import train_many
 
-from .check import Check, Errors, rows_of
-from .checks import ends, synchronisations
+from .check import Check, Errors, run_checks
+from .checks import apart, synchronisations
 from .report import Section
 
 ARCHITECTURES = {"mlp": 64, "vit_small": 32}  # with the number of networks
@@ -21,9 +21,7 @@ SINGLE_RUNS = 2
 
 def run_stacked(section: Section, device: torch.device, *, small: bool) -> None:
     """Add the checks of stacked training, and a row for each architecture: seconds a network, and the ratio."""
-    for check in checks(device):
-        for row in rows_of(check):
-            section.add(**row)
+    run_checks(section, checks(device))
     for name, networks in ARCHITECTURES.items():
         if section.left() <= 0:
             section.leave_out(name, "no time left")
@@ -42,12 +40,7 @@ def checks(device: torch.device) -> Iterator[Check]:
     def against_single() -> Errors:
         made = configs(4, 2, train_images=512)
         single = [train(config, device="cpu") for config in made]
-        differences = [
-            abs(a - b)
-            for one, other in zip(train_many(made, device=device), single, strict=True)
-            for a, b in zip(ends(one), ends(other), strict=True)
-        ]
-        return {"": max(differences)}
+        return {"": max(map(apart, train_many(made, device=device), single))}
 
     def a_step() -> tuple[Errors, str]:
         """Count the synchronisations of more steps in as many epochs."""

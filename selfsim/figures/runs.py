@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,7 @@ def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target
         for of_null in zip(*(run[layer] for run in bands), strict=True):
             _draw_band(axes, of_null)
         for runs, style in ((free, UNCONSTRAINED), (held, CONSTRAINED)):
-            rates = [run.series("ss_rate", layer=layer) for run in runs]
-            draw_seeds(axes, rates, style, epochs=_evaluated(runs[0]))
+            draw_seeds(axes, [pd.Series(run.series("ss_rate", layer=layer), _evaluated(run)) for run in runs], style)
         if target is not None:
             axes.axhline(target, **TARGET)
         axes.set_title(layer, loc="left")
@@ -90,8 +89,7 @@ def plot_targets(free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, 
     for axes, (title, constrained) in zip(grid, settings.items(), strict=True):
         _draw_band(axes, [band for run in bands for (band, *_) in run.values()])
         for runs, style in ((free, UNCONSTRAINED), (constrained, CONSTRAINED)):
-            rates = [mean_over_layers(run, "ss_rate") for run in runs]
-            draw_seeds(axes, rates, style, epochs=_evaluated(runs[0]))
+            draw_seeds(axes, [pd.Series(mean_over_layers(run, "ss_rate"), _evaluated(run)) for run in runs], style)
         targets = np.mean([mean_over_layers(run, "target", split="train") for run in constrained], 0)
         # The target of an epoch holds from its beginning to its end.
         axes.stairs(targets, np.arange(len(targets) + 1), baseline=None, **TARGET)
@@ -151,17 +149,9 @@ def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
     return closed(figure)
 
 
-def draw_seeds(
-    axes: Axes,
-    series: Sequence[Iterable[float]],
-    style: Style,
-    *,
-    first: int = 0,
-    epochs: Sequence[int] | None = None,
-) -> None:
-    """Draw a series of each run as a thin line and their mean as a thick one, at `epochs`, or from `first` on."""
-    table = pd.DataFrame([list(values) for values in series])
-    table.columns = table.columns + first if epochs is None else pd.Index(epochs)
+def draw_seeds(axes: Axes, series: Sequence[pd.Series], style: Style) -> None:
+    """Draw a series of each run, by epoch, as a thin line and their mean as a thick one."""
+    table = pd.DataFrame(series)
     for _, run in table.iterrows():
         axes.plot(run, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.5)
     axes.plot(table.mean(), **style, markevery=max(1, table.shape[1] // 8))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -26,14 +26,15 @@ def run_digest(package: str | Path = _PACKAGE) -> str:
     """Return the sha256 of the code that decides what a training run computes."""
     package = Path(package)
     shared = [file for file in package.glob("*.py") if file.name not in _NOT_SHARED]
-    return _code_digest(package, [*shared, *(file for room in _RUN_ROOMS for file in (package / room).rglob("*.py"))])
+    rooms = (file for room in _RUN_ROOMS for file in (package / room).rglob("*.py"))
+    return _digest(package, [*shared, *rooms], _code)
 
 
 def page_digest(package: str | Path = _PACKAGE) -> str:
     """Return the sha256 of the code that a page may use: the whole package, and ``study/`` where it stands beside."""
     package = Path(package)
     beside = package.parent / "study"
-    return _code_digest(package.parent, [*package.rglob("*.py"), *beside.rglob("*.py")])
+    return _digest(package.parent, [*package.rglob("*.py"), *beside.rglob("*.py")], _code)
 
 
 def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
@@ -49,22 +50,24 @@ def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
         [cell.cell_type, cell.source, cell.metadata.get("tags"), cell.metadata.get("mystnb")]
         for cell in read_notebook(chapter.notebook).cells
     ]
-    folders = [_file_digest(folder) for folder in chapter.reads]
+    folders = [_digest(place, filter(Path.is_file, place.rglob("*")), Path.read_bytes) for place in chapter.reads]
     parts = [cells, chapter.parameters, chapter.title, chapter.intro, page_digest(), *folders, *after]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _code_digest(root: Path, files: Iterable[Path]) -> str:
+def _digest(root: Path, files: Iterable[Path], content: Callable[[Path], bytes]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
-        facts = file.stat()
-        code = _code(file, facts.st_mtime_ns, facts.st_size)
-        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + code + b"\0")
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + content(file) + b"\0")
     return digest.hexdigest()
 
 
+def _code(file: Path) -> bytes:
+    return _code_as_of(file, file.stat().st_mtime_ns, file.stat().st_size)
+
+
 @cache
-def _code(file: Path, modified: int, size: int) -> bytes:
+def _code_as_of(file: Path, modified: int, size: int) -> bytes:
     """Digest of one file's syntax tree without docstrings; of its bytes where it has a syntax error."""
     content = file.read_bytes()
     try:
@@ -75,10 +78,3 @@ def _code(file: Path, modified: int, size: int) -> bytes:
         if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return hashlib.sha256(ast.dump(tree).encode()).digest()
-
-
-def _file_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(place for place in folder.rglob("*") if place.is_file()):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()

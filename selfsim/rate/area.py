@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ..boxes.correlation_sum import surrogate_drop
-from .distances import MANY_NODES, NoRange
+from .distances import MANY_NODES, NoRange, equal_within
 from .loops import compiled_loops_pay, staircase_pass
 from .options import RateOptions
 
@@ -108,13 +108,11 @@ class Axis(NamedTuple):
 
 
 def _has_range(low: Array, high: Array, unit: Array, options: RateOptions, raw: Array) -> Array:
-    xp = module_of(raw)
-    tolerance = 8 * xp.finfo(raw.dtype).eps
     # NaN and Inf in the activations make the longest distance NaN or Inf, and then the first comparison is False.
     with np.errstate(invalid="ignore"):
-        sound = high - low > tolerance * high
+        sound = high - low > equal_within(raw.dtype) * high
         if options.quantiles is not None:
-            sound &= xp.amax(raw, -1, keepdims=True) < math.inf
+            sound &= module_of(raw).amax(raw, -1, keepdims=True) < math.inf
         return sound & (unit > 0) if options.unit == "median" else sound
 
 
@@ -127,7 +125,7 @@ def _no_range(low: Array, high: Array, one: Array, options: RateOptions, raw: Ar
             "unit: got 'median', but the median distance is 0, as where most neurons are dead; need 'absolute'"
         )
     shortest, longest = (low / one).item(), (high / one).item()
-    if raw.max() - raw.min() > 8 * module_of(raw).finfo(raw.dtype).eps * raw.max():
+    if raw.max() - raw.min() > equal_within(raw.dtype) * raw.max():
         return NoRange(
             f"quantiles: got {options.quantiles!r}, at which the {len(raw)} distances are equal "
             f"({shortest:.6g}); need quantiles further apart"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -182,9 +183,9 @@ def one_layer_on_cpu(neurons: Tensor) -> bool:
     return neurons.device.type == "cpu" and neurons.ndim == 2
 
 
-def equal_within(dtype: torch.dtype) -> float:
-    """Relative difference below which two distances of this type are equal but for rounding."""
-    return 8 * torch.finfo(dtype).eps
+def equal_within(dtype: Any) -> float:
+    """Relative difference below which two distances of this type, of torch or NumPy, are equal but for rounding."""
+    return 8 * float((torch if isinstance(dtype, torch.dtype) else np).finfo(dtype).eps)
 
 
 class NoRange(ValueError):

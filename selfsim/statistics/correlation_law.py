@@ -21,7 +21,7 @@ from scipy import special
 
 from ..checks import check_range
 from ..rate.area import Array, module_of
-from ..rate.distances import MANY_NODES
+from ..rate.distances import MANY_NODES, equal_within
 
 # Pairs up to the start and up to the end of a window.
 FEWEST_BEFORE, FEWEST_PAIRS = 20, 200
@@ -174,13 +174,8 @@ def is_sound(distances: Array, ranks: Ranks) -> Array:
     """Whether the distances of a window, ascending, are above 0, finite, and not equal over a third of the window."""
     starts, ends = distances[..., ranks.cuts[: -ranks.third]], distances[..., ranks.cuts[ranks.third :] - 1]
     with np.errstate(invalid="ignore"):
-        differ = (ends - starts > _rounding(distances) * ends).all(-1)
+        differ = (ends - starts > equal_within(distances.dtype) * ends).all(-1)
     return (distances[..., 0] > 0) & (distances[..., -1] < math.inf) & differ
-
-
-def _rounding(distances: Array) -> float:
-    """Relative difference below which two distances are equal but for rounding."""
-    return 8 * float(module_of(distances).finfo(distances.dtype).eps)
 
 
 def fault(distances: Array, ranks: Ranks, n: int) -> str:
@@ -197,7 +192,7 @@ def fault(distances: Array, ranks: Ranks, n: int) -> str:
         return f"more than {ranks.last} of {pairs} pairs coincide, the whole window"
     if low == 0:
         return f"more than {ranks.first} of {pairs} pairs coincide, the start of the window; leave out duplicates"
-    if high - low <= _rounding(distances) * high:
+    if high - low <= equal_within(distances.dtype) * high:
         return f"all {ranks.last - ranks.first} distances in the window are equal (to rounding)"
     return f"one distance takes more than a third of the window of {ranks.last - ranks.first} pairs (on its log axis)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,10 +16,13 @@ from ..rate.distances import pair_distances
 from ..rate.rate import ss_rate
 from ..statistics.movement import Arrangement
 
-# Two robust rates beside the rate: without so many most distant neurons, and with the curve between these quantiles.
+# Two robust rates beside the rate: without three most distant neurons, and with the curve between two quantiles.
 # They differ from a rate that single neurons or single pairs decide.
-LEFT_OUT = 3
-QUANTILES = (0.01, 0.99)
+RATES: dict[str, Callable[..., Tensor]] = {
+    "ss_rate": ss_rate,
+    "ss_rate_left_out": partial(ss_rate, leave_out=3),
+    "ss_rate_quantiles": partial(ss_rate, quantiles=(0.01, 0.99)),
+}
 T = TypeVar("T")
 _KEPT = ("neighbours_kept", "boxes_kept", "drivers_kept")
 
@@ -68,12 +72,7 @@ def layer_rows(hidden: Mapping[str, Arrangement], before: Mapping[str, Arrangeme
     -----
     A layer that has collapsed (all distances equal) has no rate. Its value is NaN, and training continues.
     """
-    measures: dict[str, Callable[[Tensor], Any]] = {
-        "ss_rate": ss_rate,
-        "ss_rate_left_out": lambda x: ss_rate(x, leave_out=LEFT_OUT),
-        "ss_rate_quantiles": lambda x: ss_rate(x, quantiles=QUANTILES),
-        "median_distance": lambda x: pair_distances(x).median(),
-    }
+    measures = RATES | {"median_distance": lambda x: pair_distances(x).median()}
     rows = []
     for layer, arrangement in hidden.items():
         values = arrangement.activations

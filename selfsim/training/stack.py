@@ -19,9 +19,8 @@ from ..models.images import Images
 from ..models.probe import Probe
 from ..models.seeding import seeded
 from ..rate.distances import edge_lengths
-from ..rate.rate import ss_rate
 from .config import TrainConfig
-from .evaluation import LEFT_OUT, QUANTILES, Row, or_nan
+from .evaluation import RATES, Row, or_nan
 from .loop import HALF
 from .recipe import Shifts, make_optimizer, make_schedule, mirrors, mixed, mixup_shares, shifted
 from .stacked_penalty import StackedPenalty
@@ -97,7 +96,7 @@ class Stack:
         self.steps_per_epoch = max(self.pictures.shape[1] // self.config.batch_size, 1)
         self.steps = self.config.epochs * self.steps_per_epoch
         self.rates, self.betas = _schedules(configs, self.steps_per_epoch)
-        self.mixup = mixup_shares(configs, self.steps) if self.mixes else torch.ones(self.steps, len(configs))
+        self.mixup = mixup_shares(configs, self.steps)
 
         constraints = [config.make_constraint() for config in configs]
         self.penalty = StackedPenalty(constraints, self.probe.layers, device)  # type: ignore[arg-type]
@@ -308,13 +307,8 @@ class Stack:
                 break
         for layer, parts in hidden.items():
             value = torch.cat(parts, 1)[:, : self.config.samples]
-            rate = partial(ss_rate, check=False)
-            measures: dict[str, Callable[[Tensor], Tensor]] = {
-                "ss_rate": rate,
-                "ss_rate_left_out": partial(rate, leave_out=LEFT_OUT),
-                "ss_rate_quantiles": partial(rate, quantiles=QUANTILES),
-                "median_distance": lambda value: torch.stack([edge_lengths(x).median() for x in value]),
-            }
+            measures: dict[str, Callable[..., Tensor]] = {k: partial(rate, check=False) for k, rate in RATES.items()}
+            measures["median_distance"] = lambda value: torch.stack([edge_lengths(x).median() for x in value])
             found = {name: torch.as_tensor(or_nan(measure, value)) for name, measure in measures.items()}
             measured = {name: values.expand(len(value)) for name, values in found.items()}
             self._write(epoch, "validation", measured, layer=layer)

@@ -123,10 +123,11 @@ def train_many(
         warnings.warn(
             f"loss: became NaN or infinite in the networks {places}, or their penalty or weights", stacklevel=2
         )
+    data = [
+        data_record(one) | {"files": files_state(config.data_dir)} for config, one in zip(configs, loaded, strict=True)
+    ]
     return [
-        Run(
-            config, stack.history[k], stack.built_as, environment | {"data": _data_facts(config, loaded[k])}, weights[k]
-        )
+        Run(config, stack.history[k], stack.built_as, environment | {"data": data[k]}, weights[k])
         for k, config in enumerate(configs)
     ]
 
@@ -177,7 +178,3 @@ def _check_one_size(loaded: Sequence[Images]) -> None:
     for place, size in enumerate(sizes):
         if size != sizes[0]:
             raise ValueError(f"images: got {sizes[0]} at [0] and {size} at [{place}], need equal numbers")
-
-
-def _data_facts(config: TrainConfig, images: Images) -> dict[str, Any]:
-    return data_record(images) | {"files": files_state(config.data_dir)}
