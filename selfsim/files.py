@@ -56,18 +56,18 @@ def walk(
     folder: str | os.PathLike, *, onerror: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield every folder in a folder with the names of its files, following links; no link leads into a circle."""
-    above: dict[str, tuple[str, ...]] = {}  # folder -> where it really is, and those through which it was reached
+    above: dict[str, tuple[str, ...]] = {}  # folder -> where those really are through which it was reached
     for place, folders, names in os.walk(os.fspath(folder), followlinks=True, onerror=onerror):
-        way = (os.path.realpath(place), *above.pop(place, ()))
-
-        def in_a_circle(name: str, place: str = place, way: tuple[str, ...] = way) -> bool:
-            path = os.path.join(place, name)
-            target = os.path.realpath(path)
-            return os.path.islink(path) and any(f"{real}{os.sep}".startswith(f"{target}{os.sep}") for real in way)
-
-        folders[:] = [name for name in folders if not in_a_circle(name)]
-        above |= {os.path.join(place, name): way for name in folders}
+        way = (f"{os.path.realpath(place)}{os.sep}", *above.pop(place, ()))
+        paths = {name: os.path.join(place, name) for name in folders}
+        folders[:] = [name for name, path in paths.items() if not (os.path.islink(path) and _leads_back(path, way))]
+        above |= {paths[name]: way for name in folders}
         yield place, names
+
+
+def _leads_back(link: str, way: tuple[str, ...]) -> bool:
+    target = f"{os.path.realpath(link)}{os.sep}"
+    return any(place.startswith(target) for place in way)
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
