@@ -71,6 +71,7 @@ CANDIDATES: dict[str, dict[str, Any] | None] = {
     "ramp, trust 1, median shape": {"weight": 10.0, "ramp": LATE, "cap": 1.0, "rule": "trust shape", "unit": "median"},
     "cap .3": {"weight": None, "ramp": LATE, "cap": 0.3, "unit": "median"},
     "cap .075": {"weight": None, "ramp": LATE, "cap": 0.075, "unit": "median"},
+    "attached, cap .3": {"weight": None, "ramp": LATE, "cap": 0.3, "unit": "median", "ends": "attached"},
     "cap .5, gain 2": {"weight": 10.0, "ramp": LATE, "cap": 0.5, "rule": "trust shape", "unit": "median", "gain": 2.0},
 }
 # Chosen without a constraint, so that each architecture learns the digits within seconds.
