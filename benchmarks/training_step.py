@@ -31,7 +31,7 @@ from selfsim.training.provenance import environment_facts
 from selfsim.training.state import TrainingState
 
 # The default of the constraint, pulling from the first step on; a configuration that names none means a weight of 10.
-DEFAULT = {"weight": None, "cap": 0.15, "ramp": [0, 0], "unit": "median"}
+DEFAULT = {"weight": None, "cap": 0.3, "ramp": [0, 0], "unit": "median", "ends": "attached"}
 CONSTRAINTS = {
     "without": None,
     "one layer per step": DEFAULT | {"layers_per_step": 1},

@@ -36,12 +36,13 @@ FILE = "study.json"
 # Name in the facts -> size and candidate of benchmarks/defaults.py.
 _CANDIDATES = {
     "default": ("tiny", "default"),
+    "former": ("tiny", "cap .15"),
     "small": ("small", "default"),
+    "small_former": ("small", "cap .15"),
     "heavy": ("tiny", "weight 10"),
     "ramp": ("tiny", "ramp, trust 1"),
     "cap_1": ("tiny", "ramp, trust 1, median shape"),
     "cap_half": ("tiny", "cap .5, gain 2"),
-    "cap_30": ("tiny", "cap .3"),
 }
 
 
@@ -305,6 +306,10 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
         said[f"defaults.{key}.worst"] = f"{architecture(worst).title}, {_points(by_family[worst])}"
         said[f"defaults.{key}.tried"] = NUMBERS[len(by_family)]
         said[f"defaults.{key}.broken"] = NUMBERS[(by_family < -10).sum()].replace("no", "none")
+        for kin, measure in (("without_3", "rate without 3"), ("quantiles", "rate of quantiles")):
+            low, high = (rates[measure].groupby(level=0).mean() for rates in (arm, control))
+            said[f"defaults.{key}.{kin}"] = f"{high.mean():.3f} to {low.mean():.3f}"
+            said[f"defaults.{key}.{kin}.fell"] = NUMBERS[(low < high).sum()]
         said[f"defaults.{key}.costly"] = NUMBERS[(by_family < -1).sum()].replace("no", "none")
         said[f"defaults.{key}.moved"] = NUMBERS[(way >= 0.5).sum()]
         said[f"defaults.{key}.mean"] = _points(by_family.mean())

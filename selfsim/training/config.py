@@ -43,7 +43,7 @@ _NUMBERS = {
     "ema": "[0, 1)",
 }
 # What a constraint has where its configuration says nothing, so that a stored run means what it meant when it ran.
-_UNNAMED: dict[str, Any] = {"weight": 10.0, "cap": None, "ramp": None, "unit": "absolute"}
+_UNNAMED: dict[str, Any] = {"weight": 10.0, "cap": None, "ramp": None, "unit": "absolute", "ends": "detached"}
 # The published learning rate for a batch of 512, weight of the constraint, and target.
 _PUBLISHED = {
     "vit_small": (5e-4, 5e-2, 0.3),
@@ -102,8 +102,8 @@ class TrainConfig:
     constraint : mapping, optional
         Arguments of `selfsim.SelfSimilarityConstraint`; with ``{"paper": True, …}`` those of its ``.paper``, with
         ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint. A configuration that
-        does not name `weight`, `cap`, `ramp` or `unit` means a weight of 10, no cap, no ramp and absolute units, as in
-        earlier versions, and not the defaults of the class.
+        does not name `weight`, `cap`, `ramp`, `unit` or `ends` means a weight of 10, no cap, no ramp, absolute units
+        and detached ends, as in earlier versions, and not the defaults of the class.
     layers : int or list of str, optional
         Layers to follow and to constrain, as for `selfsim.Probe`. By default the natural blocks.
     samples : int

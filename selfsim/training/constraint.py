@@ -60,10 +60,12 @@ class SelfSimilarityConstraint(LayerPenalty):
         Factor of the penalty, at least 0. None: at each layer, the length of the penalty's gradient is
         ``cap * min(|S - target| / target, 1)`` times that of the task's gradient, whatever architecture and scale. A
         factor of your own in front of the penalty then changes nothing; use `cap`.
-    ends : {"detached", "attached"}
-        "detached": the shortest and the longest distance are constants to the gradient, which then spreads over all
-        neurons. "attached": almost all of the gradient acts on the two pairs of neurons with these distances, and
-        training moves single neurons instead of the layer.
+    ends : {"attached", "detached"}, optional
+        "attached": the true gradient, of which almost all acts on the two pairs of neurons with the shortest and the
+        longest distance. "detached": these two distances are constants to the gradient, which then spreads over all
+        neurons. By default attached without a weight, where the length of the gradient is bounded, and detached with
+        one, where single neurons would be torn away. To raise a rate above that of noise, take "detached": the true
+        gradient makes outliers of single neurons.
     cap : float, optional
         At each layer's output, the penalty's gradient is at most `cap` times as long as the gradient that comes from
         the task and from the penalties of later layers. None: no limit, which needs a `weight`.
@@ -129,9 +131,9 @@ class SelfSimilarityConstraint(LayerPenalty):
         self,
         target: float | Schedule | Mapping | None = None,
         weight: float | None = None,
-        ends: str = "detached",
+        ends: str | None = None,
         *,
-        cap: float | None = 0.15,
+        cap: float | None = 0.3,
         ramp: tuple[float, float] | None = (0.3, 0.6),
         layers_per_step: int | None = None,
         scales: int | None = None,
@@ -155,6 +157,8 @@ class SelfSimilarityConstraint(LayerPenalty):
                 "count: got 'greedy-coloring', which has no gradient; need 'surrogate' or 'complete-linkage'"
             )
         quantiles = tuple(quantiles) if isinstance(quantiles, list) else quantiles  # from JSON
+        if ends is None:
+            ends = "attached" if weight is None and measure == "rate" else "detached"
         rate = RateOptions(
             scales, gradient, ends, count, quantiles, unit, standardize, leave_out, max_bytes=None, check=check
         )

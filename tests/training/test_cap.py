@@ -383,9 +383,12 @@ def test_without_a_weight_the_pull_goes_by_the_distance_from_the_target():
 
 def test_without_a_weight_the_gradient_leaves_the_scale_alone():
     x = torch.randn(32, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    for unit, along in (("median", False), ("absolute", True)):
-        x.grad = None
-        own = SelfSimilarityConstraint(0.1, cap=1.0, ramp=None, unit=unit)
+    for unit, ends, along in (
+        ("median", "attached", False),
+        ("median", "detached", False),
+        ("absolute", "detached", True),
+    ):
+        own = SelfSimilarityConstraint(0.1, cap=1.0, ramp=None, unit=unit, ends=ends)
         y = 1 * x
         y.retain_grad()
         (y.sum(0)[0] + own({"a": y})).backward()

@@ -128,9 +128,9 @@ def test_less_than_half_of_the_way_is_a_warning_that_says_why():
     (said,) = warnings_after_training(beyond | {"target": end + 1.1 * (end - start)}, noise, other)
     first, last = abs(start - end) * 2.1, abs(start - end) * 1.1
     assert said.startswith(f"target: the layers were {first:.3g} away from it on average before the ramp began and")
-    assert f"{last:.3g} in the last epoch, less than half of the way. The penalty was limited by cap=0.15; need" in said
+    assert f"{last:.3g} in the last epoch, less than half of the way. The penalty was limited by cap=0.3; need" in said
     (said,) = warnings_after_training({"target": 0.9, "weight": 2.0, "gate": 0.5, "gate_every": 1}, noise, noise)
-    assert "limited by weight=2 and cap=0.15 and gate=0.5" in said
+    assert "limited by weight=2 and cap=0.3 and gate=0.5" in said
     assert not warnings_after_training(beyond, noise, other)
     assert not warnings_after_training({"target": start}, noise, noise)
     assert not warnings_after_training({"target": 0.9, "ramp": None}, noise, noise)  # there was no epoch without it
@@ -145,6 +145,12 @@ def test_a_run_under_a_tiny_cap_says_that_the_rates_stayed():
 
 def test_what_an_old_configuration_says_nothing_about_is_as_it_was():
     old = TrainConfig("mlp", constraint={"target": 0.1}).make_constraint()
-    assert (old.weight, old.cap, old.ramp, old.measure.unit) == (10.0, None, None, "absolute")
+    assert (old.weight, old.cap, old.ramp) == (10.0, None, None)
+    assert (old.measure.unit, old.measure.ends) == ("absolute", "detached")
+    capped = TrainConfig("mlp", constraint={"weight": None, "cap": 0.3, "unit": "median"}).make_constraint()
+    assert capped.measure.ends == "detached"
     new = SelfSimilarityConstraint()
-    assert (new.weight, new.cap, new.ramp, new.measure.unit) == (None, 0.15, (0.3, 0.6), "median")
+    assert (new.weight, new.cap, new.ramp) == (None, 0.3, (0.3, 0.6))
+    assert (new.measure.unit, new.measure.ends) == ("median", "attached")
+    assert SelfSimilarityConstraint(weight=1.0).measure.ends == "detached"
+    assert SelfSimilarityConstraint(weight=1.0, ends="attached").measure.ends == "attached"
