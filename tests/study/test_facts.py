@@ -56,7 +56,8 @@ def test_facts_of_the_defaults_are_those_of_the_single_runs():
     assert STORED["defaults.default.rise"] == str(sum(change > 1e-6 for change in changes))
     of_family = pd.Series(changes, [run["architecture"] for run in default]).groupby(level=0)
     p_values = [stats.ttest_1samp(values, 0).pvalue for _, values in of_family]
-    assert STORED["defaults.default.open"] == answer_text.NUMBERS[sum(not p < 0.05 for p in p_values)]  # NaN where no pair differs
+    open_ones = sum(not p < 0.05 for p in p_values)  # NaN where no pair differs
+    assert STORED["defaults.default.open"] == answer_text.NUMBERS[open_ones]
     heavy = [run for run in runs if run["candidate"] == "weight 10"]
     broken = [run["architecture"] for run in heavy if free[run["architecture"], run["seed"]] - run["accuracy"] > 0.1]
     assert (STORED["defaults.heavy.tried"], STORED["defaults.heavy.broken"]) == ("five", "two")
