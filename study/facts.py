@@ -264,7 +264,7 @@ def _trained_layers(benchmarks: Path) -> dict[str, str]:
     said = {}
     for state, own in layers[layers.octaves.notna()].groupby("state"):
         judged = own[own.octaves >= 1]
-        said[f"scaling.{state}.judged"] = f"{len(judged)} of {len(own)}"
+        said[f"scaling.{state}.layers"], said[f"scaling.{state}.judged"] = str(len(own)), str(len(judged))
         said[f"scaling.{state}.scale"] = f"{judged.scales.sum():.0f}"
     return said
 
