@@ -58,7 +58,7 @@ def walk(
     """Yield every folder in a folder with the names of its files, following links; no link leads into a circle."""
     above: dict[str, tuple[str, ...]] = {}  # folder -> where those really are through which it was reached
     for place, folders, names in os.walk(os.fspath(folder), followlinks=True, onerror=onerror):
-        way = (f"{os.path.realpath(place)}{os.sep}", *above.pop(place, ()))
+        way = (os.path.join(os.path.realpath(place), ""), *above.pop(place, ()))
         paths = {name: os.path.join(place, name) for name in folders}
         folders[:] = [name for name, path in paths.items() if not (os.path.islink(path) and _leads_back(path, way))]
         above |= {paths[name]: way for name in folders}
@@ -66,7 +66,7 @@ def walk(
 
 
 def _leads_back(link: str, way: tuple[str, ...]) -> bool:
-    target = f"{os.path.realpath(link)}{os.sep}"
+    target = os.path.join(os.path.realpath(link), "")
     return any(place.startswith(target) for place in way)
 
 

@@ -155,5 +155,6 @@ def _missing(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame
         for name in FAMILIES
         if least.get(name, 0) < PAIRS
     ]
-    said += [f"Families not finished: {', '.join(unfinished)}." if unfinished and begun else ""]
+    rest = "They would take about ten minutes of the same card."
+    said += [f"Families not finished: {', '.join(unfinished)}. {rest}" if unfinished and begun else ""]
     return " ".join(filter(None, said)) or "All families and arms of the design were run."

@@ -92,7 +92,10 @@ def page_section(result: Result | None) -> str:
     passed, number, failed = checks_summary(result)
     parts = [" ".join([f"**Run on {_hardware(result)}.**", *_answers(result)])]
     if rows := _rows(result, "step"):
-        parts += [f"A training step of {rows[0]['model']}, with the default constraint:", step_table(result)]
+        parts += [
+            f"A training step of {rows[0]['model']}, with the default constraint of the time (detached ends):",
+            step_table(result),
+        ]
     if _rows(result, "timings"):
         parts += ["The exact rate with its gradient, 128 samples. The floor is one matrix product and one sort:"]
         parts += [against_table(result)]

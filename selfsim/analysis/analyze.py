@@ -162,8 +162,11 @@ def _analyzed(
             row[name], notes[name] = math.nan, str(error)
             continue
         for column, value in (values if isinstance(values, Mapping) else {name: values}).items():
-            if column in row:
-                raise ValueError(f"statistics: {name!r} gives {column!r}, which another gives; need one of the two")
+            own = name not in STATISTICS and column in {*_OWN_COLUMNS, *_BAND_COLUMNS, *STATISTICS}
+            if column in row or own:
+                raise ValueError(
+                    f"statistics: {name!r} gives the column {column!r}, which is another's; need another name"
+                )
             with errors_named(f"statistics: {name!r}"):
                 row[column], reason = _number(value)
             if reason:

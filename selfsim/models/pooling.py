@@ -33,18 +33,14 @@ class KnownChannels:
         Numbers of dimensions for which a layer inside has its channels first.
     last : bool
         Whether a layer inside has its channels last, as linear, recurrent and attention layers have.
-    around : tuple of KnownChannels
-        For a module without weights, what is known of the layers with weights in its network: those before it, the
-        nearest first, then those behind it.
-    before : int
-        How many of these are before it.
+    before : tuple of KnownChannels
+        For a module without weights, what is known of the layers with weights before it, the nearest first.
     """
 
     widths: frozenset[int] = frozenset()
     first: frozenset[int] = frozenset()
     last: bool = False
-    around: tuple[KnownChannels, ...] = ()
-    before: int = 0
+    before: tuple[KnownChannels, ...] = ()
 
     def axis(self, shape: torch.Size) -> int:
         """Return the axis with channels if type and number of channels agree on it, else 0."""
@@ -167,9 +163,9 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
     two axes have the shape of a square map. If they cancel, the types decide. Without types, three dimensions are
     ``(samples, tokens, channels)`` and four are ``(samples, channels, height, width)``.
 
-    A module without weights takes the first two signs from the nearest layer around it that fits: whose type and number
-    of channels agree on an axis, and which does not contradict a square map. If none fits, they are those of the layer
-    before it.
+    A module without weights takes the first two signs from the nearest layer before it that fits: whose type and number
+    of channels agree on an axis, and which does not contradict a square map. Where layers fit either axis of four, the
+    channels are first. If none fits, they are those of the nearest layer before it.
 
     Examples
     --------
@@ -181,10 +177,15 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
     last = len(shape) - 1
     square = int(shape[1] == shape[2] != shape[last]) - int(shape[2] == shape[last] != shape[1])
     square = square if len(shape) == 4 else 0
-    if known.around:
-        fitting = [other for other in known.around if other.axis(shape)]
-        agreeing = [other for other in fitting if not square or (other.axis(shape) == last) == (square > 0)]
-        known = next(iter((*agreeing, *fitting, *known.around[: known.before])), KnownChannels())
+    if known.before:
+
+        def fits(other: KnownChannels) -> bool:
+            axis = other.axis(shape)
+            return axis > 0 and (not square or (axis == last) == (square > 0))
+
+        fitting = [other for other in known.before if fits(other)]
+        firsts = [other for other in fitting if other.axis(shape) == 1] if len(shape) == 4 else []
+        known = (*firsts, *fitting, *known.before)[0]
     types = int(known.last) - int(len(shape) in known.first)
     widths = int(shape[last] in known.widths) - int(shape[1] in known.widths)
     sign = types + widths + square
@@ -192,35 +193,32 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
 
 
 def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownChannels:
-    """Return what is known of a module's channels; without weights, as in a nonlinearity, of the layers around it.
+    """Return what is known of a module's channels; without weights, as in a nonlinearity, of the layers before it.
 
     Parameters
     ----------
     module : nn.Module
     model : nn.Module, optional
-        The network around the module. "Before" and "behind" are in the order of ``model.modules()``.
+        The network around the module. "Before" is in the order of ``model.modules()``.
 
     Examples
     --------
     >>> model = nn.Sequential(nn.Conv1d(1, 16, 3), nn.ReLU())
     >>> known_channels(model[0])
-    KnownChannels(widths=frozenset({16}), first=frozenset({3}), last=False, around=(), before=0)
-    >>> known_channels(model[1], model).around == (known_channels(model[0]),)
+    KnownChannels(widths=frozenset({16}), first=frozenset({3}), last=False, before=())
+    >>> known_channels(model[1], model).before == (known_channels(model[0]),)
     True
     """
     known = _known(module)
     if known != KnownChannels() or model is None:
         return known
     before: list[KnownChannels] = []
-    behind: list[KnownChannels] = []
-    found = before
     for other in model.modules():
         if other is module:
-            found = behind
-        elif any(True for _ in other.parameters(recurse=False)) and not any(True for _ in other.children()):
-            found.append(_known(other))
-    before = list(dict.fromkeys(reversed(before)))
-    return KnownChannels(around=tuple(dict.fromkeys([*before, *behind])), before=len(before))
+            break
+        if any(True for _ in other.parameters(recurse=False)) and not any(True for _ in other.children()):
+            before.append(_known(other))
+    return KnownChannels(before=tuple(dict.fromkeys(reversed(before))))
 
 
 def _known(module: nn.Module) -> KnownChannels:

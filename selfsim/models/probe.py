@@ -128,7 +128,9 @@ class Probe:
         self._read: dict[str, Tensor] = {}
         self._causes: dict[str, str] = {}  # by layer, why its activations have no gradient
         self._called = False
-        self._met: set[str] | None = None  # layers of the pass under way
+        self._depth = 0  # of the passes under way: a model may call itself
+        self._met: set[str] = set()  # layers of the pass under way
+        self._repeated: set[str] = set()
         self._gradients_enabled = torch.is_grad_enabled()
 
     @property
@@ -181,7 +183,7 @@ class Probe:
             self._forget()
             self.drawn = tuple(draw_layers(self.layers, self.draw, self._generator))
             block.callback(self._root.register_forward_pre_hook(self._note_call).remove)
-            block.callback(self._root.register_forward_hook(self._note_end).remove)
+            block.callback(self._root.register_forward_hook(self._note_end, always_call=True).remove)
             for layer in self.drawn:
                 block.callback(self._modules[layer].register_forward_hook(self._reader(layer)).remove)
             block.enter_context(_uncompiled())
@@ -195,16 +197,19 @@ class Probe:
 
     def _note_call(self, module: nn.Module, args: object) -> None:
         self._called, self._gradients_enabled = True, torch.is_grad_enabled()
-        self._met = set()
+        self._depth += 1
+        if self._depth == 1:
+            self._met = set()
 
     def _note_end(self, module: nn.Module, args: object, output: object) -> None:
-        self._met = None  # checkpointing may call layers again
+        self._depth -= 1
 
     def _note_layer(self, layer: str, module: nn.Module) -> None:
         """Warn where the pass comes to a module without weights again, of which it can have many uses."""
-        if self._met is None:
+        if not self._depth:  # checkpointing calls layers again in the backward pass
             return
-        if layer in self._met and not any(True for _ in module.parameters()):
+        if layer in self._met and layer not in self._repeated and not any(True for _ in module.parameters()):
+            self._repeated.add(layer)
             warnings.warn(
                 f"layers: the model calls {layer!r} several times in one pass, and its last call is read; to read the "
                 "others, give each place a module of its own",

@@ -87,7 +87,7 @@ def ss_rate(
     ends : {"attached", "detached"}
         Whether the exact gradient passes through the shortest and the longest distance. Attached, it is the true
         gradient, almost all of which sits on these two pairs, so training moves single neurons first. Detached, it
-        spreads over the layer, which is what a constraint needs.
+        spreads over the layer.
     count : {"surrogate", "complete-linkage", "greedy-coloring"}
         The paper's correlation-sum formula; boxes by complete linkage, differentiable through the pair that realises
         each merge; or boxes by greedy colouring at `scales` sizes (default 256), whose rate has no gradient.

@@ -63,9 +63,9 @@ class SelfSimilarityConstraint(LayerPenalty):
     ends : {"attached", "detached"}, optional
         "attached": the true gradient, of which almost all acts on the two pairs of neurons with the shortest and the
         longest distance. "detached": these two distances are constants to the gradient, which then spreads over all
-        neurons. By default attached without a weight, where the length of the gradient is bounded, and detached with
-        one, where single neurons would be torn away. To raise a rate above that of noise, take "detached": the true
-        gradient makes outliers of single neurons.
+        neurons. By default attached without a weight and detached with one: with a weight and no cap, nothing bounds
+        the gradient, and single neurons would be torn away. To raise a rate above that of noise, take "detached": the
+        true gradient makes outliers of single neurons.
     cap : float, optional
         At each layer's output, the penalty's gradient is at most `cap` times as long as the gradient that comes from
         the task and from the penalties of later layers. None: no limit, which needs a `weight`.

@@ -56,8 +56,11 @@ def files_state(data_dir: str | os.PathLike | None) -> str | None:
     for folder, names in walk(root):
         for name in names:
             path = Path(folder, name)
-            with suppress(FileNotFoundError):  # removed meanwhile, or a link to nothing
-                status = path.stat()
+            with suppress(FileNotFoundError):  # removed meanwhile
+                try:
+                    status = path.stat()
+                except OSError:  # a link to nothing, to itself, or to what may not be read
+                    status = path.lstat()
                 facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 

@@ -307,9 +307,10 @@ def write_run(run: Run, directory: Path) -> None:
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items())
     write_atomic(directory / SUMS, sums.encode())
     # Checkpoints, and what a killed process left half-written; other files are not ours.
-    partial = (f"{name}.partial" for name in ("checkpoint-*.pt", *contents))
-    for pattern in ("checkpoint-*.pt", "damaged-checkpoint-*.pt", *partial):
-        for path in directory.glob(pattern):
+    ours = [r"(damaged-)?checkpoint-\d+-\d+\.pt", r"checkpoint-\d+-\d+\.pt\.partial"]
+    left = re.compile("|".join([*ours, *(re.escape(f"{name}.partial") for name in contents)]))
+    for path in directory.iterdir():
+        if left.fullmatch(path.name):
             path.unlink()
 
 

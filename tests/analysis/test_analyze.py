@@ -278,8 +278,11 @@ def test_two_statistics_may_not_give_one_column():
     def exponent(x):
         return 1.0
 
-    with pytest.raises(ValueError, match="'exponent' gives 'exponent', which another gives"):
+    with pytest.raises(ValueError, match="'exponent' gives the column 'exponent', which is another's"):
         analyze(perceptron(), LOADER, **QUICK, statistics=["spectrum", exponent])
+    for column in ("null_low", "note", "rate"):
+        with pytest.raises(ValueError, match=f"gives the column '{column}', which is another's"):
+            analyze(perceptron(), LOADER, **QUICK, statistics=[lambda x, column=column: {column: 1.0}])
 
 
 def test_small_layers_of_unrelated_networks_do_not_keep_all_neighbours():

@@ -354,7 +354,7 @@ class DeclaredLast(nn.Module):
         return self.act4(self.fc(x.mean(2)))
 
 
-@pytest.mark.parametrize("outputs", [10, 32, 8])  # of the last layer: no size of a map, its width, its height
+@pytest.mark.parametrize("outputs", [10, 32, 8, 20])  # of the last layer: no size of a map, or its width or height
 @pytest.mark.parametrize("size", [(32, 32), (8, 20)])
 def test_layers_without_weights_may_be_declared_after_all_others(size, outputs):
     model = DeclaredLast(outputs)
@@ -374,3 +374,20 @@ def test_tokens_stay_tokens_beside_convolutions():
     with (probe := Probe(model, ["act"])):
         model["act"](model["mlp"](model["embed"](torch.randn(5, 3, 12, 12)).flatten(2).mT))
     assert probe.activations["act"].shape == (5, 64)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "size", "width"),
+    [
+        (nn.Conv2d(3, 32, 1), nn.GLU(1), (10, 10), 16),
+        (nn.Conv2d(3, 32, 1), nn.GLU(1), (8, 10), 16),
+        (nn.Conv1d(3, 32, 1), nn.GLU(1), (10,), 16),
+        (nn.AvgPool2d(1), nn.Identity(), (8, 10), 3),
+        (nn.PixelUnshuffle(2), nn.Identity(), (20, 20), 12),
+    ],
+)
+def test_a_head_as_wide_as_a_map_does_not_decide_where_its_channels_are(first, second, size, width):
+    model = nn.ModuleDict({"first": first, "second": second, "head": nn.Linear(width, 10)})
+    with (probe := Probe(model, ["second"])):
+        model["second"](model["first"](torch.randn(5, 3, *size)))
+    assert probe.activations["second"].shape == (5, width)

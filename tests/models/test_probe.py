@@ -466,6 +466,15 @@ def test_a_nonlinearity_that_is_called_at_many_places_is_named():
     ):
         model(torch.rand(3, 4))
     assert probe.activations["act"].shape == (3, 5)
+    with warnings.catch_warnings(record=True) as caught, Probe(model, ["act"]):
+        warnings.simplefilter("always")
+        model(torch.rand(3, 4))
+        model(torch.rand(3, 4))
+        with pytest.raises(RuntimeError):
+            model(torch.rand(3, 999))
+        model.act(torch.rand(3, 4))
+        model.act(torch.rand(3, 4))
+    assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with Probe(mlp(), ["1"]) as probe:  # once in each of two passes

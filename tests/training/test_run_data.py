@@ -272,10 +272,20 @@ def test_a_folder_with_a_link_to_a_folder_around_it_is_read_once(tmp_path, folde
     before = folder.load_images()
     (tmp_path / "data" / "cats" / "up").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "dogs" / "cats").symlink_to(tmp_path / "data" / "dogs")
+    (tmp_path / "data" / "dogs" / "everything").symlink_to(tmp_path.anchor)
     after = folder.load_images()
     assert [len(part) for part in (after.train, after.validation, after.test)] == [
         len(part) for part in (before.train, before.validation, before.test)
     ]
+
+
+def test_links_to_nothing_do_not_hide_changes(tmp_path):
+    (tmp_path / "nothing").symlink_to(tmp_path / "gone")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "data").write_text("one")
+    before = data_record.files_state(tmp_path)
+    (tmp_path / "data").write_text("other")
+    assert before != data_record.files_state(tmp_path) is not None
 
 
 def test_more_images_than_there_are(folder):

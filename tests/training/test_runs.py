@@ -388,14 +388,14 @@ def test_run_time_adds_up_and_json_is_plain(stopped, images):
 
 def test_the_end_of_a_run_leaves_the_files_of_others(tmp_path, images):
     directory = tmp_path / "run"
-    mine = ["epoch1.pt", "notes.partial"]
+    mine = ["epoch1.pt", "notes.partial", "checkpoint-best.pt", "checkpoint-best.pt.partial"]
 
     def keep(epoch, model):
         for name in mine:
             (directory / name).write_bytes(b"mine")
 
     train(CONFIG, images=images, directory=directory, device="cpu", on_epoch=keep)
-    assert [(directory / name).read_bytes() for name in mine] == [b"mine"] * 2
+    assert [(directory / name).read_bytes() for name in mine] == [b"mine"] * 4
     assert not checkpoint_files(directory)
 
 
