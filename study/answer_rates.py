@@ -62,7 +62,7 @@ def hold_sentence(rates: pd.DataFrame) -> str:
             way = "above" if row.target > row.highest else "below"
             said.append(
                 f"In {architecture(name).title} their mean, {row.target:.2f}, lies {way} the rate of every training "
-                f"without constraint ({row.lowest:.2f} to {row.highest:.2f}), so that *held* "
+                f"without constraint ({row.lowest:.2f} to {row.highest:.2f}), so that holding "
                 f"{'raised' if way == 'above' else 'lowered'} the rate."
             )
     return " ".join(said)

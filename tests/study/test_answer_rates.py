@@ -48,7 +48,7 @@ def test_targets_beyond_all_free_trainings_are_named(target, words):
         assert text == ""
     else:
         assert f"In Plain MLP their mean, {target:.2f}, lies {words[0]} the rate of every" in text
-        assert text.endswith(f"*held* {words[1]} the rate.")
+        assert text.endswith(f"so that holding {words[1]} the rate.")
 
 
 def test_an_arm_that_went_away_from_its_target_is_named():
