@@ -172,14 +172,13 @@ def check_run_data(
 ) -> None:
     """Raise ``ValueError`` if a run was trained on other images than those of today.
 
-    Without `images`, they are loaded and compared only if files of the data directory have changed, as `state_of`
-    tells.
+    Without `images`, they are loaded and compared only if `state_of` says that files of the data have changed.
     """
-    config, record = run.config, run.environment.get("data")
+    record = run.environment.get("data")
     if record is not None and images is not None:
         check_same_data(record, data_record(images), where=str(directory))
-    elif record is not None and state_of(config.data_dir) not in (None, record.get("files")):
-        check_same_data(record, record_of(config.images), where=str(directory))
+    elif record is not None and state_of(run.config.data_dir) not in (None, record.get("files")):
+        check_same_data(record, record_of(run.config.images), where=str(directory))
 
 
 def _stored_configuration(directory: Path) -> dict[str, Any]:
