@@ -63,7 +63,7 @@ def hold_sentence(rates: pd.DataFrame) -> str:
             said.append(
                 f"In {architecture(name).title} their mean, {row.target:.2f}, lies {way} the rate of every training "
                 f"without constraint ({row.lowest:.2f} to {row.highest:.2f}), so that holding "
-                f"{'raised' if way == 'above' else 'lowered'} the rate."
+                f"pulled the rate {'up' if way == 'above' else 'down'}."
             )
     return " ".join(said)
 

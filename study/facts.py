@@ -310,7 +310,6 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
             low, high = (rates[measure].groupby(level=0).mean() for rates in (arm, control))
             said[f"defaults.{key}.{kin}"] = f"{high.mean():.3f} to {low.mean():.3f}"
             said[f"defaults.{key}.{kin}.fell"] = NUMBERS[(low < high).sum()]
-        said[f"defaults.{key}.costly"] = NUMBERS[(by_family < -1).sum()].replace("no", "none")
         said[f"defaults.{key}.moved"] = NUMBERS[(way >= 0.5).sum()]
         said[f"defaults.{key}.mean"] = _points(by_family.mean())
         said[f"defaults.{key}.pairs"] = str(len(change))

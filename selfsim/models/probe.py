@@ -70,6 +70,11 @@ class Probe:
     TypeError
         `model` is not an nn.Module.
 
+    Warns
+    -----
+    UserWarning
+        Two names of one module, or a layer without weights that the model calls several times in one pass.
+
     Notes
     -----
     Memory is O(samples * neurons) per layer for the pooled activations, plus what autograd keeps for their gradient. A

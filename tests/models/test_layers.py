@@ -1,7 +1,8 @@
-"""Which layers are chosen: names, patterns, a number of them, stem and head, and the names of wrapped models."""
+"""Which layers are chosen: names, patterns, a number of them, stem and head, shared modules, wrapped models."""
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -173,3 +174,35 @@ def test_parts_of_blocks_and_what_stands_around_them_are_no_blocks():
 def test_natural_layers_are_found_again_by_their_names(name):
     model = create(name, size="tiny", num_classes=10)
     assert list(chosen_layers(model, natural_layers(model))) == natural_layers(model)
+
+
+def test_a_nonlinearity_that_is_called_at_many_places_is_named():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.act = nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.second(self.act(self.first(x))))
+
+    with (
+        pytest.warns(UserWarning, match="layers: the model calls 'act' several times in one pass"),
+        (probe := Probe(model := Shared(), ["act"])),
+    ):
+        model(torch.rand(3, 4))
+    assert probe.activations["act"].shape == (3, 5)
+    with warnings.catch_warnings(record=True) as caught, Probe(model, ["act"]):
+        warnings.simplefilter("always")
+        model(torch.rand(3, 4))
+        model(torch.rand(3, 4))
+        with pytest.raises(RuntimeError):
+            model(torch.rand(3, 999))
+        model.act(torch.rand(3, 4))
+        model.act(torch.rand(3, 4))
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Probe(nn.Sequential(nn.Linear(4, 6), nn.ReLU()), ["1"]) as probe:  # once in each of two passes
+            model = probe._root
+            model(torch.rand(3, 4))
+            model(torch.rand(3, 4))

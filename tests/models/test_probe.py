@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -449,35 +448,3 @@ def test_output_that_is_no_activation():
     model = nn.Sequential(nn.Unflatten(1, (1, 1, 1, 4)))
     with pytest.raises(ValueError, match="layer '0': its output has shape"), Probe(model, ["0"]):
         model(torch.rand(2, 4))
-
-
-def test_a_nonlinearity_that_is_called_at_many_places_is_named():
-    class Shared(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second, self.act = nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU()
-
-        def forward(self, x):
-            return self.act(self.second(self.act(self.first(x))))
-
-    with (
-        pytest.warns(UserWarning, match="layers: the model calls 'act' several times in one pass"),
-        (probe := Probe(model := Shared(), ["act"])),
-    ):
-        model(torch.rand(3, 4))
-    assert probe.activations["act"].shape == (3, 5)
-    with warnings.catch_warnings(record=True) as caught, Probe(model, ["act"]):
-        warnings.simplefilter("always")
-        model(torch.rand(3, 4))
-        model(torch.rand(3, 4))
-        with pytest.raises(RuntimeError):
-            model(torch.rand(3, 999))
-        model.act(torch.rand(3, 4))
-        model.act(torch.rand(3, 4))
-    assert len(caught) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with Probe(mlp(), ["1"]) as probe:  # once in each of two passes
-            model = probe._root
-            model(torch.rand(3, 4))
-            model(torch.rand(3, 4))

@@ -37,7 +37,7 @@ def with_targets(tables, arm, target):
     return replace(tables, runs=runs)
 
 
-@pytest.mark.parametrize(("target", "words"), [(0.5, ("above", "raised")), (0.01, ("below", "lowered")), (None, None)])
+@pytest.mark.parametrize(("target", "words"), [(0.5, ("above", "up")), (0.01, ("below", "down")), (None, None)])
 def test_targets_beyond_all_free_trainings_are_named(target, words):
     tables = made_tables(families=FAMILIES[:1])
     rates = convergence_statistics.reached(tables)
@@ -48,7 +48,7 @@ def test_targets_beyond_all_free_trainings_are_named(target, words):
         assert text == ""
     else:
         assert f"In Plain MLP their mean, {target:.2f}, lies {words[0]} the rate of every" in text
-        assert text.endswith(f"so that holding {words[1]} the rate.")
+        assert text.endswith(f"so that holding pulled the rate {words[1]}.")
 
 
 def test_an_arm_that_went_away_from_its_target_is_named():
