@@ -151,6 +151,8 @@ def one_run(name: str, candidate: str, seed: int, images: Images, *, size: str =
     config = TrainConfig(name, size=size, seed=seed, **(settings or SETTINGS[name]))
     with torch_settings(), seeded(seed, "cpu"):
         model = create(name, size=size, num_classes=len(images.classes), in_chans=images.channels)
+        if size == "small" and name.startswith("resnet"):  # 1.2 to 1.4 times faster on a CPU
+            model = model.to(memory_format=torch.channels_last)
         state = TrainingState(config, images, model, torch.device("cpu"), Ranks())
         options = CANDIDATES[candidate]
         if options is not None:
@@ -232,14 +234,13 @@ def page_table(result: dict, size: str = "tiny") -> str:
     for name in result["settings"]:
         if (default := lines.get((name, "default"))) is None:
             continue
-        settings = result["settings"] if size == "tiny" else result["small"]["settings"]
-        cells = [architecture(name).title, str(settings[name]["epochs"]), str(default["seeds"]), _change(default)]
+        cells = [architecture(name).title, str(default["seeds"])]
+        cells += [f"{100 * (default['accuracy'] - default['accuracy change']):.1f}", _change(default)]
         cells += [_change(lines.get((name, "cap .15")))]
-        cells += [f"{default['rate in medians without']:.3f} → {default['rate in medians']:.3f}"]
+        cells += [f"{default['rate in medians without']:.2f} → {default['rate in medians']:.2f}"]
         cells += [f"× {default['distance factor']:.2f}"]
         rows.append(cells)
-    heads = ("architecture", "epochs", "pairs", "accuracy, points", "detached", "$S$ in medians", "distance")
-    return markdown(heads, rows)
+    return markdown(("architecture", "pairs", "without, %", "change, points", "detached", "rate", "distance"), rows)
 
 
 def _change(line: dict | None) -> str:

@@ -29,8 +29,8 @@ from .findings import Finding
 from .report import report_facts
 
 FIGURE = "answer.svg"
-# With fewer families, the interval of their mean is too wide for a sentence.
-_FEWEST_FAMILIES = 4
+# With fewer families, the interval of their mean is too wide to use.
+FEWEST_FAMILIES = 4
 NOT_RUN = "not run"
 _WORDS = {
     "gain": "accuracy rises",
@@ -41,6 +41,7 @@ _WORDS = {
     NULL_DOES_NOT_COUNT: "no change as large as one point, which does not count: the positive control's gain is open",
     INCONCLUSIVE: "undecided",
 }
+_DIRECTIONS = {"yes": "nearer to its targets", "no": "not shown to be nearer", "further away": "further from its targets"}
 
 
 def answer_facts(
@@ -66,7 +67,7 @@ def answer_facts(
     said = {
         "sentence": sentence,
         "epochs": _epochs(tables),
-        "few": _few_sentence(pools),
+        "units": _units_sentence(pools),
         "control": _control_sentence(comparisons, pools) + _edges_sentence(tables, comparisons),
         "table": _table(comparisons, pools, rates),
         "figure": _figure_text(pools) if len(comparisons) else "*A figure follows with the first runs.*",
@@ -92,7 +93,7 @@ def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFram
         return f"Not known yet: the second study, which has room for a gain, has not been run. {first['first.pools']}"
     numbers = pools.families[done].map(len)
     after = f"after {_epochs(tables)} epochs"
-    if numbers.min() < _FEWEST_FAMILIES:
+    if numbers.min() < FEWEST_FAMILIES:
         return _sentence_by_family(comparisons, pools.families[numbers.idxmax()], after)
     verbs = {HOLD: "holding", LOWER: "lowering"}
     changes = " and ".join(f"{verbs[arm]} the rate changes it by {change(pools.interval[arm])} points" for arm in done)
@@ -113,30 +114,35 @@ def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: 
         for words, rows in own.groupby("words", sort=False):
             reach = ends([end for interval in rows.interval for end in (interval.low, interval.high)])
             of_arms = "" if len(rows) == len(own) else f", {listed(SHORT[arm] for arm in rows.index)}"
-            parts.append(f"{architecture(name).title}{of_arms}: {words}, intervals within {reach} points")
+            parts.append(f"{architecture(name).title}{of_arms}: {words} (95 % intervals within {reach} points)")
         if own.verdict.str.startswith("gain").any():
             gaining.append(architecture(name).title)
-    found = f"a gain is shown in {listed(gaining)}" if gaining else "no gain is shown"
+    found = f"a gain is shown in {listed(gaining)}, of" if gaining else "no gain is shown in"
     return (
-        f"{capitalized(after)} {found} so far: {NUMBERS[len(names)]} of the {NUMBERS[len(FAMILIES)]} planned families "
-        f"are finished. {'; '.join(parts)}."
+        f"{'So far' if gaining else 'Not so far'}: {after}, {found} the {NUMBERS[len(names)]} finished families "
+        f"({NUMBERS[len(FAMILIES)]} are planned). {'; '.join(parts)}."
     )
 
 
-def _few_sentence(pools: pd.DataFrame) -> str:
-    """Warn of means over few families; nothing where they are enough."""
-    few = min((len(names) for names in pools.families), default=_FEWEST_FAMILIES)
-    if few >= _FEWEST_FAMILIES:
-        return ""
+def _few(pools: pd.DataFrame) -> bool:
+    """Whether the families are too few for their mean to be used."""
+    return any(len(names) < FEWEST_FAMILIES for names in pools.families)
+
+
+def _units_sentence(pools: pd.DataFrame) -> str:
+    """Say what the numbers of the first table are."""
+    if not _few(pools):
+        return "The changes are means over families with their 95 % intervals."
+    least = min(map(len, pools.families))
     return (
-        f"With only {NUMBERS[few]} families, the interval of their mean is too wide to use: it reaches "
-        f"{stats.t.ppf(0.975, few - 1):.0f} standard errors to either side instead of two. Read the families one by "
-        "one."
+        "The changes are in points: means over pairs of seeds, with 95 % intervals. There is no mean over families yet: "
+        f"with {NUMBERS[least]} of them, its interval would reach {stats.t.ppf(0.975, least - 1):.0f} standard errors to "
+        "either side."
     )
 
 
 def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
-    if CONTROL in pools.index and len(pools.families[CONTROL]) < _FEWEST_FAMILIES:
+    if CONTROL in pools.index and len(pools.families[CONTROL]) < FEWEST_FAMILIES:
         gains = [
             f"{change(comparisons.interval[name, CONTROL])} in the {architecture(name).title}"
             for name in pools.families[CONTROL]
@@ -178,22 +184,23 @@ def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
         return ""
     these = "this network" if len(opposite) == 1 else "these networks"
     return (
-        f" In the {listed(opposite)}, tuning chose learning rates at opposite ends of the values tried, with these "
-        f"regularisers and without. Better ones may lie beyond, so all changes of {these} are provisional."
+        f" For the {listed(opposite)}, tuning chose learning rates at opposite ends of the values tried, with these "
+        f"regularisers and without them. Better ones may lie beyond, so all changes of {these} are provisional."
     )
 
 
 def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, rates: pd.DataFrame) -> str:
+    if _few(pools):
+        return _table_by_family(comparisons, pools, rates)
     rows = []
     for arm, done in ARMS.items():
         own = comparisons[comparisons.index.get_level_values("arm") == arm]
         if arm in pools.index:
             pool = pools.loc[arm]
             number = f"{len(pool.families)}, {pool.pairs} each" if pool.pairs else ""
-            few = len(pool.families) < _FEWEST_FAMILIES
-            words = _by_name(own.verdict[pool.families]) if few else f"{_WORDS[pool.verdict]}."
+            words = f"{_WORDS[pool.verdict]}."
             if arm != CONTROL:
-                words += f" {directions(rates, arm, pool.families, by_name=few)}"
+                words += f" {directions(rates, arm, pool.families)}"
             rows.append((done, number, change(pool.interval), words))
         elif len(own):
             number = f"{len(own)}, {own.pairs.min()} to {own.pairs.max()} each"
@@ -203,9 +210,20 @@ def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, rates: pd.DataFrame) 
     return markdown(("what was done to the rate", "families, pairs", "change in points [95 %]", "in words"), rows)
 
 
-def _by_name(verdicts: pd.Series) -> str:
-    """Say what each family shows by itself."""
-    return " ".join(f"{architecture(name).title}: {_WORDS[verdict]}." for (name, _), verdict in verdicts.items())
+def _table_by_family(comparisons: pd.DataFrame, pools: pd.DataFrame, rates: pd.DataFrame) -> str:
+    """Give each finished family a column."""
+    names = list(dict.fromkeys(name for families in pools.families for name in families))
+
+    def cell(name: str, arm: str) -> str:
+        if arm not in pools.index or name not in pools.families[arm]:
+            return NOT_RUN if (name, arm) not in comparisons.index else "too few pairs"
+        row = comparisons.loc[(name, arm)]
+        went = _DIRECTIONS.get(direction(rates, name, arm))
+        words = f"{_WORDS[row.verdict]}{f'; {went}' if went else ''}"
+        return f"**{change(row.interval)}**<br>{words}"
+
+    rows = [[done, *(cell(name, arm) for name in names)] for arm, done in ARMS.items()]
+    return markdown(("what was done to the rate", *(architecture(name).title for name in names)), rows)
 
 
 def _free_sentence(tables: Convergence) -> str:
@@ -239,13 +257,15 @@ def _p_value(p: float) -> str:
 
 def _figure_text(pools: pd.DataFrame) -> str:
     numbers = "; ".join(f"{SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
+    means = "" if _few(pools) else " and a diamond for the mean over families"
     alt = (
-        "Forest plot: for every arm one mark a family and a diamond for the mean over families, with intervals, beside "
-        f"a line at zero and dotted lines at one point. In points: {numbers or 'nothing pooled'}"
+        f"Forest plot: for every arm one mark a family{means}, with intervals, beside a line at zero and dotted lines at "
+        f"one point.{f' Means in points: {numbers}' if means else ''}"
     )
+    diamonds = "" if _few(pools) else ", diamonds their random-effects mean"
     caption = (
         "Change of the test accuracy against training without constraint, in percentage points, with 95 % intervals. "
-        "Marks are families, diamonds their random-effects mean; between the dotted lines lies less than one point. "
+        f"Marks are families{diamonds}; between the dotted lines lies less than one point. "
         f"Families with fewer than {LEAST_PAIRS} pairs are in the table below alone."
     )
     return f"```{{figure}} _static/{FIGURE}\n:name: answer-forest\n:alt: {alt}\n\n{caption}\n```"

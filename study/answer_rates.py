@@ -9,7 +9,7 @@ import pandas as pd
 from selfsim.models.architectures import architecture
 from selfsim.uncertainty import Interval
 
-from .answer_text import SHORT, decimal, listed, markdown, minus, signed
+from .answer_text import SHORT, decimal, markdown, minus, signed
 from .convergence_statistics import MEASURES
 from .convergence_tables import FREE, HOLD, Convergence
 
@@ -28,15 +28,10 @@ def direction(rates: pd.DataFrame, name: str, arm: str) -> str:
     return "yes" if row.moved else "further away" if row.away else "no"
 
 
-def directions(rates: pd.DataFrame, arm: str, names: Sequence[str], *, by_name: bool) -> str:
-    """Say in which families of a pool an arm did what it is for, or in how many."""
-    went = {architecture(name).title: direction(rates, name, arm) for name in names}
-    near, away = ([title for title, words in went.items() if words == wanted] for wanted in ("yes", "further away"))
-    if not by_name:
-        return f"Nearer to the targets: {len(near)} of {len(names)} families."
-    none, every = ("in neither", "in both") if len(names) == 2 else ("in none", "in all")
-    said = none if not near else every if len(near) == len(names) else f"in {listed(near)} only"
-    return f"Nearer to the targets: {said}." + (f" Further away: in {listed(away)}." if away else "")
+def directions(rates: pd.DataFrame, arm: str, names: Sequence[str]) -> str:
+    """Say in how many families of a pool an arm did what it is for."""
+    near = sum(direction(rates, name, arm) == "yes" for name in names)
+    return f"Nearer to the targets: {near} of {len(names)} families."
 
 
 def rates_table(tables: Convergence, rates: pd.DataFrame) -> str:

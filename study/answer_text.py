@@ -13,11 +13,11 @@ from selfsim.uncertainty import Interval
 from .convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING
 
 ARMS = {
-    HOLD: "held: pulled to the rates at which one training without constraint ended",
+    HOLD: "held: pulled to the final rates of one unconstrained run",
     LOWER: "lowered: pulled to half the lower end of the rates of noise",
     PUBLISHED: "pulled to the targets of *held*, as published",
-    SCALING: "not pulled; the deviation from a power law is pulled to 0.03",
-    CONTROL: "not pulled; label smoothing with mixup, or weight decay (positive control)",
+    SCALING: "deviation from a power law pulled to 0.03 (rate left free)",
+    CONTROL: "positive control: label smoothing with mixup, or weight decay (rate left free)",
 }
 SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
 SHORT |= {CONTROL: "positive control"}

@@ -18,7 +18,7 @@ from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval, mean_interval
 
 from . import design
-from .answer_text import listed
+from .answer_text import listed, minus
 from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .layers import spreads
 from .statistics import (
@@ -354,7 +354,7 @@ def interval_text(interval: Interval | None, factor: float = 1, digits: int = 3)
     if interval is None:
         return f"fewer than {design.LEAST_PAIRS} pairs"
     low, middle, high = (f"{factor * v:+.{digits}f}" for v in (interval.low, interval.estimate, interval.high))
-    return f"{middle} [{low}, {high}]"
+    return minus(f"{middle} [{low}, {high}]")
 
 
 def title(name: str) -> str:

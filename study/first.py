@@ -56,7 +56,7 @@ def gain_sentence(stages: Mapping[str, Sequence[Run]], found: Mapping[str, Findi
     changes = listed(f"{name} by {points(rows[name].interval)}" for name in shown or rows)
     said = [
         f"After {_epochs(stages[design.CONFIRM])} epochs {count} found: a target of 0.2, tried in {NUMBERS[len(rows)]} "
-        f"of the {NUMBERS[len(every)]} families, changed {changes} ({span(table.pairs)} new seeds)."
+        f"of the {NUMBERS[len(every)]} families, changed the accuracy of {changes} ({span(table.pairs)} new seeds)."
     ]
     scaled = {title(run.config.architecture) for run in stages.get(design.CONTROL, [])}
     for name in filter(scaled.__contains__, shown):
@@ -64,7 +64,7 @@ def gain_sentence(stages: Mapping[str, Sequence[Run]], found: Mapping[str, Findi
         assert alone is not None
         said.append(f"Pulling the scale of {name}'s layers alone gave {points(alone.interval.iloc[0])}.")
     said += [
-        f"{name} shows no gain: {points(row.interval)}." for name, row in rows.items() if shown and name not in shown
+        f"For {name} no gain is shown: {points(row.interval)}." for name, row in rows.items() if shown and name not in shown
     ]
     return " ".join(said)
 

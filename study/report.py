@@ -139,7 +139,7 @@ def _compute(tables: Convergence, seconds: float) -> str:
         return f"{first}."
     by_card = tables.runs.assign(seconds=own).groupby("card").seconds.sum()
     spent = " and ".join(f"{seconds / 60:.0f} minutes of one {card}" for card, seconds in by_card.items())
-    return f"{first}; the runs of the second took {spent}, without tuning and reading of images."
+    return f"{first}; the second took {spent}, not counting tuning and data loading."
 
 
 def _missing(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
@@ -155,6 +155,6 @@ def _missing(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame
         for name in FAMILIES
         if least.get(name, 0) < PAIRS
     ]
-    rest = "They would take about ten minutes of the same card."
+    rest = "They would take about ten minutes of the same card, which was not at hand again."
     said += [f"Families not finished: {', '.join(unfinished)}. {rest}" if unfinished and begun else ""]
     return " ".join(filter(None, said)) or "All families and arms of the design were run."

@@ -45,7 +45,7 @@ def plot_curves(curves: Mapping[str, RateCurve]) -> Figure:
     figure, grid = panels(len(curves), columns=2, height=2.2, width=NARROW)
     for axes, (layer, curve) in zip(grid, curves.items(), strict=True):
         x = np.log1p(curve.l_B)
-        axes.plot(x[[0, -1]], [np.log(curve.counts[0]), 0], **THEORY, label="ideal power law")
+        axes.plot(x[[0, -1]], [np.log(curve.counts[0]), 0], **THEORY, label="power law of $1 + l_B$")
         axes.plot(x, curve.fitted, **FIT, label="fitted line")
         axes.plot(x, np.log(curve.counts), color=UNCONSTRAINED["color"], label="box counts")
         axes.set_title(layer, loc="left")

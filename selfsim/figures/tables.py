@@ -151,7 +151,8 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
     lowest = [{layer: min(band.low for band in of_layer) for layer, of_layer in run.items()} for run in bands]
     below = [_rate(run, layer) < low[layer] for run, low in zip(held, lowest, strict=True) for layer in low]
     apart = " and ".join(
-        f"{number} outside the {band.null} band" for band, number in zip(first, outside.sum(0), strict=True)
+        f"{number} outside the {'Gaussian' if band.null == 'gauss' else band.null} band"
+        for band, number in zip(first, outside.sum(0), strict=True)
     )
     by_chance = (1 - min(band.level for band in first)) * len(outside)
     before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
@@ -162,7 +163,7 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
             f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "
             f"constraint, the SS rate lies outside every null band in {outside.all(1).sum()} of {len(outside)} cases "
             f"(layers: {len(free[0].layers)}, seeds: {len(free)}). By chance at most {by_chance:.2g} would. "
-            f"Band by band, {apart}.",
+            f"Band by band: {apart}.",
             f"- **Can the constraint move it?** With the target {target:g}, the mean rate goes from {before} to "
             f"{after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
             f"- **Does the layer follow as a whole?** The rate without the three most distant neurons changes by "
@@ -192,7 +193,7 @@ def _price(free: Sequence[Run], held: Sequence[Run]) -> str:
     if len(free) < 2:
         return "With a single seed nothing can be said about the accuracy."
     gain = _difference(free, held, "accuracy")
-    no_change = "which cannot be told from no change"
+    no_change = "so no change is shown"
     verdict = no_change if gain.low <= 0 <= gain.high else "a gain" if gain.estimate > 0 else "a loss"
     points = f"{100 * gain.estimate:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
     return f"Over {gain.n} paired seeds the test accuracy changes by {points}, {verdict}."

@@ -10,7 +10,7 @@ import pytest
 
 from selfsim.figures.style import UNCONSTRAINED
 from study import answer, answer_text, findings, plots
-from study.convergence_statistics import by_family, over_families
+from study.convergence_statistics import by_family, over_families, reached
 from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, RUNS, read, write
 
 from .made_convergence import FAMILIES, made_tables
@@ -53,7 +53,7 @@ def test_the_first_sentence_is_the_answer(gains, start, control):
     assert [row[0] for row in table] == list(answer_text.ARMS.values())
     assert all(row[1] == "5, 10 each" for row in table)
     assert table[1][2] == answer_text.change(pools.interval[LOWER])
-    assert table[1][3].endswith("Nearer to the targets: 5 of 5 families.") and not text["few"]
+    assert table[1][3].endswith("Nearer to the targets: 5 of 5 families.") and "over families" in text["units"]
     assert len(rows(text["families"])) == 25 and len(rows(text["claims"])) == 10
 
 
@@ -77,34 +77,36 @@ def test_without_runs_everything_says_that_nothing_was_run():
 def test_partial_tables_say_what_is_missing():
     tables = made_tables(families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL))
     text = said(tables)
-    by_arm = {row[0]: row for row in rows(text["table"])}
+    by_arm = {row[0]: row[1:] for row in rows(text["table"])}
     held = by_arm[answer_text.ARMS[HOLD]]
-    assert held[1] == "2, 10 each" and by_arm[answer_text.ARMS[LOWER]][3] == answer.NOT_RUN
+    assert by_arm[answer_text.ARMS[LOWER]] == [answer.NOT_RUN] * 2
     assert "lowered" not in text["sentence"] and "rate lowered" in text["missing"]
-    assert "no gain is shown" in text["sentence"] and "two of the five planned families" in text["sentence"]
+    assert "Not so far" in text["sentence"] and "two finished families (five are planned)" in text["sentence"]
     comparisons = by_family(tables)
-    for name, title in (("mlp", "Plain MLP"), ("resmlp", "ResMLP-12")):
+    for place, (name, title) in enumerate((("mlp", "Plain MLP"), ("resmlp", "ResMLP-12"))):
         interval = comparisons.interval[name, HOLD]
         words = answer._WORDS[comparisons.verdict[name, HOLD]]
-        said_of = f"{title}: {words}, intervals within {answer_text.ends([interval.low, interval.high])} points"
-        assert said_of in text["sentence"] and f"{title}: {words}." in held[3]
-    assert "13 standard errors" in text["few"]  # of a t distribution with one degree of freedom
+        said_of = f"{title}: {words} (95 % intervals within {answer_text.ends([interval.low, interval.high])} points)"
+        assert said_of in text["sentence"]
+        went = answer._DIRECTIONS[answer.direction(reached(tables), name, HOLD)]
+        assert held[place] == f"**{answer_text.change(interval)}**<br>{words}; {went}"
+    assert "13 standard errors" in text["units"]  # of a t distribution with one degree of freedom
     assert text["control"].count("in the ") == 2 and "something to gain" in text["control"]
     assert "Families not finished: ViT-S (0 of 8 pairs)" in text["missing"]
     gained = said(made_tables({HOLD: 0.05}, families=FAMILIES[:2], arms=(FREE, HOLD, CONTROL)))
-    assert "a gain is shown in Plain MLP and ResMLP-12 so far" in gained["sentence"]
+    assert "a gain is shown in Plain MLP and ResMLP-12, of the two" in gained["sentence"]
     few = said(made_tables(families=FAMILIES[:2], arms=(FREE, HOLD), seeds=3))
     assert rows(few["table"])[0][2] == "not pooled" and few["sentence"].startswith("Not known yet")
     one = said(made_tables(families=("mlp",), arms=(FREE, HOLD), seeds=1))
     assert rows(one["families"])[0][3] == "one pair"
 
 
-@pytest.mark.parametrize(("missing", "start"), [(FAMILIES[:1], "4 to 5 families"), (FAMILIES[:2], "planned families")])
+@pytest.mark.parametrize(("missing", "start"), [(FAMILIES[:1], "4 to 5 families"), (FAMILIES[:2], "finished families")])
 def test_the_sentence_counts_the_families_of_every_arm(missing, start):
     tables = made_tables()
     runs = tables.runs[(tables.runs.arm != LOWER) | ~tables.runs.architecture.isin(missing)]
     text = said(replace(tables, runs=runs))
-    assert start in text["sentence"] and bool(text["few"]) == (len(missing) == 2)
+    assert start in text["sentence"] and ("no mean over families" in text["units"]) == (len(missing) == 2)
 
 
 def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():
@@ -176,6 +178,8 @@ def test_the_forest_has_every_family_and_every_pool(tmp_path):
     assert "rate lowered: not run" in [
         label.get_text() for label in plots.plot_forest(made_tables(arms=(FREE, HOLD))).axes[0].get_yticklabels()
     ]
+    few = plots.plot_forest(made_tables(families=FAMILIES[:2])).axes[0].get_yticklabels()
+    assert "families together" not in [label.get_text() for label in few]
     benchmarks = Path(__file__).parents[2] / "results/benchmarks"
     plots.write_figures(made_tables(families=()), benchmarks, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["scaling.svg"]

@@ -57,11 +57,8 @@ def test_an_arm_that_went_away_from_its_target_is_named():
     assert away.away["mlp", LOWER] and not away.moved["mlp", LOWER]
     assert answer_rates.direction(away, "mlp", LOWER) == "further away"
     names = list(FAMILIES[:2])
-    assert answer_rates.directions(away, LOWER, names, by_name=True) == (
-        "Nearer to the targets: in neither. Further away: in Plain MLP and ResMLP-12."
-    )
+    assert answer_rates.directions(away, LOWER, names) == "Nearer to the targets: 0 of 2 families."
     near = convergence_statistics.reached(tables)
-    assert answer_rates.directions(near, LOWER, names, by_name=True) == "Nearer to the targets: in both."
-    assert answer_rates.directions(near, SCALING, names, by_name=False) == "Nearer to the targets: 2 of 2 families."
+    assert answer_rates.directions(near, SCALING, names) == "Nearer to the targets: 2 of 2 families."
     assert answer_rates.direction(near, "mlp", FREE) == ""
     assert answer_rates.direction(near, "mlp", PUBLISHED) in ("yes", "no", "further away")

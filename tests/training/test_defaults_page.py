@@ -1,4 +1,4 @@
-"""The page on the constraint shows what the check of its defaults found."""
+"""The page on the default shows what the check of its defaults found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESULT = json.loads((ROOT / "results" / "benchmarks" / "defaults.json").read_tex
 
 
 def test_the_tables_of_the_page_are_those_of_the_file():
-    page = (ROOT / "book" / "constraint.md").read_text(encoding="utf-8")
+    page = (ROOT / "book" / "default.md").read_text(encoding="utf-8")
     assert page_table(RESULT) in page and page_table(RESULT, "small") in page
     assert page_table(RESULT).count("\n") == 11  # ten architectures
 
