@@ -41,7 +41,11 @@ _WORDS = {
     NULL_DOES_NOT_COUNT: "no change as large as one point, which does not count: the positive control's gain is open",
     INCONCLUSIVE: "undecided",
 }
-_DIRECTIONS = {"yes": "nearer to its targets", "no": "not shown to be nearer", "further away": "further from its targets"}
+_DIRECTIONS = {
+    "yes": "nearer to its targets",
+    "no": "not shown to be nearer",
+    "further away": "further from its targets",
+}
 
 
 def answer_facts(
@@ -135,9 +139,9 @@ def _units_sentence(pools: pd.DataFrame) -> str:
         return "The changes are means over families with their 95 % intervals."
     least = min(map(len, pools.families))
     return (
-        "The changes are in points: means over pairs of seeds, with 95 % intervals. There is no mean over families yet: "
-        f"with {NUMBERS[least]} of them, its interval would reach {stats.t.ppf(0.975, least - 1):.0f} standard errors to "
-        "either side."
+        "The changes are in points: means over pairs of seeds, with 95 % intervals. There is no mean over families yet. "
+        f"With {NUMBERS[least]} of them, its interval would reach {stats.t.ppf(0.975, least - 1):.0f} standard errors "
+        "to either side."
     )
 
 
@@ -259,8 +263,8 @@ def _figure_text(pools: pd.DataFrame) -> str:
     numbers = "; ".join(f"{SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
     means = "" if _few(pools) else " and a diamond for the mean over families"
     alt = (
-        f"Forest plot: for every arm one mark a family{means}, with intervals, beside a line at zero and dotted lines at "
-        f"one point.{f' Means in points: {numbers}' if means else ''}"
+        f"Forest plot: for every arm one mark a family{means}, with intervals, beside a line at zero and dotted lines "
+        f"at one point.{f' Means in points: {numbers}' if means else ''}"
     )
     diamonds = "" if _few(pools) else ", diamonds their random-effects mean"
     caption = (

@@ -63,9 +63,8 @@ def gain_sentence(stages: Mapping[str, Sequence[Run]], found: Mapping[str, Findi
         alone = found["scale"].table
         assert alone is not None
         said.append(f"Pulling the scale of {name}'s layers alone gave {points(alone.interval.iloc[0])}.")
-    said += [
-        f"For {name} no gain is shown: {points(row.interval)}." for name, row in rows.items() if shown and name not in shown
-    ]
+    others = [name for name in rows if shown and name not in shown]
+    said += [f"For {name} no gain is shown: {points(rows[name].interval)}." for name in others]
     return " ".join(said)
 
 
