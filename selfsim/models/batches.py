@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -60,8 +60,7 @@ def _arguments(model: nn.Module, batch: Any) -> tuple[list[Any], dict[str, Any]]
     """Return the positional and the named inputs in a batch."""
     if isinstance(batch, (Mapping, tuple, list)) and not batch:
         raise ValueError(f"loader: got an empty batch {batch!r}, need samples")
-    # The wrappers' own signatures take anything.
-    parameters = inspect.signature(unwrapped(model).forward).parameters.values()
+    parameters = _parameters(unwrapped(model))
     kinds = {p.kind for p in parameters}
     if isinstance(batch, Mapping):
         any_name = inspect.Parameter.VAR_KEYWORD in kinds
@@ -81,6 +80,14 @@ def _arguments(model: nn.Module, batch: Any) -> tuple[list[Any], dict[str, Any]]
         several = required > 1 or (isinstance(first, tuple) and (any_number or len(first) <= len(positional)))
         return (list(first) if several else [first]), {}
     return list(batch[: max(len(batch) - 1 if any_number else required, 1)]), {}
+
+
+def _parameters(model: nn.Module) -> Collection[inspect.Parameter]:
+    """Return the parameters of a model's forward, looking through wrappers that take anything, as averages do."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    inner = getattr(model, "module", None)
+    anything = all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    return _parameters(inner) if anything and isinstance(inner, nn.Module) else parameters
 
 
 def to_device(value: Any, device: str | torch.device) -> Any:

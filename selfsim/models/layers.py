@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_PARAMETRIZATIONS = "parametrizations"  # the child of a module that computes its weights from others
 # Parts around the blocks are often containers, too.
 _NO_BLOCKS = ("stem", "patch_embed", "pos_", "head", "classifier")
 
@@ -71,8 +72,7 @@ def chosen_layers(model: nn.Module, layers: int | Sequence[str] | None = None) -
     (['0', '2', '4'], ['0', '4', '5'])
     """
     model = unwrapped(model)
-    modules = dict(model.named_modules(remove_duplicate=False))
-    modules.pop("", None)
+    modules = _named_modules(model, remove_duplicate=False)
     if layers is None:
         chosen = set(natural_layers(model))
     elif isinstance(layers, Integral) and not isinstance(layers, bool):
@@ -100,7 +100,7 @@ def draw_layers(layers: Sequence[str], number: int | None, generator: torch.Gene
     """Return `number` of the layers, drawn at random and in their given order; all of them for None or too few."""
     if number is None or number >= len(layers):
         return list(layers)
-    drawn = torch.randperm(len(layers), generator=generator)[:number]
+    drawn = torch.randperm(len(layers), generator=generator, device="cpu")[:number]
     return [layers[i] for i in sorted(drawn.tolist())]
 
 
@@ -115,7 +115,7 @@ def _spaced(names: list[str], number: int) -> set[str]:
 def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
     """Return the names that one entry of `layers` matches."""
     # Some models call the parts of their head and never the head itself. A stem is always called.
-    in_parts = entry == "head" and any(True for _ in modules.get("head", nn.Identity()).children())
+    in_parts = entry == "head" and has_parts(modules.get("head", nn.Identity()))
     if entry in ("stem", "head") and (entry not in modules or in_parts):
         inside = {name: m for name, m in modules.items() if entry not in modules or name.startswith(f"{entry}.")}
         if weighted := _weighted(inside):
@@ -182,8 +182,7 @@ def natural_layers(model: nn.Module) -> list[str]:
     ['1']
     """
     model = unwrapped(model)
-    modules = dict(model.named_modules())
-    modules.pop("", None)
+    modules = _named_modules(model)
     if blocks := _blocks(model):
         with_stem = type(modules[blocks[0]]).__name__ == "ResBlock" and "stem" in modules
         return ["stem"] * with_stem + blocks
@@ -220,14 +219,25 @@ def _within(container: nn.Module, prefix: str) -> list[str]:
             blocks += _within(child, f"{name}.")
         elif isinstance(stage, _CONTAINERS) and (inner := _within(stage, f"{name}.blocks.")):
             blocks += inner
-        elif any(True for _ in child.children()) and _has_weights(child):
+        elif has_parts(child) and _has_weights(child):
             blocks.append(name)
     return blocks
 
 
 def _nonlinear(module: nn.Module, prefix: str) -> list[str]:
-    leaves = [(name, m) for name, m in module.named_modules() if name and not any(True for _ in m.children())]
+    leaves = [(name, m) for name, m in _named_modules(module).items() if not has_parts(m)]
     return [prefix + name for name, m in leaves if type(m).__module__ == "torch.nn.modules.activation"]
+
+
+def _named_modules(module: nn.Module, remove_duplicate: bool = True) -> dict[str, nn.Module]:
+    """Return the modules inside by name, without those that compute weights (`torch.nn.utils.parametrize`)."""
+    named = module.named_modules(remove_duplicate=remove_duplicate)
+    return {name: m for name, m in named if name and _PARAMETRIZATIONS not in name.split(".")}
+
+
+def has_parts(module: nn.Module) -> bool:
+    """Whether a module has others inside, beside those that compute its weights."""
+    return any(name != _PARAMETRIZATIONS for name, _ in module.named_children())
 
 
 def _weighted(modules: dict[str, nn.Module]) -> list[str]:
@@ -236,5 +246,7 @@ def _weighted(modules: dict[str, nn.Module]) -> list[str]:
 
 def _has_weights(module: nn.Module, recurse: bool = True) -> bool:
     """Whether a module has weight matrices or kernels; those of lazy modules count before they have a shape."""
-    parameters = module.named_parameters(recurse=recurse)
-    return any(name.endswith("weight") if is_lazy(p) else p.ndim > 1 for name, p in parameters)
+    parameters = dict(module.named_parameters(recurse=recurse))
+    if isinstance(computed := getattr(module, _PARAMETRIZATIONS, None), nn.ModuleDict):
+        parameters |= {name: getattr(module, name) for name in computed}
+    return any(name.endswith("weight") if is_lazy(p) else p.ndim > 1 for name, p in parameters.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from ..checks import errors_named
 from .branch import Branch
+from .layers import has_parts
 
 POOLINGS = ("mean", "max", "class-token", "flatten")
 CHANNELS = ("auto", "first", "last")
@@ -34,7 +36,8 @@ class KnownChannels:
     last : bool
         Whether a layer inside has its channels last, as linear, recurrent and attention layers have.
     before : tuple of KnownChannels
-        For a module without weights, what is known of the layers with weights before it, the nearest first.
+        For a module without weights, what is known of the layers with weights before it, the nearest first; of the
+        convolutions after it where none is before it.
     """
 
     widths: frozenset[int] = frozenset()
@@ -47,6 +50,10 @@ class KnownChannels:
         if self.last and shape[-1] in self.widths:
             return len(shape) - 1
         return int(len(shape) in self.first and shape[1] in self.widths)
+
+    def undecided(self, shape: torch.Size) -> bool:
+        """Whether types and numbers of channels speak for two axes, as of convolutions beside linear layers."""
+        return self.last and len(shape) in self.first and {shape[1], shape[-1]} <= self.widths
 
 
 def pooled(
@@ -89,6 +96,11 @@ def pooled(
     Tensor, shape (samples, neurons)
         A new tensor, so that later layers may change `output` in place.
 
+    Warns
+    -----
+    UserWarning
+        The layers inside speak for channels first and for channels last.
+
     Raises
     ------
     ValueError
@@ -122,7 +134,7 @@ def pooled(
         x, lengths = pad_packed_sequence(x, batch_first=True)
         channels = "last"
         if mask is None and pooling != "class-token":
-            mask = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
+            mask = torch.arange(x.shape[1], device=lengths.device) < lengths.unsqueeze(1)
     if x.ndim == 2:
         return x.clone()
     if x.ndim < 2 or (x.ndim > 4 and channels == "auto" and pooling != "flatten"):
@@ -141,6 +153,12 @@ def pooled(
             )
         return x[:, 0].clone()
     axis = {"first": 1, "last": x.ndim - 1}.get(channels) or channel_axis(x.shape, known)
+    if channels == "auto" and known.undecided(x.shape):
+        warnings.warn(
+            f"channels: the output of layer {layer!r}, {tuple(x.shape)}, may have its channels first or last, and is "
+            f"read with them {'first' if axis == 1 else 'last'}; name channels='first' or 'last'",
+            stacklevel=2,
+        )
     places = tuple(i for i in range(1, x.ndim) if i != axis)
     if mask is not None:
         shape = tuple(x.shape[i] for i in (0, *places))
@@ -193,7 +211,7 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
 
 
 def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownChannels:
-    """Return what is known of a module's channels; without weights, as in a nonlinearity, of the layers before it.
+    """Return what is known of a module's channels; without weights, as in a nonlinearity, of the layers around it.
 
     Parameters
     ----------
@@ -212,13 +230,15 @@ def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownCh
     known = _known(module)
     if known != KnownChannels() or model is None:
         return known
-    before: list[KnownChannels] = []
+    around: dict[bool, list[KnownChannels]] = {False: [], True: []}
+    passed = False
     for other in model.modules():
-        if other is module:
-            break
-        if any(True for _ in other.parameters(recurse=False)) and not any(True for _ in other.children()):
-            before.append(_known(other))
-    return KnownChannels(before=tuple(dict.fromkeys(reversed(before))))
+        passed = passed or other is module
+        if any(True for _ in other.parameters()) and not has_parts(other):
+            around[passed].append(_known(other))
+    # Of the layers after it, a head says nothing, and a convolution only what fits.
+    after = [KnownChannels(), *(known for known in around[True] if known.first)]
+    return KnownChannels(before=tuple(dict.fromkeys(around[False][::-1] or after)))
 
 
 def _known(module: nn.Module) -> KnownChannels:

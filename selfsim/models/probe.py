@@ -13,13 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import check_choice, check_integer, check_seed
 from ..validation import resolve_device, untraced
 from .batches import call_with_batch
 from .branch import Branch
 from .layers import chosen_layers, draw_layers, unwrapped
-from .pooling import CHANNELS, POOLINGS, KnownChannels, known_channels, pooled
+from .pooling import CHANNELS, POOLINGS, KnownChannels, first_tensor, known_channels, pooled
 
 
 class Probe:
@@ -73,7 +74,8 @@ class Probe:
     Warns
     -----
     UserWarning
-        Two names of one module, or a layer without weights that the model calls several times in one pass.
+        Two names of one module, a layer without weights that the model calls several times in one pass, a layer of
+        torch with ``batch_first=False``, or channels that may be first or last.
 
     Notes
     -----
@@ -124,6 +126,8 @@ class Probe:
         self.draw, self.gather, self.drawn = draw, gather, self.layers
         self.mask: Tensor | None = None
         self.pooled = partial(pooled, pooling=pooling, channels=channels, part=part)
+        self._own_pooling = callable(pooling)
+        self._wrong_axis: set[str] = set()  # layers of which a warning was given
         self._known: dict[str, KnownChannels] = {}  # filled at the first pass, when lazy modules have their shapes
         self._generator = torch.Generator().manual_seed(check_seed(seed))
         self._block: ExitStack | None = None  # removes the hooks
@@ -209,8 +213,9 @@ class Probe:
     def _note_end(self, module: nn.Module, args: object, output: object) -> None:
         self._depth -= 1
 
-    def _note_layer(self, layer: str, module: nn.Module) -> None:
-        """Warn where the pass comes to a module without weights again, of which it can have many uses."""
+    def _note_layer(self, layer: str, module: nn.Module, output: Any) -> None:
+        """Warn of a layer whose first axis is not the samples, and of one without weights that has several uses."""
+        self._check_samples_first(layer, module, output)
         if not self._depth:  # checkpointing calls layers again in the backward pass
             return
         if layer in self._met and layer not in self._repeated and not any(True for _ in module.parameters()):
@@ -222,27 +227,55 @@ class Probe:
             )
         self._met.add(layer)
 
-    def _reader(self, layer: str) -> Callable[[nn.Module, object, Any], None]:
+    def _check_samples_first(self, layer: str, module: nn.Module, output: Any) -> None:
+        """Warn where torch's own recurrent and attention layers have time or layers in front of the samples."""
+        if self._own_pooling or layer in self._wrong_axis or isinstance(first_tensor(output), PackedSequence):
+            return
+        attention = module if isinstance(module, nn.MultiheadAttention) else getattr(module, "self_attn", None)
+        if isinstance(module, nn.RNNBase) and self.pooled.keywords["part"] not in (None, 0):
+            axis = "has its layers there"
+        elif not getattr(module if isinstance(module, nn.RNNBase) else attention, "batch_first", True):
+            axis = "has batch_first=False, so time is there"
+        else:
+            return
+        self._wrong_axis.add(layer)
+        warnings.warn(
+            f"layers: {layer!r} {axis}, and the first axis is read as the samples; need batch_first=True, or a "
+            "callable `pooling`",
+            stacklevel=2,
+        )
+
+    def _reader(self, layer: str) -> Callable[[nn.Module, object, Any], Any]:
         @untraced  # compiled code would lose the hooks of the branch
-        def read(module: nn.Module, args: object, output: Any) -> None:
+        def read(module: nn.Module, args: object, output: Any) -> Any:
             if module is not self._modules[layer]:  # a copy of the model, made inside the block
-                return
-            self._note_layer(layer, module)
+                return output
+            self._note_layer(layer, module, output)
+            output = _without_views(output)
             with ExitStack() as plain:
                 # Checkpointing counts the tensors that autograd saves; with hooks of their own, these are not counted.
                 with suppress(RuntimeError):  # torch.func has no such hooks, and no checkpointing
                     plain.enter_context(saved_tensors_hooks(lambda x: x, lambda x: x))
-                branch = Branch()
-                value = self.pooled(output, known=self.known(layer), mask=self.mask, branch=branch, layer=layer)
-            if self.gather and dist.is_available() and dist.is_initialized():
-                from torch.distributed.nn.functional import all_gather
-
-                value = torch.cat(all_gather(value))
-            value.selfsim_branch = branch  # type: ignore[attr-defined]  # stays with the tensor, in whatever mapping
+                value = self._neurons(layer, output, None)
+                if value.requires_grad:
+                    # A penalty reads the twin: on its branch, nothing but the penalty's gradient may come back.
+                    # Both stay with the tensor, in whatever mapping.
+                    twin = self._neurons(layer, output, branch := Branch())
+                    twin.selfsim_branch, value.selfsim_twin = branch, twin  # type: ignore[attr-defined]
             self._read[layer] = value
             self._causes[layer] = "" if value.requires_grad else self._cause(module)
+            return output
 
         return read
+
+    def _neurons(self, layer: str, output: Any, branch: Branch | None) -> Tensor:
+        """Return a layer's activations ``(samples, neurons)``, of all ranks if they are gathered."""
+        value = self.pooled(output, known=self.known(layer), mask=self.mask, branch=branch, layer=layer)
+        if self.gather and dist.is_available() and dist.is_initialized():
+            from torch.distributed.nn.functional import all_gather
+
+            value = torch.cat(all_gather(value))
+        return value
 
     def _cause(self, module: nn.Module) -> str:
         if not self._gradients_enabled:
@@ -375,6 +408,13 @@ def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
         model.to(home)
         for module, training in modes.items():
             module.training = training
+
+
+def _without_views(output: Any) -> Any:
+    """Copy views: a change in place, as by the next ReLU, would lead the gradient past the view and its hooks."""
+    if isinstance(output, Tensor):
+        return output.clone() if output.requires_grad and output._is_view() else output
+    return tuple(map(_without_views, output)) if type(output) is tuple else output
 
 
 def _check_mask(mask: object) -> None:

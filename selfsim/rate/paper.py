@@ -108,7 +108,7 @@ def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> Ar
     axis = axis_of(raw, one, options)
     low, high, unit = axis.low.item(), axis.high.item(), axis.unit.item()
     at = scale_lengths(low / unit, high / unit, options.scales or PAPER_SCALES) * unit
-    counts = counts_below(torch.as_tensor(raw), at)
+    counts = counts_below(torch.from_numpy(raw), at)
     fraction = fractions_of(counts, len(raw), open_ends=options.quantiles is not None)
     return sum_over_scales(surrogate_drop(fraction, n))
 

@@ -76,7 +76,7 @@ def _null_model(activations: Tensor, null: str) -> Callable[[Sequence[int]], Ten
 
     def on_cpu(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(check_seed(seed))
-        draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64)
+        draw = torch.randn(activations.shape, generator=generator, dtype=torch.float64, device="cpu")
         if null == "shuffled":  # the order of each neuron's samples
             # NumPy sorts rows several times faster than torch sorts columns.
             return torch.from_numpy(np.argsort(draw.t().contiguous().numpy(), axis=1)).t()

@@ -66,9 +66,9 @@ def _deviation_and_weight(
         raise ValueError(f"activations: {fault(within, ranks, n)}")
     found = fit(within, ranks, need_weight=need_weight)
     valid = module_of(within).where(sound, 1.0, math.nan)
-    deviation = torch.as_tensor(found.deviation * valid).to(raw)
+    deviation = torch.as_tensor(found.deviation * valid, device=raw.device).to(raw)
     if found.weight is None:
         return deviation, raw[..., :0]
     weight = torch.zeros_like(raw, dtype=torch.float64)
-    in_window = torch.as_tensor(found.weight * valid[..., None])
+    in_window = torch.as_tensor(found.weight * valid[..., None], device=raw.device)
     return deviation, weight.scatter_(-1, order[..., ranks.first : ranks.last], in_window)

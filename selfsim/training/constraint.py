@@ -22,6 +22,7 @@ from .penalty import LayerPenalty, naming
 from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 
 if TYPE_CHECKING:
+    from ..models.images import Images
     from .runs import Run
 
 _TARGETS = {"rate": 0.1, "scaling": 0.03}  # by default
@@ -102,9 +103,9 @@ class SelfSimilarityConstraint(LayerPenalty):
     scale, accumulation, checkpointing and on every rank. It needs the sum of loss and penalty in one backward pass, and
     a `Probe` or activations from which the loss is computed; `step` warns where no gradient of the task came.
 
-    Each call costs one `ss_rate` and its gradient for each drawn layer. Each call counts in the epoch's mean rates,
-    which gate and schedules use. In a data-parallel job all ranks draw the same layers, because they have the same
-    seed.
+    Each call costs one `ss_rate` and its gradient for each drawn layer. Each call with gradients enabled counts in the
+    epoch's mean rates, which gate and schedules use; calls under ``torch.no_grad()`` do not. In a data-parallel job all
+    ranks draw the same layers, because they have the same seed.
 
     References
     ----------
@@ -151,6 +152,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         seed: int = 0,
     ) -> None:
         by_default = _TARGETS[check_choice(measure, _TARGETS, name="measure")]
+        self._state = _State()
         super().__init__(by_default if target is None else target, weight, cap=cap, ramp=ramp)
         if isinstance(count, str) and count == "greedy-coloring":
             raise ValueError(
@@ -174,7 +176,6 @@ class SelfSimilarityConstraint(LayerPenalty):
         self.gate_every = check_integer(gate_every, name="gate_every")
         self.gate_by = check_choice(gate_by, ("layer", "all"), name="gate_by")
         self._generator = torch.Generator().manual_seed(check_seed(seed))
-        self._state = _State()
         self._kept: dict[str, tuple[Any, Tensor]] = {}  # numbers on the device of the rates
 
     @classmethod
@@ -187,6 +188,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         gate_every: int = 5,
         gate_by: str = "all",
         run: Run | None = None,
+        images: Images | None = None,
         seed: int = 0,
     ) -> SelfSimilarityConstraint:
         """Return the constraint as published: 256 scales, straight-through gradient, one drawn layer per batch, gate.
@@ -213,24 +215,26 @@ class SelfSimilarityConstraint(LayerPenalty):
             gate_by=gate_by,
             seed=seed,
         )
-        return cls(target, weight, **options) if run is None else cls.hold(run, weight=weight, **options)
+        return cls(target, weight, **options) if run is None else cls.hold(run, images, weight=weight, **options)
 
     @classmethod
-    def hold(cls, run: Run, **options: Any) -> SelfSimilarityConstraint:
+    def hold(cls, run: Run, images: Images | None = None, **options: Any) -> SelfSimilarityConstraint:
         """Return a constraint that holds each layer at the rate where a finished, unconstrained run converged.
 
         Parameters
         ----------
         run : Run
-            From `train` or `load_run`. Its images are loaded. Its layers are read in training mode on 8 batches of its
-            batch size, because rates depend on the number of samples.
+            From `train` or `load_run`. Its layers are read in training mode on 8 batches of its batch size, because
+            rates depend on the number of samples.
+        images : Images, optional
+            Those of the run. By default they are loaded as its configuration says.
         **options
             As in the constructor, except `target`.
 
         Raises
         ------
         ValueError
-            A run under a constraint, or an option out of its range.
+            A run under a constraint, images that it was not trained on, or an option out of its range.
 
         Notes
         -----
@@ -246,7 +250,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         >>> constraint.targets.keys() == set(run.layers)
         True
         """
-        return cls(converged_rates(run, cls(**options).measure), **options)
+        return cls(converged_rates(run, cls(**options).measure, images), **options)
 
     @property
     def targets(self) -> dict[str, float]:
@@ -258,6 +262,9 @@ class SelfSimilarityConstraint(LayerPenalty):
     def _checked_target(self, target: Any, *, name: str) -> Schedule:
         return schedule_from(target, name=name)
 
+    def _forget_targets(self) -> None:
+        self._state.targets = {}
+
     def chosen_layers(self, layers: list[str]) -> list[str]:
         return draw_layers(layers, self.layers_per_step, self._generator)
 
@@ -265,12 +272,14 @@ class SelfSimilarityConstraint(LayerPenalty):
         state, rate = self._state, self._rates(layers)
         now = rate.detach()
         for layer, rate_now in zip(layers, now.unbind(), strict=True):
-            state.shapes[layer] = list(layers[layer].shape)
+            if layer not in state.sums:  # the first batch of an epoch is a whole one, the last may not be
+                state.shapes[layer] = list(layers[layer].shape)
             if layer not in state.targets:
                 self._renew_target(layer)
-            # Summed on the device: converting to a number at every step would make a GPU wait.
-            total, calls = state.sums.get(layer, (0.0, 0))
-            state.sums[layer] = [rate_now + total, calls + 1]
+            if torch.is_grad_enabled():  # else a look at the penalty, such as on validation batches
+                # Summed on the device: converting to a number at every step would make a GPU wait.
+                total, calls = state.sums.get(layer, (0.0, 0))
+                state.sums[layer] = [rate_now + total, calls + 1]
         numbers = [state.targets.get(layer) for layer in layers]
         target = self._on_device("targets", numbers, like=now)
         if None in numbers:
@@ -418,7 +427,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         return {"draw": self._generator.get_state(), "done": self._done} | copy.deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned.
+        """Continue from a state that `state_dict` returned. Constant targets are those of this constraint.
 
         Raises
         ------
@@ -432,6 +441,10 @@ class SelfSimilarityConstraint(LayerPenalty):
         self._generator.set_state(entries.pop("draw").cpu())
         self._set_done(entries.pop("done"))
         self._state = _State(**entries)
+        for layer in self._state.targets:
+            own = self.target.get(layer) if isinstance(self.target, dict) else self.target
+            if isinstance(own, Constant):
+                self._state.targets[layer] = own.target
 
 
 def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:

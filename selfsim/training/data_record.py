@@ -65,7 +65,13 @@ def files_state(data_dir: str | os.PathLike | None) -> str | None:
     return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
 
-def check_same_data(there: Mapping[str, Any] | None, here: Mapping[str, Any], *, where: str) -> None:
+def check_same_data(
+    there: Mapping[str, Any] | None,
+    here: Mapping[str, Any],
+    *,
+    where: str,
+    need: str = "the same data, or another directory",
+) -> None:
     """Raise ``ValueError`` with what differs between two data records; runs of earlier versions (None) have none.
 
     Parameters
@@ -74,6 +80,8 @@ def check_same_data(there: Mapping[str, Any] | None, here: Mapping[str, Any], *,
         As `data_record` returns them: those of the stored run or configuration, and the present ones.
     where : str
         What `there` belongs to, for the message.
+    need : str
+        What would help, for the message.
     """
     if there is None:
         return
@@ -85,6 +93,4 @@ def check_same_data(there: Mapping[str, Any] | None, here: Mapping[str, Any], *,
         elif there["fingerprints"].get(part) != fingerprint:
             changes.append(f"{part} differs" if old is None else f"{part} has other pixels or labels")
     if changes:
-        raise ValueError(
-            f"images: not the data of {where} ({'; '.join(changes)}); need the same data, or another directory"
-        )
+        raise ValueError(f"images: not the data of {where} ({'; '.join(changes)}); need {need}")

@@ -18,8 +18,10 @@ from ..models.seeding import seeded
 from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
 from ..validation import untraced
+from .data_record import check_same_data, data_record
 
 if TYPE_CHECKING:
+    from ..models.images import Images
     from .runs import Run
 
 _BATCHES = 8  # of a run's training images
@@ -81,20 +83,21 @@ def mean_rates(probe: Probe, model: nn.Module, batches: Iterable[Any], measure: 
     return {layer: statistics.fmean(values) for layer, values in rates.items()}
 
 
-def converged_rates(run: Run, measure: Measure) -> dict[str, float]:
+def converged_rates(run: Run, measure: Measure, images: Images | None = None) -> dict[str, float]:
     """Return the mean rate of each layer of a finished run over training batches, as a constraint would read it.
 
     Raises
     ------
     ValueError
-        The run was trained under a constraint.
+        The run was trained under a constraint, or on other images.
     """
     if not hasattr(run, "config"):
         raise TypeError(f"run: got {type(run).__name__}, need a Run, as train and load_run return")
     config = run.config
     if config.constraint is not None:
         raise ValueError(f"run: got one trained with constraint={config.constraint!r}, need one without a constraint")
-    images = config.load_images()
+    images = config.load_images() if images is None else images
+    check_same_data(run.environment.get("data"), data_record(images), where="the run", need="`images`, its own")
     model = copy.deepcopy(run.model).train()
     generator = torch.Generator().manual_seed(config.seed)
     order = torch.randperm(len(images.train), generator=generator).split(min(config.batch_size, len(images.train)))

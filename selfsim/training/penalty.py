@@ -29,12 +29,7 @@ class LayerPenalty(ABC):
     def __init__(
         self, target: Any, weight: float | None, *, cap: float | None = None, ramp: Sequence[float] | None = None
     ) -> None:
-        # A dict has one target for each layer; anything else is the target of every layer.
-        self.target: Any
-        if isinstance(target, Mapping) and "schedule" not in target:
-            self.target = {layer: self._checked_target(t, name=f"target of {layer!r}") for layer, t in target.items()}
-        else:
-            self.target = self._checked_target(target, name="target")
+        self.target = target
         self.weight = None if weight is None else check_number(weight, name="weight", within="[0, inf)")
         self.cap = None if cap is None else check_number(cap, name="cap", within="(0, inf)")
         if weight is None and cap is None:
@@ -43,7 +38,7 @@ class LayerPenalty(ABC):
         self._done = 0.0  # share of the training
         self._calls: float = 0  # before anything was told of the training's progress
         self._task_gradients: dict[str, Tensor] = {}  # by layer, the longest of this epoch
-        self._warned = False
+        self._warned: set[str] = set()
 
     def __call__(self, activations: Probe | Mapping[str, Tensor] | Tensor) -> Tensor:
         """Return the penalty of this batch, to add to its loss.
@@ -80,7 +75,7 @@ class LayerPenalty(ABC):
             raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
         if isinstance(self.target, dict):
             check_target_names(self.target, names)
-        if torch.is_grad_enabled() and not self._warned:
+        if torch.is_grad_enabled() and "activations" not in self._warned:
             cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
             self._warn_without_gradient({x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)})
         share, read, branches = self.ramp_share(), {}, {}
@@ -95,7 +90,7 @@ class LayerPenalty(ABC):
             x = values[layer]
             with naming(layer):
                 if isinstance(x, Tensor):  # else an error that names the layer
-                    self._check_alone(getattr(x, "selfsim_branch", None))
+                    self._check_alone(_branch_of(x))
                     if share == 0:
                         x = x.detach()
                     elif self.cap is not None:
@@ -108,6 +103,22 @@ class LayerPenalty(ABC):
                 branches[layer].meeting = partial(self._meeting, layer, pull)
         return 0.5 * (1.0 if self.weight is None else self.weight) * share * squares.mean()
 
+    @property
+    def target(self) -> Any:
+        """The target of every layer, or a dict with one for each; a new one holds from the next call on."""
+        return self._target
+
+    @target.setter
+    def target(self, target: Any) -> None:
+        if isinstance(target, Mapping) and "schedule" not in target:
+            self._target = {layer: self._checked_target(t, name=f"target of {layer!r}") for layer, t in target.items()}
+        else:
+            self._target = self._checked_target(target, name="target")
+        self._forget_targets()
+
+    def _forget_targets(self) -> None:  # noqa: B027
+        """Drop what was kept of former targets, if anything was."""
+
     def ramp_share(self) -> float:
         """Return the share of the weight that the ramp has reached."""
         if self.ramp is None:
@@ -118,7 +129,8 @@ class LayerPenalty(ABC):
     @untraced  # compiled code would lose the hooks of the branch
     def _branched(self, x: Tensor) -> tuple[Tensor, Branch]:
         """Return the activations, and the branch on which their gradient comes to the layer's output."""
-        branch = getattr(x, "selfsim_branch", None)
+        branch = _branch_of(x)
+        x = getattr(x, "selfsim_twin", x)
         if branch is None:  # not from a probe: the two meet at the activations themselves
             branch = Branch()
             x = branch.of(x)
@@ -133,7 +145,7 @@ class LayerPenalty(ABC):
         """Refuse a second penalty on one reading of a layer: the cap would take both for one."""
         if branch is None or not torch.is_grad_enabled():
             return
-        if branch.reader not in (None, self) and (self.cap is not None or branch.meeting is not None):
+        if branch.reader not in (None, self) and (self.cap or getattr(branch.reader, "cap", None)) is not None:
             raise ValueError(f"cap: {branch.reader!r} already reads this layer of the probe; need one Probe each")
         branch.reader = self
 
@@ -187,8 +199,8 @@ class LayerPenalty(ABC):
         """Warn of layers whose penalty the cap has set to 0 in all backward passes since the last call."""
         without = [layer for layer, length in self._task_gradients.items() if not float(length)]
         self._task_gradients = {}
-        if without and not self._warned:
-            self._warned = True
+        if without and "cap" not in self._warned:
+            self._warned.add("cap")
             warnings.warn(
                 f"cap: no gradient of the task reached {', '.join(map(repr, without))}, so the capped penalty was 0 "
                 "there. Likely causes: the penalty's backward pass was apart from the loss's, or the activations are "
@@ -203,7 +215,7 @@ class LayerPenalty(ABC):
             layers = ", ".join(repr(layer) for layer in causes if causes[layer] == cause)
             parts.append(f"{layers} (likely cause: {cause})")
         if parts:
-            self._warned = True
+            self._warned.add("activations")
             message = f"activations: got no gradient at {'; '.join(parts)}; the penalty cannot change these layers"
             warnings.warn(message, stacklevel=3)
 
@@ -229,7 +241,10 @@ def capped_sum(
     unit, own_largest, own_length = _in_units(penalty.detach().to(wide), batch)
     factor = share * (length / own_length.clamp_min(1)) * largest  # of `unit`: the penalty itself may be tiny or huge
     whole = ~(factor < own_largest) & at_most
-    return torch.addcmul(task_wide, unit, torch.where(whole, own_largest, factor)).to(task.dtype), largest
+    both = torch.addcmul(task_wide, unit, torch.where(whole, own_largest, factor)).to(task.dtype)
+    if task.requires_grad or penalty.requires_grad:  # under create_graph=True, the rate's error must not be cut off
+        both = torch.where(torch.zeros_like(both, dtype=torch.bool), penalty, both + (task - task.detach()))
+    return both, largest
 
 
 def _in_units(gradient: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -247,6 +262,11 @@ def _checked_ramp(ramp: Sequence[float]) -> tuple[float, float]:
         if start <= end:
             return start, end
     raise ValueError(f"ramp: got {ramp!r}, need None or (start, end) with 0 <= start <= end <= 1")
+
+
+def _branch_of(x: Tensor) -> Branch | None:
+    """Return the branch on which a probe read the layer for penalties; None for other tensors."""
+    return getattr(getattr(x, "selfsim_twin", x), "selfsim_branch", None)
 
 
 def _unknown_cause(layer: str) -> str:

@@ -147,8 +147,8 @@ def propose_constraint(
     known = [name for name in inspect.signature(SelfSimilarityConstraint).parameters if name not in proposed]
     for option in options:
         check_choice(option, known, name="options")
-    measure = SelfSimilarityConstraint(**options).measure
-    options |= {"cap": None, "ramp": None}  # the gradient is measured as it is
+    measure = SelfSimilarityConstraint(weight=1.0, **options).measure
+    options |= {"cap": None, "ramp": None, "gate": None}  # the gradient is measured as it is
 
     def rate(activations: Tensor) -> float:
         return float(measured(activations.detach(), measure))

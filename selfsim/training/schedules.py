@@ -176,7 +176,9 @@ class FollowTheNull:
 @functools.lru_cache(maxsize=256)
 def _null_rate(samples: int, neurons: int, measure: Measure, draws: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
-    noise = (torch.randn(samples, neurons, generator=generator, dtype=torch.float32) for _ in range(draws))
+    noise = (
+        torch.randn(samples, neurons, generator=generator, dtype=torch.float32, device="cpu") for _ in range(draws)
+    )
     return math.fsum(float(measured(x, measure)) for x in noise) / draws
 
 
