@@ -353,20 +353,21 @@ def samples_interval(
         raise ValueError(f"statistic: got {estimate:g} on all {draws} halves, need one that varies over the samples")
     unit = power_of_two(values)
     with np.errstate(all="ignore"):
-        spread = math.sqrt(_variance(values / unit, method) * half / (samples - half)) * unit
+        spread = math.sqrt(_variance(values / unit, method, samples)) * unit
     reach = float(special.stdtrit(min(draws, samples) - 1, (1 + level) / 2)) * spread
     return _interval(estimate, reach, level, samples, "mean over other samples, as many as these", values="statistic")
 
 
-def _variance(values: NDArray[np.float64], method: str) -> float:
+def _variance(values: NDArray[np.float64], method: str, samples: int) -> float:
     """Variance of a statistic over fresh samples, from its values on halves ``(draws, 1 or 2 sides)`` of one set."""
+    half = samples // 2
     # Drawn without replacement, a half varies as much as the full set does over fresh samples.
-    of_halves = float(values.var(ddof=1))
+    of_halves = float(values.var(ddof=1)) * half / (samples - half)
     if method == "halves":
         return of_halves
     if method == "splits":
-        # The two sides are independent, and each has twice the variance of the full set.
-        return float(np.mean((values[:, 0] - values[:, 1]) ** 2)) / 4
+        # The two sides are independent, and each has samples / half times the variance of the full set.
+        return float(np.mean((values[:, 0] - values[:, 1]) ** 2)) / 2 * half / samples
     # The two sides are independent, so their covariance over the splits of one set is minus the variance of the mean
     # over all halves. For a statistic of pairs, this mean is the statistic itself. If its variance is a + b, where b is
     # due to pairs, halves show a + 3b: the variance lies between a third of theirs and theirs.

@@ -178,7 +178,7 @@ def regime(tables: Convergence) -> pd.DataFrame:
         for run, look in looks[looks.run.isin(own.index)].groupby("run"):
             by_epoch = look.set_index("epoch").accuracy.astype(float)
             last = own.epochs[run]
-            before = by_epoch[by_epoch.index <= 0.9 * last]
+            before = by_epoch[by_epoch.index <= round(0.9 * last)]
             if last in by_epoch.index and len(before):
                 settling.append(by_epoch[last] - before.iloc[before.index.argmax()])
         gap = (own.train_accuracy.astype(float) - own.test_accuracy.astype(float)).mean()
@@ -212,8 +212,8 @@ def reached(tables: Convergence) -> pd.DataFrame:
     DataFrame
         One row an (architecture, arm): ``target``, ``free`` and ``reached``, the means over layers and seeds of the
         targets and of the measure in the free arm and in this one, and ``lowest`` and ``highest``, those of the free
-        arm over seeds. ``closer`` is the paired difference of the distance
-        from the targets, arm minus free (`Interval`, or None for fewer than two pairs), ``way`` the share of the free
+        arm over seeds. ``closer`` is the paired difference of the distance from the targets, arm minus free
+        (`Interval`, or None for fewer than two pairs or where a layer has no rate), ``way`` the share of the free
         arm's distance that was closed. ``moved`` says whether the layers came nearer by the rule of the design, and
         ``away`` whether they went further away.
     """
@@ -233,11 +233,12 @@ def reached(tables: Convergence) -> pd.DataFrame:
             targets = pd.Series(target, index=treated.index, dtype=float)
             both = [side[MEASURES[arm]] for side in (control, treated)]
             means.append([float(values.mean()) for values in (targets, *both)])
-            off.append([float((values - targets).abs().mean()) for values in both])
+            off.append([float((values - targets).abs().mean(skipna=False)) for values in both])
         if not off:
             continue
         before, after = np.array(off).T
-        closer = mean_interval((after - before).tolist()) if len(off) > 1 else None
+        whole = bool(np.isfinite(off).all())  # a layer without a rate is neither nearer nor further away
+        closer = mean_interval((after - before).tolist()) if whole and len(off) > 1 else None
         way = float(1 - after.mean() / before.mean())
         far_enough = arm in (HOLD, PUBLISHED) or way >= LEAST_WAY
         of_target, of_free, of_arm = np.transpose(means)

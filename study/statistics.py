@@ -137,7 +137,7 @@ def manipulation(pairs: Pairs) -> pd.DataFrame:
         for metric in RATES:
             row[metric] = interval = compared(differences({key: both}, metric)).interval.iloc[0]
             directions.append(0 if interval is None else (interval.low > 0) - (interval.high < 0))
-        logs = [math.log(measured(b, "median_distance") / measured(a, "median_distance")) for a, b in both]
+        logs = [_log_ratio(measured(b, "median_distance"), measured(a, "median_distance")) for a, b in both]
         factor = math.exp(np.mean(logs))
         same_way = directions[0] != 0 and len(set(directions)) == 1
         within = 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR
@@ -148,14 +148,17 @@ def manipulation(pairs: Pairs) -> pd.DataFrame:
 def scale_factor(both: Sequence[Pair]) -> float:
     """Return the factor between median distances: geometric mean over layers and pairs, NaN without pairs."""
     logs = [
-        math.log(
-            treated.series("median_distance", layer=layer)[-1] / control.series("median_distance", layer=layer)[-1]
-        )
+        _log_ratio(*(run.series("median_distance", layer=layer)[-1] for run in (treated, control)))
         for control, treated in both
         if control.history and treated.history  # a run that failed has none
         for layer in control.layers
     ]
     return math.exp(np.mean(logs)) if logs else math.nan
+
+
+def _log_ratio(one: float, other: float) -> float:
+    """Return the logarithm of a ratio of median distances; NaN where one is 0, as most neurons are dead."""
+    return math.log(one / other) if one > 0 and other > 0 else math.nan
 
 
 def _off_target(run: Run, constrained: Run) -> float:
@@ -199,7 +202,7 @@ def null_score(run: Run) -> dict[str, float]:
     for layer, neurons in _widths(run.config.architecture, run.config.size, tuple(run.layers)).items():
         rate = run.series("ss_rate", layer=layer)[-1]
         scores[layer] = math.nan
-        if math.isfinite(rate):
+        if math.isfinite(rate) and run.series("median_distance", layer=layer)[-1] > 0:
             # In steps of a quarter of a decade, over which the noise's rate changes by less than its own spread.
             decade = round(4 * math.log10(run.series("median_distance", layer=layer)[-1])) / 4
             scores[layer] = _noise_band(neurons, run.config.samples, decade).z_score(rate)

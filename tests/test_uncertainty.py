@@ -346,3 +346,15 @@ def test_pairs_must_pair(a, b, message):
         paired_difference(a, b)
     with pytest.raises(ValueError, match="need one or more finite numbers"):
         mean_interval([1.0, math.nan])
+
+
+@pytest.mark.parametrize("samples", [5, 7, 10])
+@pytest.mark.parametrize("method", ["halves", "splits", "pairs"])
+def test_the_variance_of_a_mean_is_that_of_the_textbook_for_odd_numbers_too(method, samples):
+    ratios = []
+    for seed in range(40):
+        x = torch.randn(samples, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        found = samples_interval(lambda a: a.mean(), x, draws=300, seed=seed, method=method)
+        reach = (found.high - found.low) / 2 / stats.t.ppf(0.975, samples - 1)
+        ratios.append(reach**2 / float(x.var() / samples))
+    assert np.mean(ratios) == pytest.approx(1, abs=0.06)

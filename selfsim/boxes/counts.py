@@ -84,7 +84,7 @@ def box_counts(
         to 16 where it was measured.
     l_B, r_B : sequence of float, optional
         Box sizes, under the name that the method covers by. By default ("exact": by l_B) for hop distances every
-        size from 1 until there is one box per component ("fast": all up to 63, then in steps of 3%);
+        size from 1 to the one that allows one box per component ("fast": all up to 63, then in steps of 3%);
         else `scales` sizes evenly spaced in ln(1 + size) from the shortest distance to just above the longest.
     scales : int
         How many sizes, where none are given and distances are not hops.

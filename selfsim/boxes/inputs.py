@@ -324,8 +324,9 @@ def _from_sparse(matrix: sparse.sparray, weight: str | None) -> Distances:
     if stored.size and not stored.all():
         matrix = matrix.copy()
         matrix.eliminate_zeros()
-    if not matrix.has_sorted_indices:
-        matrix = matrix.sorted_indices()
+    if not matrix.has_canonical_format:  # sorted, and no edge stored twice
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
     if weight is None:
         matrix = sparse.csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
     else:

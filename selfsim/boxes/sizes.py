@@ -65,7 +65,7 @@ def default_sizes(distances: Distances, *, name: str, scales: int) -> NDArray[np
     if not len(positive):
         return np.array([1.0])
     shortest, longest = float(positive.min()), float(positive.max())
-    sizes = np.expm1(np.linspace(np.log1p(shortest), np.log1p(longest), scales))
+    sizes = np.expm1(np.linspace(np.log1p(shortest), np.log1p(longest), scales)).clip(shortest, longest)
     # Sizes are limits that distances stay below: the ends, free of rounding, and one step beyond the longest.
     sizes[0], sizes[-1] = shortest, math.nextafter(longest, math.inf)
     return sizes

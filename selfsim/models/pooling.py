@@ -153,7 +153,7 @@ def pooled(
             )
         return x[:, 0].clone()
     axis = {"first": 1, "last": x.ndim - 1}.get(channels) or channel_axis(x.shape, known)
-    if channels == "auto" and known.undecided(x.shape):
+    if channels == "auto" and branch is None and known.undecided(x.shape):  # one warning a reading
         warnings.warn(
             f"channels: the output of layer {layer!r}, {tuple(x.shape)}, may have its channels first or last, and is "
             f"read with them {'first' if axis == 1 else 'last'}; name channels='first' or 'last'",

@@ -9,7 +9,7 @@ import numpy as np
 from ..boxes.complete_linkage import counts_at, merge_heights, merge_pairs
 from ..boxes.greedy_coloring import cover
 from ..boxes.inputs import Distances
-from .area import Steps, add_at_ends, area, axis_of, end_places
+from .area import Axis, Steps, add_at_ends, area, axis_of, end_places
 from .options import RateOptions
 from .paper import PAPER_SCALES, sum_over_scales
 
@@ -27,7 +27,7 @@ def rate_by_linkage(
     drop = 1 - np.log(n - np.arange(1, n - 1)) / math.log(n)
     value, by_knot, by_ends = area(heights, axis, Steps.from_drop(drop, raw.dtype), options, need_slope)
     if options.scales is not None:
-        value = _rate_of_counts(counts_at(axis.positions(axis.offsets(heights)), np.linspace(0, 1, options.scales)), n)
+        value = _rate_of_counts(counts_at(_places(heights, axis), np.linspace(0, 1, options.scales)), n)
     if by_knot is None:
         return value, None
     by_pair = np.zeros_like(raw)
@@ -39,9 +39,15 @@ def rate_by_linkage(
 def rate_by_coloring(raw: np.ndarray, one: np.ndarray, n: int, options: RateOptions) -> float:
     """The rate of greedy colouring, counted at each scale."""
     axis = axis_of(raw, one, options)
-    distances = Distances(n, None, hops=False, given=axis.positions(axis.offsets(raw)))
+    distances = Distances(n, None, hops=False, given=_places(raw, axis))
     limits = (distances.limit("l_B", scale) for scale in np.linspace(0, 1, options.scales or PAPER_SCALES))
     return _rate_of_counts(np.array([cover(distances, limit, None).max() + 1 for limit in limits]), n)
+
+
+def _places(distances: np.ndarray, axis: Axis) -> np.ndarray:
+    """Places on the axis from 0 to 1; what is shorter than its beginning lies below 0, and so below every scale."""
+    offsets = axis.offsets(distances)
+    return np.where(offsets < 0, -1.0, axis.positions(offsets))
 
 
 def _rate_of_counts(counts: np.ndarray, n: int) -> float:

@@ -87,6 +87,7 @@ def rate_curve(activations: Tensor, *, scales: int = 256, count: str = "surrogat
     if not high - low > equal_within(distances.dtype) * high:
         raise NoRange.all_equal(distances.numel(), low, high)
     sizes = scale_lengths(low, high, scales)
+    sizes[0], sizes[-1] = low, high  # free of rounding
     if count == "surrogate":
         fraction = fractions_of(counts_below(distances, sizes), len(distances))
         counts = surrogate_count(fraction, activations.shape[1])

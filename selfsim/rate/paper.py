@@ -108,6 +108,7 @@ def rate_over_scales(raw: Array, one: Array, n: int, options: RateOptions) -> Ar
     axis = axis_of(raw, one, options)
     low, high, unit = axis.low.item(), axis.high.item(), axis.unit.item()
     at = scale_lengths(low / unit, high / unit, options.scales or PAPER_SCALES) * unit
+    at[0], at[-1] = low, high  # rounding must not decide whether what is tied with an end counts
     counts = counts_below(torch.from_numpy(raw), at)
     fraction = fractions_of(counts, len(raw), open_ends=options.quantiles is not None)
     return sum_over_scales(surrogate_drop(fraction, n))
@@ -122,6 +123,7 @@ def paper_rate(
     log_low = torch.log1p(low / unit)
     evenly = _evenly(options.scales or PAPER_SCALES, raw)
     at = torch.expm1(log_low + (torch.log1p(high / unit) - log_low) * evenly) * unit
+    at = torch.where(evenly == 0, low, torch.where(evenly == 1, high, at))  # as on the CPU, free of rounding
     fraction = torch.searchsorted(raw.sort().values, _rounded_up(at, raw.dtype)).double() / pairs
     if options.quantiles is None:  # rounding would decide; see `fractions_of`
         fraction[..., :1].fill_(0.0)  # assigning a number to a single place would copy it from the host

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster
+from scipy.cluster.hierarchy import cut_tree
 from torch import Tensor
 
 from ..boxes.complete_linkage import merge_tree
@@ -115,7 +115,8 @@ class Arrangement:
     def _marks(self) -> tuple[np.ndarray, np.ndarray, set[int]]:
         """The nearest neighbours of each neuron, its box, and the driving neurons."""
         network = FeatureNetwork(self.activations.detach())
-        boxes = fcluster(merge_tree(network.distances), self._boxes, "maxclust")
+        # As many boxes as asked for, even where merges have equal heights.
+        boxes = cut_tree(merge_tree(network.distances), n_clusters=self._boxes)[:, 0]
         return network.nearest(self._neighbours), boxes, _driving_neurons(self.activations, self._drivers)
 
     def moved_to(self, after: Arrangement) -> Movement:

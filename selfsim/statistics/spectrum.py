@@ -76,7 +76,7 @@ class PowerLaw(Estimate):
         at least `ks_distance`. The search for the start makes `ks_distance` smaller, so a power law is rejected less
         often than the p-value says.
         """
-        drawn = np.sort(self._exponential_samples(), axis=1)
+        drawn = np.pad(np.sort(self._exponential_samples(), axis=1), ((0, 0), (1, 0)))  # a sample has its start
         fitted = -np.expm1(-drawn / drawn.mean(1, keepdims=True))
         distances = np.abs(fitted - np.arange(self.tail) / self.tail).max(1)
         return float((1 + (distances >= self.ks_distance).sum()) / 1000)
@@ -85,17 +85,18 @@ class PowerLaw(Estimate):
     def log_normal_p(self) -> float:
         """p-value of the power law against a log-normal on the same tail, small where the log-normal fits better.
 
-        The logarithms of a power law are exponential. Those of a log-normal vary less in relation to their mean. The
-        p-value is the share of 999 exponential samples of the same size that vary as little: the uniformly most
-        powerful unbiased test.
+        Above the start of the tail, the logarithms of a power law are exponential. Those of a log-normal vary less in
+        relation to their mean. The p-value is the share of 999 exponential samples of the same size that vary as
+        little: the uniformly most powerful unbiased test.
         """
         drawn = self._exponential_samples()
-        variation = [y.std(axis=-1) / y.mean(axis=-1) for y in (np.log(self.tail_values / self.start), drawn)]
+        variation = [y.std(axis=-1) / y.mean(axis=-1) for y in (np.log(self.tail_values[1:] / self.start), drawn)]
         return float((1 + (variation[1] <= variation[0]).sum()) / 1000)
 
     def _exponential_samples(self) -> NDArray[np.float64]:
+        """Samples of what lies above the start of the tail, which is a value of it."""
         float(self)  # raises ValueError if there is no fit
-        return np.random.default_rng(0).exponential(size=(999, self.tail))
+        return np.random.default_rng(0).exponential(size=(999, self.tail - 1))
 
     @property
     def verdict(self) -> str:

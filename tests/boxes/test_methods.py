@@ -11,6 +11,7 @@ import sys
 import networkx as nx
 import numpy as np
 import pytest
+from scipy import sparse
 
 from selfsim import box_bound, box_counts, box_cover, check_cover
 from selfsim.boxes.cover import BY_L_B, BY_R_B, SEEDED
@@ -354,3 +355,25 @@ def test_missing_numba_is_said_once_and_does_no_harm(monkeypatch):
     with pytest.warns(UserWarning, match=r'pip install "\.\[boxes\]"'):
         assert double(4) == 8
     assert double(5) == 10
+
+
+@pytest.mark.parametrize("method", ["fast", "memb", "greedy-coloring", "random-sequential", "exact"])
+def test_edges_that_a_sparse_matrix_stores_twice_are_one(method):
+    n = 12  # a path
+    rows = [sorted(2 * [j for j in (i - 1, i + 1) if 0 <= j < n]) for i in range(n)]
+    starts = np.r_[0, np.cumsum([len(row) for row in rows])]
+    twice = sparse.csr_array((np.ones(starts[-1]), np.concatenate(rows).astype(int), starts), shape=(n, n))
+    assert not twice.has_canonical_format
+    size = {"l_B": 3} if method in ("greedy-coloring", "exact") else {"r_B": 1}
+    boxes = box_cover(twice, method=method, **size)
+    assert np.array_equal(boxes, box_cover(nx.to_scipy_sparse_array(nx.path_graph(n)), method=method, **size))
+    assert not twice.has_canonical_format  # the matrix of the caller stays as it is
+
+
+def test_sizes_ascend_and_counts_do_not_rise_where_distances_are_nearly_equal():
+    random = np.random.default_rng(0)
+    for trial in range(60):
+        length = 1 + random.random()
+        lengths = np.full(10, length) if trial % 2 else length * (1 + 1e-14 * random.random(10))
+        found = box_counts(lengths, method="complete-linkage", scales=8)
+        assert (np.diff(found.l_B) >= 0).all() and (np.diff(found.counts) <= 0).all()

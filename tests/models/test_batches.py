@@ -117,3 +117,22 @@ def test_a_function_gets_the_packed_sequence_itself():
     with (probe := Probe(model, ["lstm"], part=0, pooling=lambda sequence: sequence.data[:2])):
         output = model(packed)
     assert torch.equal(probe.activations["lstm"], output.data[:2])
+
+
+class OnlyInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x, keep=None):
+        return self.linear(x) if keep is None else None
+
+
+INPUTS = torch.ones(4, 3)
+
+
+@pytest.mark.parametrize("batch", [(INPUTS, torch.ones(4), torch.ones(4)), {"x": INPUTS, "labels": 1}])
+def test_an_average_of_a_model_gets_the_inputs_of_the_model(batch):
+    model = OnlyInputs()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    assert torch.equal(call_with_batch(average, batch, "cpu")[0], call_with_batch(model, batch, "cpu")[0])

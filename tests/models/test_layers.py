@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from selfsim import Probe, create
 from selfsim.models.architectures import ARCHITECTURES
-from selfsim.models.layers import chosen_layers, natural_layers
+from selfsim.models.layers import chosen_layers, draw_layers, natural_layers
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +207,28 @@ def test_a_nonlinearity_that_is_called_at_many_places_is_named():
             model = probe._root
             model(torch.rand(3, 4))
             model(torch.rand(3, 4))
+
+
+def normed(wrap):
+    first, second, last = (wrap(nn.Linear(*size)) for size in ((20, 64), (64, 64), (64, 3)))
+    return first, second, last
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_modules_that_compute_weights_are_no_layers(wrap):
+    first, second, last = normed(wrap)
+    sequential = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+    assert natural_layers(sequential) == ["1", "3"]
+    functional = nn.Module()
+    functional.a, functional.b, functional.c = normed(wrap)
+    assert natural_layers(functional) == ["a", "b"]
+    functional.head = wrap(nn.Linear(3, 2))
+    assert list(chosen_layers(functional, ["head"])) == ["head"]
+    assert list(chosen_layers(functional, ["stem"])) == ["a"]
+
+
+def test_the_default_device_does_not_matter_to_the_draw():
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    drawn = draw_layers("abcdef", 3, generators[0])
+    with torch.device("meta"):
+        assert draw_layers("abcdef", 3, generators[1]) == drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -391,3 +392,37 @@ def test_a_head_as_wide_as_a_map_does_not_decide_where_its_channels_are(first, s
     with (probe := Probe(model, ["second"])):
         model["second"](model["first"](torch.randn(5, 3, *size)))
     assert probe.activations["second"].shape == (5, width)
+
+
+class Squeezed(nn.Module):
+    """A convolution on sequences beside linear layers, as in squeeze-and-excitation."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.down, self.up = nn.Conv1d(64, 64, 3, padding=1), nn.Linear(64, 16), nn.Linear(16, 64)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x * self.up(self.down(x.mean(2)).relu()).sigmoid()[..., None]
+
+
+@pytest.mark.parametrize(("length", "warned"), [(128, False), (64, True), (16, True)])
+def test_channels_that_may_be_first_or_last_are_a_warning(length, warned):
+    model, x = nn.Sequential(Squeezed()), torch.randn(5, 64, length)
+    with warnings.catch_warnings(record=True) as found, (probe := Probe(model, ["0"])):
+        warnings.simplefilter("always")
+        model(x)
+    assert [("may have its channels first or last" in str(w.message)) for w in found] == [True] * warned
+    if not warned:
+        assert probe.activations["0"].shape == (5, 64)
+    with warnings.catch_warnings(), (probe := Probe(model, ["0"], channels="first")):
+        warnings.simplefilter("error")
+        model(x)
+    assert probe.activations["0"].shape == (5, 64)
+
+
+def test_a_nonlinearity_declared_before_its_convolution_has_its_channels():
+    model = nn.ModuleDict({"act": nn.ReLU(), "conv": nn.Conv1d(1, 16, 3, padding=1)})
+    with (probe := Probe(model, ["act"])):
+        model["act"](model["conv"](torch.randn(5, 1, 100)))
+    assert probe.activations["act"].shape == (5, 16)

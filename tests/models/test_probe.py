@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -448,3 +449,34 @@ def test_output_that_is_no_activation():
     model = nn.Sequential(nn.Unflatten(1, (1, 1, 1, 4)))
     with pytest.raises(ValueError, match="layer '0': its output has shape"), Probe(model, ["0"]):
         model(torch.rand(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("layer", "part", "warned"),
+    [
+        (nn.LSTM(4, 8), None, "time is there"),
+        (nn.LSTM(4, 8, batch_first=True), None, ""),
+        (nn.GRU(4, 8, batch_first=True), 1, "layers there"),
+        (nn.TransformerEncoderLayer(4, 2, 8), None, "time is there"),
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), None, ""),
+    ],
+)
+def test_time_or_layers_in_front_of_the_samples_are_a_warning(layer, part, warned):
+    model = nn.Sequential(layer)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            with (probe := Probe(model, ["0"], part=part)):
+                model(torch.randn(6, 5, 4))
+        with Probe(model, ["0"], part=part, pooling=lambda x: x[0]):
+            model(torch.randn(6, 5, 4))
+    assert len(found) == 2 * bool(warned) and all(warned in str(w.message) for w in found)
+    assert probe.activations["0"].shape[1] in (4, 8)
+
+
+def test_activations_can_be_stored(tmp_path):
+    probe = Probe(model := mlp(), ["1"])
+    with torch.no_grad(), probe:
+        model(torch.randn(5, 4))
+    torch.save(probe.activations, tmp_path / "activations.pt")
+    assert torch.equal(torch.load(tmp_path / "activations.pt")["1"], probe.activations["1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfsim import rate_drivers, ss_rate
+from selfsim import box_cover, pair_distances, rate_curve, rate_drivers, ss_rate
 from tests import reference
 
 VARIANTS = {
@@ -249,3 +250,33 @@ class TestDrivers:
         drivers = rate_drivers(torch.randn(16, 12, generator=torch.Generator().manual_seed(0)))
         with pytest.warns(DeprecationWarning, match="use carriers"):
             assert drivers.share_of_strongest(0.9) == drivers.carriers(0.9)
+
+
+@pytest.mark.parametrize("count", ["complete-linkage", "greedy-coloring"])
+@pytest.mark.parametrize("scales", [4, 16])
+def test_pairs_below_the_lower_quantile_are_merged_at_the_first_scale(count, scales):
+    x = torch.randn(20, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lengths = pair_distances(x).numpy()
+    low, high = (np.sort(lengths)[round(q * (len(lengths) - 1))] for q in (0.2, 0.8))
+    at = np.linspace(0, 1, scales)
+    sizes = np.expm1(np.log1p(low) + at * (np.log1p(high) - np.log1p(low)))
+    sizes[0], sizes[-1] = low, high
+    counts = np.array([box_cover(lengths, method=count, l_B=size).max() + 1 for size in sizes])
+    expected = 2 * np.abs(1 - at - np.log(counts) / math.log(40)).mean()
+    assert counts[0] < 40
+    assert float(ss_rate(x, scales=scales, count=count, quantiles=(0.2, 0.8))) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("scales", [16, 256])
+def test_ties_with_a_quantile_count_alike_in_every_unit(scales):
+    x = torch.randint(0, 2, (6, 60), generator=torch.Generator().manual_seed(0)).double()
+    options = {"scales": scales, "quantiles": (0.2, 0.8), "unit": "median"}
+    rates = [float(ss_rate(x * unit, **options)) for unit in (1, 2, 3, 5, 7)]
+    assert rates == pytest.approx([rates[0]] * 5, abs=1e-12)
+
+
+def test_the_curve_of_linkage_begins_at_every_neuron_and_ends_at_two_boxes():
+    for seed in range(60):
+        x = torch.randn(7, 20, generator=torch.Generator().manual_seed(seed))
+        counts = rate_curve(x, count="complete-linkage", scales=16).counts
+        assert (counts[0], counts[-1]) == (20, 2)

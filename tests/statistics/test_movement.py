@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from selfsim import movement
+from selfsim.statistics.movement import Arrangement
 
 
 def drawn(samples: int, neurons: int, seed: int = 0) -> torch.Tensor:
@@ -82,3 +83,12 @@ def test_drivers_are_the_ends_of_the_shortest_and_the_longest_edge():
 def test_bad(arguments, message):
     with pytest.raises(ValueError, match=message):
         movement(drawn(5, 6), **arguments)
+
+
+def test_there_are_as_many_boxes_as_asked_for_where_distances_are_tied():
+    groups = torch.eye(10).repeat(1, 3)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    for boxes in (3, 5, 20):
+        _, kept, _ = Arrangement(groups, boxes=boxes)._marks
+        assert len(set(kept)) == boxes
+    assert movement(groups, groups[:, order], boxes=3).boxes_kept < 0.5

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -188,3 +189,26 @@ def test_the_pooled_interval_covers_the_mean_of_families_like_these():
         interval = statistics.pooled(pairs.mean(1), pairs.var(1, ddof=1) / 10).interval
         inside += interval.low <= 0.01 <= interval.high
     assert inside / studies > 0.935
+
+
+def test_an_arm_with_a_layer_without_a_rate_is_not_said_to_have_moved():
+    made = made_tables(families=FAMILIES[:1], arms=("free", LOWER), seeds=8)
+    assert statistics.reached(made).moved["mlp", LOWER]
+    history = made.history.copy()
+    lost = history.run.str.contains(f"-{LOWER}-") & (history.layer == history.layer[history.layer != ""].iloc[0])
+    history.loc[lost, statistics.MEASURES[LOWER]] = math.nan
+    row = statistics.reached(replace(made, history=history)).loc[("mlp", LOWER)]
+    assert row.closer is None and not row.moved and not row.away
+
+
+@pytest.mark.parametrize("epochs", [15, 55, 60])
+def test_settling_is_measured_from_the_look_at_nine_tenths(epochs):
+    made = made_tables(families=FAMILIES[:1], arms=("free",), seeds=3)
+    looks = {0: 0.1, round(0.9 * epochs): 0.5, epochs: 0.501}
+    rows = [
+        {"run": run, "epoch": epoch, "split": "validation", "layer": "", "accuracy": accuracy}
+        for run in made.runs.run
+        for epoch, accuracy in looks.items()
+    ]
+    tables = replace(made, runs=made.runs.assign(epochs=epochs), history=pd.DataFrame(rows))
+    assert statistics.regime(tables).settling["mlp"] == pytest.approx(0.001)

@@ -143,7 +143,7 @@ def test_the_gain_of_the_first_study_is_told_family_by_family(gains, start):
     assert f"{start} " in text and "two of the four families" in text and "(10 new seeds)" in text
     for interval in found["confirm"].table.interval:
         assert text.count(answer_text.points(interval)) == 1
-    assert ("ResMLP-12 shows no gain" in text) == (start == "one gain was")
+    assert ("For ResMLP-12 no gain is shown" in text) == (start == "one gain was")
 
 
 def test_a_study_without_a_stage_has_no_facts():

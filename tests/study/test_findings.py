@@ -40,7 +40,7 @@ def test_ten_families_decide_whether_the_invariant_ones_gain(sign, verdict):
     assert found.verdict == verdict
     assert found.table.families.tolist() == [10, 10, 10]
     assert found.tested.startswith("10 families, 3 seeds")
-    assert found.effects[0].startswith(f"lowest of 3: rank correlation {-sign:+.2f}")
+    assert found.effects[0].startswith(f"lowest of 3: rank correlation {-sign:+.2f}".replace("-", "−"))
     assert findings.findings(stages)["invariance"].verdict == "undecided"
     nine = table[table.architecture != "pvt"]
     assert findings.findings(stages, invariance=nine)["invariance"].verdict == "undecided"

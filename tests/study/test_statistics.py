@@ -123,3 +123,10 @@ def test_architectures_are_the_units_of_groups_and_one_rank_test_compares_them()
     test = stats.ttest_ind([8.5, 7.5], [1.5, 4.5], equal_var=False).confidence_interval()
     assert (interval.low, interval.high) == pytest.approx((test.low, test.high)) and interval.n == 4
     assert statistics.convolution_difference({k: v for k, v in by_name.items() if k != "vgg11"}) is None
+
+
+def test_a_layer_of_mostly_dead_neurons_has_a_rate_and_no_scale():
+    free, held = made_run("mlp"), made_run("mlp", DEFAULT, median=0.0)
+    assert math.isnan(statistics.scale_factor([(free, held)])) and math.isnan(statistics.mean_score(held))
+    row = statistics.manipulation({("mlp", "a"): [(free, held)] * 3}).iloc[0]
+    assert math.isnan(row.factor) and not row.as_intended

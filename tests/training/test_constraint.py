@@ -398,3 +398,49 @@ def test_the_default_does_what_it_is_meant_to_on_digits():
     assert abs(held["ss_rate_left_out"] - 0.1) < 0.05
     assert 1 / 3 < held["median_distance"] / free["median_distance"] < 3
     assert held["accuracy"] > free["accuracy"] - 0.01
+
+
+def test_a_new_target_holds_from_the_next_call_on():
+    x, constraint = torch.randn(16, 8), SelfSimilarityConstraint(0.1, 2.0, ramp=None)
+    constraint({"a": x})
+    constraint.target = 0.3
+    other = SelfSimilarityConstraint(0.3, 2.0, ramp=None)
+    assert constraint({"a": x}) == other({"a": x}) and constraint.targets == {"a": 0.3}
+    constraint.step(epoch=1, epochs=2)
+    with pytest.raises(ValueError, match="target: got 2"):
+        constraint.target = 2
+    assert constraint.targets == {"a": 0.3}
+
+
+@pytest.mark.parametrize("target", [0.3, {"a": 0.3}])
+def test_a_constant_target_is_that_of_the_constraint_not_of_the_state(target):
+    x, before = torch.randn(16, 8), SelfSimilarityConstraint(0.1)
+    before({"a": x})
+    constraint = SelfSimilarityConstraint(target)
+    constraint.load_state_dict(before.state_dict())
+    assert constraint.targets == {"a": 0.3}
+
+
+def test_a_last_smaller_batch_and_looks_without_gradient_do_not_move_targets():
+    whole, null = torch.randn(64, 12), {"schedule": "follow-the-null", "offset": 0.0}
+    targets = []
+    for sizes in ((64, 64), (64, 3)):
+        constraint = SelfSimilarityConstraint(null)
+        for size in sizes:
+            constraint({"a": whole[:size]})
+        with torch.no_grad():
+            for _ in range(3):
+                constraint({"a": whole[:4]})
+        constraint.step(epoch=1, epochs=3)
+        targets.append(constraint.targets["a"])
+    assert targets[0] == targets[1]
+    rates = []
+    for looks in (0, 5):
+        constraint = SelfSimilarityConstraint({"schedule": "hold", "start": 0.0})
+        constraint({"a": whole})
+        with torch.no_grad():
+            for _ in range(looks):
+                constraint({"a": whole[:4]})
+        constraint.step(epoch=1, epochs=2)
+        rates.append(constraint.targets["a"])
+    assert rates[0] == rates[1]

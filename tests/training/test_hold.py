@@ -154,3 +154,13 @@ def test_what_an_old_configuration_says_nothing_about_is_as_it_was():
     assert (new.measure.unit, new.measure.ends) == ("median", "attached")
     assert SelfSimilarityConstraint(weight=1.0).measure.ends == "detached"
     assert SelfSimilarityConstraint(weight=1.0, ends="attached").measure.ends == "attached"
+
+
+def test_of_a_run_on_images_of_ones_own():
+    digits = load_images("digits", train_images=150, validation_images=60, test_images=40)
+    run = train(TrainConfig("mlp", **SETTINGS), images=digits, device="cpu")
+    with pytest.raises(ValueError, match="not the data of the run .* need `images`"):
+        SelfSimilarityConstraint.hold(run)
+    held = SelfSimilarityConstraint.hold(run, digits)
+    assert list(held.targets) == run.layers
+    assert SelfSimilarityConstraint.paper(run=run, images=digits).targets.keys() == held.targets.keys()

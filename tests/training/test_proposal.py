@@ -213,3 +213,11 @@ def test_the_targets_are_where_the_unconstrained_model_ends(model, batches):
     for layer, target in proposal.targets.items():
         assert target == pytest.approx(statistics.fmean(rate[layer] for rate in rates), rel=1e-4)
     assert SelfSimilarityConstraint(proposal.targets).targets == proposal.targets
+
+
+@pytest.mark.parametrize("options", [{"gate": 0.05}, {"cap": None}])
+def test_options_of_the_training_to_come_do_not_stop_the_measurement(model, batches, options):
+    plain, with_options = (
+        propose_constraint(model, batches, steps=2, draws=5, device="cpu", **given) for given in ({}, options)
+    )
+    assert (plain.target, plain.weight) == (with_options.target, with_options.weight)
