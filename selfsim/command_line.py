@@ -118,6 +118,8 @@ def _book(arguments: argparse.Namespace) -> int:
         run_list = _checked_run_list(arguments, root, folder, of_project)
         if arguments.publish and not of_project:
             raise ValueError(f"--publish: only {PROJECT_LIST} can be published; got {arguments.runs}")
+        if arguments.publish and arguments.parameters:
+            raise ValueError("--publish: got -p; published chapters have the parameters of their preset")
         # How chapters are published is the project's own affair, and not part of the package.
         project = runpy.run_path(str(root / "book" / "_ext" / "publication.py")) if arguments.publish else {}
     except (ValueError, OSError) as error:

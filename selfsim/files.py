@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
+import json
 import os
 import re
 import socket
@@ -229,3 +231,24 @@ def _checked_size(node: Any, sizes: Mapping[Any, int]) -> int:
     if size > _MOST_NODES:
         raise ValueError(f"{line}: expands to more than {_MOST_NODES:,} nodes")
     return size
+
+
+def files_state(data_dir: str | os.PathLike | None) -> str | None:
+    """Return a SHA-256 over names, sizes and times of all files in a data directory; None if there is no directory.
+
+    It changes with the data, and costs one walk over the directory instead of decoding the images.
+    """
+    root = Path(data_dir).expanduser() if data_dir else None
+    if root is None or not root.is_dir():
+        return None
+    facts = []
+    for folder, names in walk(root):
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):  # removed meanwhile
+                try:
+                    status = path.stat()
+                except OSError:  # a link to nothing, to itself, or to what may not be read
+                    status = path.lstat()
+                facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()

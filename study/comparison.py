@@ -16,6 +16,7 @@ from selfsim.models.probe import activations
 from selfsim.models.seeding import seeded
 from selfsim.rate.rate import ss_rate
 from selfsim.statistics.null_models import null_band
+from selfsim.training.data_record import data_of
 from selfsim.training.pairs import final_value, paired_runs
 from selfsim.training.runs import Run, load_runs
 from selfsim.uncertainty import Interval, mean_interval, paired_difference
@@ -58,7 +59,7 @@ def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[R
     Raises
     ------
     ValueError
-        No runs, runs of several data sets or sizes, or an architecture and constraint with one seed twice.
+        No runs, runs of several data sets, images or sizes, or an architecture and constraint with one seed twice.
     """
     if constraint is not None:
         runs = [run for run in runs if run.config.constraint in (None, constraint)]
@@ -67,6 +68,10 @@ def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[R
     data = {(run.config.dataset, run.config.size) for run in runs}
     if len(data) > 1:
         raise ValueError(f"runs: got those on {', '.join(map(str, sorted(data)))}, need one data set and size")
+    others = [run.config for run in runs if data_of(run) != data_of(runs[0])]
+    if others:
+        both = ", ".join(f"{c.architecture} ({c.images})" for c in (runs[0].config, others[0]))
+        raise ValueError(f"runs: got those on different images, {both}; need the same images")
     paired_runs(runs)  # refuses a seed that is there twice
     order = [entry.name for entry in ARCHITECTURES]  # by family
     return sorted(runs, key=lambda run: order.index(architecture(run.config.architecture).name))

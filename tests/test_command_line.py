@@ -99,6 +99,7 @@ def test_a_failing_cell_is_told_and_gives_no_page(project, capsys):
         (["book", "--cell-timeout", "x"], "--cell-timeout: got x, need an integer of at least 1"),
         (["book", "-p", "seeds", "[0, 0]"], "seeds: got '[0, 0]', need at least one, each once"),
         (["book", "mine.yml", "--publish"], "--publish: only notebooks/runs.yml can be published"),
+        (["book", "--publish", "-p", "epochs", "3"], "--publish: got -p; published chapters have the parameters of"),
         (["check-pages", "nowhere"], "nowhere: there is no such folder"),
         (["bok"], "invalid choice: 'bok'"),
         ([], "required: COMMAND"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..statistics.null_models import NullBand
 from .style import BANDS, CONSTRAINED, NARROW, TARGET, UNCONSTRAINED, common_axis, labelled, panels
@@ -57,6 +58,9 @@ def plot_analysis(rows: Rows, bands: Bands, *, other: Rows | None = None) -> Fig
         common_axis(axes, column)
         if len(rows) <= 6 and max(map(len, rows)) <= 12:  # else numbers, which need less room
             axes.set_xticks(range(1, len(rows) + 1), list(rows), rotation=30, ha="right")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.4, len(rows) + 0.6)  # the same places in every panel
     handles: dict[str, Any] = {}
     for axes in grid:
         handles.update(dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)))

@@ -54,7 +54,7 @@ def plot_layers(
             )
         axes.set_title(network, loc="left")
         axes.set(xticks=range(1, len(next(iter(states.values()))) + 1))
-        if log_y:
+        if log_y and any(v is not None for layers in states.values() for v in layers.values()):
             axes.set_yscale("log")
             plain_ticks(axes.yaxis)
     return labelled(figure, grid, x="layer", y=y)

@@ -31,11 +31,12 @@ def plot_images(images: Images) -> Figure:
     figure, grid = plt.subplots(rows, columns, figsize=(1.1 * columns, 1.3 * rows), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    figure.suptitle(images.title, fontsize=10)
+    some = "" if len(classes) == len(images.classes) else f", {len(classes)} of {len(images.classes)} classes"
+    figure.suptitle(images.title + some, fontsize=10)
     for number, (axes, name) in enumerate(zip(grid.flat, classes, strict=False)):
         picture = images.train.images[(images.train.labels == number).nonzero()[0, 0]].permute(1, 2, 0)
         axes.imshow(picture.squeeze(-1), cmap="gray_r")
-        axes.set_title(name, fontsize=8)
+        axes.set_title(name if len(name) <= 14 else f"{name[:13]}…", fontsize=8)
     return closed(figure)
 
 

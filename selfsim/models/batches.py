@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -33,6 +34,8 @@ def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) ->
     ------
     ValueError
         An empty batch.
+    TypeError
+        A NumPy array as input.
 
     Examples
     --------
@@ -41,6 +44,8 @@ def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) ->
     """
     inputs, names = _arguments(model, batch)
     first = next(iter([*inputs, *names.values()]))
+    if isinstance(first, np.ndarray):
+        raise TypeError("loader: got batches of NumPy arrays, need tensors; see torch.from_numpy")
     output = model(*to_device(inputs, device), **to_device(names, device))
     if isinstance(first, PackedSequence):
         return output, int(first.batch_sizes[0])

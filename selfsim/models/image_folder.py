@@ -33,7 +33,8 @@ def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[str, 
     FileNotFoundError
         `root` is not a directory.
     ValueError
-        Folders whose meaning is unclear, parts with different classes, or a class without images.
+        Folders whose meaning is unclear, fewer than two classes, parts with different classes, or a
+        class without images.
 
     Notes
     -----
@@ -43,8 +44,8 @@ def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[str, 
         raise FileNotFoundError(f"data_dir: no directory {str(root)!r}; {FOLDER_NEED}")
     folders = _part_folders(root)
     classes = [folder.name for folder in visible_folders(folders["train"])]
-    if not classes:
-        raise _unusable(folders["train"], "has no folders of images")
+    if len(classes) < 2:
+        raise _unusable(folders["train"], "has only one folder of images" if classes else "has no folders of images")
     for folder in folders.values():
         differing = {inside.name for inside in visible_folders(folder)} ^ set(classes)
         if differing:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -364,8 +365,9 @@ def activations(
     probe = Probe(model, layers, pooling=pooling, channels=channels, part=part)
     pieces: dict[str, list[Tensor]] = {layer: [] for layer in probe.layers}
     seen = 0
-    if isinstance(loader, str) or not isinstance(loader, Iterable):
-        raise TypeError(f"loader: got {type(loader).__name__}, need an iterable of batches")
+    if isinstance(loader, (str, Tensor, np.ndarray)) or not isinstance(loader, Iterable):
+        hint = ", such as x.split(32)" if isinstance(loader, Tensor) else ""
+        raise TypeError(f"loader: got {type(loader).__name__}, need an iterable of batches{hint}")
     with _evaluating(model, device), torch.no_grad():
         for batch in loader:
             if mask is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from ..files import files_state
 from .parameters import read_notebook
 from .run_list import Chapter
 
@@ -51,6 +52,9 @@ def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
         for cell in read_notebook(chapter.notebook).cells
     ]
     folders = [_digest(place, filter(Path.is_file, place.rglob("*")), Path.read_bytes) for place in chapter.reads]
+    # Data and results that the parameters name. Into the folder of runs, the chapter itself writes.
+    named = [value for name, value in chapter.parameters.items() if isinstance(value, str) and name != "runs"]
+    folders += [state for value in named if value and (state := files_state(value))]
     parts = [cells, chapter.parameters, chapter.title, chapter.intro, page_digest(), *folders, *after]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

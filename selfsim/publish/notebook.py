@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_integer, check_seed
+from ..checks import check_choice, check_integer, check_seed
 from .parameters import check_value
+
+# The least values of parameters of these names: of a null band, of an interval over samples, of a scaling range.
+_LEAST = {"null_draws": 2, "samples": 4, "neurons": 32}
 
 
 def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = ()) -> None:
@@ -23,8 +27,9 @@ def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = 
     Raises
     ------
     ValueError
-        A value of another type than its default, a number that is not finite or below the least that makes sense, an
-        empty list, or a seed that is there twice: copies of one run are one observation.
+        A parameter of papermill's that the notebook does not have, a value of another type than its default, a number
+        that is not finite or below the least that makes sense, an empty list, or a seed that is there twice: copies of
+        one run are one observation.
 
     Examples
     --------
@@ -33,7 +38,10 @@ def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = 
         ...
     ValueError: seeds: got text, need a list; with papermill: -y 'seeds: [0, 1]'
     """
-    for name, kind in namespace.get("__annotations__", {}).items():
+    parameters = namespace.get("__annotations__", {})
+    for name in _injected(namespace):
+        check_choice(name, parameters, name="parameter")
+    for name, kind in parameters.items():
         value, type_name = namespace[name], kind if isinstance(kind, str) else getattr(kind, "__name__", "")
         is_list = str(kind).startswith("list")
         if is_list and isinstance(value, str):
@@ -46,7 +54,14 @@ def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = 
             if name in ("seed", "seeds"):
                 check_seed(number, name=name)
             elif isinstance(number, int) and not isinstance(number, bool):
-                check_integer(number, name=name, least=0 if name in optional else 1)
+                check_integer(number, name=name, least=0 if name in optional else _LEAST.get(name, 1))
+
+
+def _injected(namespace: Mapping[str, Any]) -> list[str]:
+    """Return the names that papermill assigned, also those that the notebook does not have, in a cell of its own."""
+    cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters")]
+    statements = ast.parse("\n".join(cells)).body
+    return [target.id for s in statements if isinstance(s, ast.Assign) for target in s.targets if hasattr(target, "id")]
 
 
 def project_path(path: str) -> str:

@@ -94,12 +94,22 @@ def papermill_options(parameters: Mapping[str, Any]) -> str:
     options = []
     for name, value in parameters.items():
         if isinstance(value, str | int | float) and str(value).isprintable() and value != "" and "`" not in str(value):
-            option = f"-p {name} {shlex.quote(str(value))}"
+            flag = "-r" if isinstance(value, str) and not _stays_text(value) else "-p"
+            option = f"{flag} {name} {shlex.quote(str(value))}"
         else:
             # In JSON, no line break or backtick can end the block of code on the page.
             option = f"-y {shlex.quote(f'{name}: {json.dumps(value)}'.replace('`', chr(92) + 'u0060'))}"
         options.append(f" \\\n    {option}")
     return "".join(options)
+
+
+def _stays_text(value: str) -> bool:
+    """Whether papermill takes a text after ``-p`` as text; after ``-r`` it always does."""
+    try:
+        float(value)
+    except ValueError:
+        return value not in ("True", "False", "None")
+    return False
 
 
 def _set_title(notebook: Any, task: Mapping[str, Any]) -> str:

@@ -94,7 +94,7 @@ def cell_progress(
         if facts.get("fingerprint") != cell.fingerprint:
             return unfinished, None
     else:
-        from ..training.data_record import files_state
+        from ..files import files_state
         from ..training.runs import DamagedRunError, check_run_data, load_run
 
         try:

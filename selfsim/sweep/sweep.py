@@ -82,7 +82,7 @@ def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, 
     if workers is not None and scheduler is not None:
         raise ValueError(f"workers: got {workers} beside a scheduler, need one of these: a scheduler has its own")
     folder = Path(output).absolute()
-    from ..training.data_record import files_state
+    from ..files import files_state
 
     state_of = functools.cache(files_state)  # the cells share their data
     progress = {cell.name: cell_progress(cell, folder, state_of=state_of) for cell in grid.cells}

@@ -17,7 +17,15 @@ from ..checks import check_choice, check_integer, check_number, check_seed
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..validation import check_activations
-from .measure import Measure, ScalingOptions, converged_rates, measured, with_shape_gradient
+from .measure import (
+    Measure,
+    ScalingOptions,
+    converged_rates,
+    gate_factor,
+    measured,
+    pull_of,
+    with_shape_gradient,
+)
 from .penalty import LayerPenalty, naming
 from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 
@@ -203,18 +211,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         draw of layers is seeded, and S_old is part of the state, so that a resumed training does not begin with a
         closed gate. There is no cap and no ramp.
         """
-        options: dict[str, Any] = dict(
-            scales=256,
-            gradient="straight-through",
-            unit="absolute",
-            layers_per_step=1,
-            cap=None,
-            ramp=None,
-            gate=gate,
-            gate_every=gate_every,
-            gate_by=gate_by,
-            seed=seed,
-        )
+        options: dict[str, Any] = dict(scales=256, gradient="straight-through", unit="absolute", cap=None, ramp=None)
+        options |= dict(layers_per_step=1, gate=gate, gate_every=gate_every, gate_by=gate_by, seed=seed)
         return cls(target, weight, **options) if run is None else cls.hold(run, images, weight=weight, **options)
 
     @classmethod
@@ -445,14 +443,3 @@ class SelfSimilarityConstraint(LayerPenalty):
             own = self.target.get(layer) if isinstance(self.target, dict) else self.target
             if isinstance(own, Constant):
                 self._state.targets[layer] = own.target
-
-
-def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:
-    """Return the paper's gate: 1 at a rate equal to `old`, 0 from a relative change of `gate` on or without an old."""
-    moved = (rate - old).abs() / old
-    return (1 - moved.clamp(max=gate) / gate).nan_to_num(0.0)
-
-
-def pull_of(distance: Tensor, target: Tensor) -> Tensor:
-    """Return how strongly a rate at such a distance from its target pulls, from 0 to 1."""
-    return (distance.abs() / target.clamp_min(1e-12)).clamp(max=1)

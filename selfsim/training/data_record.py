@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..files import walk
+from ..files import files_state
 from ..models.data import load_images
 from ..models.images import Images
+
+if TYPE_CHECKING:
+    from .runs import Run
 
 # Records of the data that this process has loaded, by the arguments of `load_images` and the state of its files.
 _LOADED: dict[tuple[str, str | None], dict[str, Any]] = {}
@@ -44,25 +43,14 @@ def _key(options: Mapping[str, Any]) -> tuple[str, str | None]:
     return json.dumps(dict(options)), files_state(options["data_dir"])
 
 
-def files_state(data_dir: str | os.PathLike | None) -> str | None:
-    """Return a SHA-256 over names, sizes and times of all files in a data directory; None if there is no directory.
+def trained_on(run: Run, images: Images) -> bool:
+    """Whether a run was trained on these images; not known, and so False, of runs of earlier versions."""
+    return data_of(run) == images.part_fingerprints
 
-    It changes with the data, and costs one walk over the directory instead of decoding the images.
-    """
-    root = Path(data_dir).expanduser() if data_dir else None
-    if root is None or not root.is_dir():
-        return None
-    facts = []
-    for folder, names in walk(root):
-        for name in names:
-            path = Path(folder, name)
-            with suppress(FileNotFoundError):  # removed meanwhile
-                try:
-                    status = path.stat()
-                except OSError:  # a link to nothing, to itself, or to what may not be read
-                    status = path.lstat()
-                facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
+
+def data_of(run: Run) -> Mapping[str, Any]:
+    """Return what identifies the images of a run: their fingerprints or, in runs of earlier versions, their names."""
+    return (run.environment.get("data") or {}).get("fingerprints", run.config.images)
 
 
 def check_same_data(

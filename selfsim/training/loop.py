@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checks import check_integer
+from ..files import files_state
 from ..models.architectures import create
 from ..models.images import Images
 from ..models.probe import activations
@@ -23,7 +24,7 @@ from ..models.small_builds import PIXELS
 from ..statistics.movement import Arrangement
 from ..validation import resolve_device
 from .config import TrainConfig
-from .data_record import check_same_data, data_record, files_state, record_of
+from .data_record import check_same_data, data_record, record_of
 from .distributed import Ranks, process_group
 from .evaluation import Row, layer_rows, scores
 from .provenance import environment_facts

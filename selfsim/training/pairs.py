@@ -95,10 +95,12 @@ def paired_runs(
     by_arm: dict[tuple[str, str], dict[int, Run]] = {}
     for run in runs:
         key = run.config.architecture, arm(run.config)
-        if run.config.seed in by_arm.setdefault(key, {}):
+        if other := by_arm.setdefault(key, {}).get(run.config.seed):
+            one, two = vars(other.config), vars(run.config)
+            differ = ", ".join(name for name in one if one[name] != two[name]) or "nothing"
             raise ValueError(
-                f"runs: got two of {key[0]}, {key[1]}, with the seed {run.config.seed}, need each once: "
-                "copies of a run are one observation, and runs that differ otherwise do not belong together"
+                f"runs: got two of {key[0]}, {key[1]}, with the seed {run.config.seed}, which differ in {differ}; need "
+                "each once: copies of a run are one observation, and runs that differ otherwise do not belong together"
             )
         by_arm[key][run.config.seed] = run
     order = [entry.name for entry in ARCHITECTURES]

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files import LOCK, locked_directory, write_atomic
+from ..files import LOCK, files_state, locked_directory, write_atomic
 from ..models.architectures import create
 from ..models.images import Images
 from ..models.seeding import seeded
 from .config import TrainConfig, check_same_configuration
-from .data_record import check_same_data, data_record, files_state, record_of
+from .data_record import check_same_data, data_record, record_of
 from .evaluation import Row
 from .torch_settings import torch_settings
 

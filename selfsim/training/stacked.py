@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..files import files_state
 from ..models.images import Images
 from ..validation import resolve_device
 from .config import TrainConfig
 from .constraint import SelfSimilarityConstraint
-from .data_record import data_record, files_state
+from .data_record import data_record
 from .distributed import Ranks
 from .loop import check_images
 from .provenance import environment_facts

@@ -289,3 +289,17 @@ def test_small_layers_of_unrelated_networks_do_not_keep_all_neighbours():
     small = [nn.Sequential(nn.Linear(20, 10)) for _ in range(2)]
     one, other = (analyze(model, LOADER, **QUICK, layers=["0"], statistics=["rate"]) for model in small)
     assert 0.1 < one.compare(other)["neighbours", "kept"].item() < 0.9
+
+
+def test_panels_of_many_layers_have_the_same_places_also_where_values_are_missing():
+    layers = {f"blocks.{k}": torch.randn(64, 8 if k in (0, 11) else 40) for k in range(12)}  # 8 neurons do not scale
+    figure = selfsim.figures.analysis.plot_analysis(
+        {
+            layer: {"rate": float(selfsim.ss_rate(x)), **({"octaves": 2.0} if x.shape[1] > 8 else {})}
+            for layer, x in layers.items()
+        },
+        {},
+    )
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    ticks = [tick for axes in figure.axes for tick in axes.get_xticks()]
+    assert all(tick == int(tick) for tick in ticks)

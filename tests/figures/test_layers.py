@@ -44,3 +44,11 @@ def test_paths():
     assert [a.get_title(loc="left") for a in axes] == ["rate", "sigma"]
     assert axes[0].lines[1].get_ydata().tolist() == [1.0, 3.0]
     assert axes[0].get_xlabel() == "epoch"
+
+
+def test_a_network_without_any_estimate_is_an_empty_panel():
+    nothing = {"trained": {"a": None, "b": None}, "noise": {"a": None, "b": None}}
+    some = {"trained": {"a": Interval(2.0, 1.0, 3.0, 0.95, 9), "b": None}, "noise": {"a": None, "b": None}}
+    figure = figures.plot_layers({"none": nothing, "some": some}, y="exponent", log_y=True)
+    figure.canvas.draw()  # a logarithmic axis without numbers would raise
+    assert figure.axes[1].get_yscale() == "log"

@@ -45,7 +45,7 @@ def test_each_seed_is_counted_in_its_own_band():
     differs, moves, follows, costs = said.splitlines()
     assert "Trained on handwritten digits without constraint, " in differs
     assert "lies outside every null band in 1 of 4 cases (layers: 2, seeds: 2). By chance at most 0.2 would." in differs
-    assert differs.endswith("2 outside the gauss band and 1 outside the shuffled band.")
+    assert differs.endswith("2 outside the Gaussian band and 1 outside the shuffled band.")
     swapped = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[::-1], target=0.1)
     assert "in 3 of 4 cases" in swapped  # layer a always, layer b with seed 0 alone
     assert "the mean rate goes from 0.200 to 0.135, a change of −0.065 [" in moves

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -136,3 +137,16 @@ def test_an_average_of_a_model_gets_the_inputs_of_the_model(batch):
     model = OnlyInputs()
     average = torch.optim.swa_utils.AveragedModel(model)
     assert torch.equal(call_with_batch(average, batch, "cpu")[0], call_with_batch(model, batch, "cpu")[0])
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (torch.ones(6, 3), "loader: got Tensor, need an iterable of batches, such as x.split"),
+        (np.ones((6, 3)), "loader: got ndarray, need an iterable of batches"),
+        ([np.ones((6, 3))], "loader: got batches of NumPy arrays, need tensors"),
+    ],
+)
+def test_what_is_no_loader(loader, message):
+    with pytest.raises(TypeError, match=message):
+        activations(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), loader)

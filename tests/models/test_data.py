@@ -292,6 +292,7 @@ class TestFolderNames:
                 ([f"{p}/{c}" for p in ("train", "val", "valid") for c in classes], "both 'val' and 'valid'"),
                 ([f"{p}/{c}" for p in ("val", "test") for c in classes], "but no train/"),
                 (["train", "test"], "train' has no folders of images"),
+                (["train/a", "test/a"], "train' has only one folder of images"),
                 (["train/cat", "train/dog", "test"], "'cat', 'dog' in one of two only"),
             )
         ):

@@ -130,6 +130,8 @@ def test_the_command_at_the_foot_is_that_of_the_chapter(monkeypatch):
     notebook.cells += [new_markdown_cell(foot.format(f"notebooks/{name}.ipynb")) for name in ("all", "another")]
     parameters = {
         "runs": "a folder",
+        "data_dir": "2024",
+        "dataset": "None",
         "epochs": 12,
         "rate": 1e-05,
         "download": True,

@@ -37,6 +37,20 @@ def test_good_parameters_pass_as_types_and_as_text_of_types():
     check_notebook({})
 
 
+def test_a_name_that_papermill_assigns_and_no_parameter_has_is_refused():
+    names = {"__annotations__": {"epochs": int}, "epochs": 3}
+    check_notebook(names | {"In": ["", "epochs: int = 3", "# Parameters\nepochs = 3\n"]})
+    with pytest.raises(ValueError, match="parameter: got 'epoch', need one of 'epochs'; did you mean 'epochs'"):
+        check_notebook(names | {"In": ["", "epochs: int = 3", '# Parameters\nepochs = 3\nepoch = "1"\n']})
+
+
+@pytest.mark.parametrize(("name", "least"), [("null_draws", 2), ("samples", 4), ("neurons", 32), ("draws", 1)])
+def test_numbers_too_small_for_what_follows_are_refused_at_once(name, least):
+    check_notebook({"__annotations__": {name: int}, name: least})
+    with pytest.raises(ValueError, match=f"{name}: got {least - 1}, need an integer of at least {least}"):
+        check_notebook({"__annotations__": {name: int}, name: least - 1})
+
+
 def test_bad_parameters_are_refused_with_their_name():
     cases = {
         "seeds: got text, need a list; with papermill: -y 'seeds: [0, 1]'": {"seeds": "[0, 1]"},

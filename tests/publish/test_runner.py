@@ -187,6 +187,20 @@ def test_the_fingerprint_changes_with_the_files_that_a_chapter_reads(executed, t
     assert len(found) == 5
 
 
+def test_the_fingerprint_changes_with_the_data_that_parameters_name(executed, tmp_path):
+    chapter = executed[0].chapters[0]
+    (tmp_path / "data").mkdir()
+    own = {"data_dir": str(tmp_path / "data"), "runs": str(tmp_path / "runs"), "results": "nowhere"}
+    chapter, found = replace(chapter, parameters=chapter.parameters | own), []
+    for text in ("1", "2 images", "2 images"):
+        (tmp_path / "data" / "image.png").write_text(text)
+        (tmp_path / "runs").mkdir(exist_ok=True)  # where the chapter writes
+        os.utime(tmp_path / "data" / "image.png", (0, 0))
+        found.append(chapter_fingerprint(chapter))
+        (tmp_path / "runs" / text).write_text(text)
+    assert found[0] != found[1] == found[2]
+
+
 def test_the_fingerprint_changes_with_the_package(executed, monkeypatch):
     chapter = executed[0].chapters[0]
     before = chapter_fingerprint(chapter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,10 @@ def test_runs_that_cannot_be_compared(folder, tmp_path):
     assert len(comparison.comparable_runs(str(folder), constraint={"target": 0.1})) == 8
     others = comparison.comparable_runs(str(folder), constraint={"target": 0.2})
     assert [run.config.constraint for run in others] == [None] * 4
+    runs = comparison.comparable_runs(str(folder))
+    other = replace(runs[0], config=replace(runs[0].config, seed=9), environment={"data": {"fingerprints": {}}})
+    with pytest.raises(ValueError, match="runs: got those on different images, .* need the same images"):
+        comparison.comparable([*runs, other])
     for nothing in ("", str(tmp_path)):
         with pytest.raises(ValueError, match="runs: got .* no finished runs; need the folder"):
             comparison.comparable_runs(nothing)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from selfsim import TrainConfig, load_run, load_runs, train
+from selfsim.files import files_state
 from selfsim.training import data_record, loop
 from selfsim.training.runs import DamagedRunError
 
@@ -283,9 +284,9 @@ def test_links_to_nothing_do_not_hide_changes(tmp_path):
     (tmp_path / "nothing").symlink_to(tmp_path / "gone")
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     (tmp_path / "data").write_text("one")
-    before = data_record.files_state(tmp_path)
+    before = files_state(tmp_path)
     (tmp_path / "data").write_text("other")
-    assert before != data_record.files_state(tmp_path) is not None
+    assert before != files_state(tmp_path) is not None
 
 
 def test_more_images_than_there_are(folder):
