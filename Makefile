@@ -34,7 +34,7 @@ help: ## list these targets
 	@echo "Settings: PYTHON=python3.12, PRESET=quick, WORKERS=2."
 	@echo "With UV_TORCH_BACKEND=cpu in the environment, PyTorch comes without CUDA."
 
-book: say-book $(STAMP) ## execute the notebooks and render the book: 18 minutes, 300 MB
+book: say-book $(STAMP) ## execute the notebooks and render the book: 20 minutes, 300 MB
 	@$(BIN)/selfsim book --preset $(PRESET)
 
 publish: say-publish $(STAMP) ## execute PRESET and copy the checked chapters into book/chapters/
@@ -86,10 +86,10 @@ say-setup:
 	fi
 
 say-book: say-setup
-	@echo "make book ($(PRESET)): the quick preset takes about 18 minutes on 2 cores and 300 MB of disk."
+	@echo "make book ($(PRESET)): the quick preset takes about 20 minutes on 2 cores and 300 MB of disk."
 
 say-publish: say-setup
-	@echo "make publish ($(PRESET)): the quick preset takes about 18 minutes on 2 cores and 300 MB of disk."
+	@echo "make publish ($(PRESET)): the quick preset takes about 20 minutes on 2 cores and 300 MB of disk."
 	@echo "It replaces the chapters in book/chapters/."
 
 say-test: say-setup

@@ -237,8 +237,8 @@ def page_table(result: dict, size: str = "tiny") -> str:
         cells = [architecture(name).title, str(default["seeds"])]
         cells += [f"{100 * (default['accuracy'] - default['accuracy change']):.1f}", _change(default)]
         cells += [_change(lines.get((name, "cap .15")))]
-        cells += [f"{default['rate in medians without']:.2f} → {default['rate in medians']:.2f}"]
-        cells += [f"× {default['distance factor']:.2f}"]
+        cells += [f"{default['rate in medians without']:.2f}\u00a0→\u00a0{default['rate in medians']:.2f}"]
+        cells += [f"×\u00a0{default['distance factor']:.2f}"]
         rows.append(cells)
     return markdown(("architecture", "pairs", "without, %", "change, points", "detached", "rate", "distance"), rows)
 

@@ -52,8 +52,9 @@ def test_the_gain_is_the_mean_over_pairs_and_the_table_has_all_metrics():
 
 
 def test_a_seed_that_is_there_twice_is_refused():
+    message = "runs: got two of mlp, unconstrained, with the seed 0, which differ in nothing; need each once"
     for pair_up in (paired_runs, accuracy_gains, reach_table):
-        with pytest.raises(ValueError, match="runs: got two of mlp, unconstrained, with the seed 0, which differ in nothing; need each once"):
+        with pytest.raises(ValueError, match=message):
             pair_up([*CONTROL, *TREATED, CONTROL[0]])
     with pytest.raises(ValueError, match=r"got seeds \[0, 0\], need each once"):
         check_paired([CONTROL[0]] * 2, [TREATED[0]] * 2)
