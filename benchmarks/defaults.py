@@ -230,17 +230,19 @@ def table(rows: list[dict]) -> list[dict]:
 def page_table(result: dict, size: str = "tiny") -> str:
     """The page's table, in Markdown: changes with the default, and with detached ends and a cap of 0.15."""
     lines = {(line["architecture"], line["candidate"]): line for line in result["table"] if line["size"] == size}
+    most = max(line["seeds"] for (_, candidate), line in lines.items() if candidate == "default")
     rows = []
     for name in result["settings"]:
         if (default := lines.get((name, "default"))) is None:
             continue
-        cells = [architecture(name).title, str(default["seeds"])]
+        fewer = f" ({default['seeds']} of {most} pairs)" if default["seeds"] < most else ""
+        cells = [architecture(name).title + fewer]
         cells += [f"{100 * (default['accuracy'] - default['accuracy change']):.1f}", _change(default)]
         cells += [_change(lines.get((name, "cap .15")))]
         cells += [f"{default['rate in medians without']:.2f}\u00a0→\u00a0{default['rate in medians']:.2f}"]
         cells += [f"×\u00a0{default['distance factor']:.2f}"]
         rows.append(cells)
-    return markdown(("architecture", "pairs", "without, %", "change, points", "detached", "rate", "distance"), rows)
+    return markdown(("architecture", "without, %", "change, points", "detached", "rate", "distance"), rows)
 
 
 def _change(line: dict | None) -> str:
