@@ -123,7 +123,8 @@ def paper_rate(
     log_low = torch.log1p(low / unit)
     evenly = _evenly(options.scales or PAPER_SCALES, raw)
     at = torch.expm1(log_low + (torch.log1p(high / unit) - log_low) * evenly) * unit
-    at = torch.where(evenly == 0, low, torch.where(evenly == 1, high, at))  # as on the CPU, free of rounding
+    if options.quantiles is not None:  # as on the CPU: rounding must not decide whether what is tied with an end counts
+        at = torch.where(evenly == 0, low, torch.where(evenly == 1, high, at))
     fraction = torch.searchsorted(raw.sort().values, _rounded_up(at, raw.dtype)).double() / pairs
     if options.quantiles is None:  # rounding would decide; see `fractions_of`
         fraction[..., :1].fill_(0.0)  # assigning a number to a single place would copy it from the host
