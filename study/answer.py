@@ -30,7 +30,7 @@ from .report import report_facts
 
 FIGURE = "answer.svg"
 # With fewer families, the interval of their mean is too wide to use.
-FEWEST_FAMILIES = 4
+_FEWEST_FAMILIES = 4
 NOT_RUN = "not run"
 _WORDS = {
     "gain": "accuracy rises",
@@ -97,7 +97,7 @@ def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFram
         return f"Not known yet: the second study, which has room for a gain, has not been run. {first['first.pools']}"
     numbers = pools.families[done].map(len)
     after = f"after {_epochs(tables)} epochs"
-    if numbers.min() < FEWEST_FAMILIES:
+    if few(pools):
         return _sentence_by_family(comparisons, pools.families[numbers.idxmax()], after)
     verbs = {HOLD: "holding", LOWER: "lowering"}
     changes = " and ".join(f"{verbs[arm]} the rate changes it by {change(pools.interval[arm])} points" for arm in done)
@@ -128,14 +128,14 @@ def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: 
     )
 
 
-def _few(pools: pd.DataFrame) -> bool:
+def few(pools: pd.DataFrame) -> bool:
     """Whether the families are too few for their mean to be used."""
-    return any(len(names) < FEWEST_FAMILIES for names in pools.families)
+    return any(len(names) < _FEWEST_FAMILIES for names in pools.families)
 
 
 def _units_sentence(pools: pd.DataFrame) -> str:
     """Say what the numbers of the first table are."""
-    if not _few(pools):
+    if not few(pools):
         return "The changes are means over families with their 95 % intervals."
     least = min(map(len, pools.families))
     return (
@@ -146,7 +146,7 @@ def _units_sentence(pools: pd.DataFrame) -> str:
 
 
 def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
-    if CONTROL in pools.index and len(pools.families[CONTROL]) < FEWEST_FAMILIES:
+    if CONTROL in pools.index and few(pools):
         gains = [
             f"{change(comparisons.interval[name, CONTROL])} in the {architecture(name).title}"
             for name in pools.families[CONTROL]
@@ -194,7 +194,7 @@ def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
 
 
 def _table(comparisons: pd.DataFrame, pools: pd.DataFrame, rates: pd.DataFrame) -> str:
-    if _few(pools):
+    if few(pools):
         return _table_by_family(comparisons, pools, rates)
     rows = []
     for arm, done in ARMS.items():
@@ -261,12 +261,12 @@ def _p_value(p: float) -> str:
 
 def _figure_text(pools: pd.DataFrame) -> str:
     numbers = "; ".join(f"{SHORT[arm]} {change(row.interval)}" for arm, row in pools.iterrows())
-    means = "" if _few(pools) else " and a diamond for the mean over families"
+    means = "" if few(pools) else " and a diamond for the mean over families"
     alt = (
         f"Forest plot: for every arm one mark a family{means}, with intervals, beside a line at zero and dotted lines "
         f"at one point.{f' Means in points: {numbers}' if means else ''}"
     )
-    diamonds = "" if _few(pools) else ", diamonds their random-effects mean"
+    diamonds = "" if few(pools) else ", diamonds their random-effects mean"
     caption = (
         "Change of the test accuracy against training without constraint, in percentage points, with 95 % intervals. "
         f"Marks are families{diamonds}; between the dotted lines lies less than one point. "

@@ -16,7 +16,7 @@ from selfsim.models.probe import activations
 from selfsim.models.seeding import seeded
 from selfsim.rate.rate import ss_rate
 from selfsim.statistics.null_models import null_band
-from selfsim.training.data_record import data_of
+from selfsim.training.data_record import fingerprints_of
 from selfsim.training.pairs import final_value, paired_runs
 from selfsim.training.runs import Run, load_runs
 from selfsim.uncertainty import Interval, mean_interval, paired_difference
@@ -68,10 +68,15 @@ def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[R
     data = {(run.config.dataset, run.config.size) for run in runs}
     if len(data) > 1:
         raise ValueError(f"runs: got those on {', '.join(map(str, sorted(data)))}, need one data set and size")
-    others = [run.config for run in runs if data_of(run) != data_of(runs[0])]
-    if others:
-        both = ", ".join(f"{c.architecture} ({c.images})" for c in (runs[0].config, others[0]))
-        raise ValueError(f"runs: got those on different images, {both}; need the same images")
+    seen: dict[tuple[str, int | None], tuple[Run, str]] = {}
+    for run in runs:
+        for part, fingerprint in fingerprints_of(run).items():
+            # Each seed may have training images of its own, as pairs have.
+            of_seed = None if part in ("validation", "test", "classes") else run.config.seed
+            other, theirs = seen.setdefault((part, of_seed), (run, fingerprint))
+            if theirs != fingerprint:
+                names = " and ".join(f"{r.config.architecture}, seed {r.config.seed}" for r in (other, run))
+                raise ValueError(f"runs: got different images ({part}) in {names}; need the same")
     paired_runs(runs)  # refuses a seed that is there twice
     order = [entry.name for entry in ARCHITECTURES]  # by family
     return sorted(runs, key=lambda run: order.index(architecture(run.config.architecture).name))

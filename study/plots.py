@@ -34,7 +34,7 @@ from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval
 
-from .answer import FEWEST_FAMILIES, FIGURE
+from .answer import FIGURE, few
 from .answer_text import ARMS, SHORT
 from .comparison import TRAINING, excess
 from .convergence_statistics import LEAST_PAIRS, SMALLEST_EFFECT, by_family, over_families
@@ -330,7 +330,7 @@ def plot_forest(tables: Convergence) -> Figure:
             if row.pairs >= LEAST_PAIRS:
                 points.append((len(labels), row.interval, False))
                 labels.append(architecture(family).title)
-        if name in pools.index and len(pools.families[name]) >= FEWEST_FAMILIES:
+        if name in pools.index and not few(pools):
             points.append((len(labels), pools.interval[name], True))
             labels.append("families together")
         elif not len(own):

@@ -155,6 +155,6 @@ def _missing(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame
         for name in FAMILIES
         if least.get(name, 0) < PAIRS
     ]
-    rest = "They would take about ten minutes of the same card, which was not at hand again."
+    rest = "They would take about ten minutes of the same card, which was no longer available."
     said += [f"Families not finished: {', '.join(unfinished)}. {rest}" if unfinished and begun else ""]
     return " ".join(filter(None, said)) or "All families and arms of the design were run."

@@ -248,5 +248,5 @@ def _has_weights(module: nn.Module, recurse: bool = True) -> bool:
     """Whether a module has weight matrices or kernels; those of lazy modules count before they have a shape."""
     parameters = dict(module.named_parameters(recurse=recurse))
     if isinstance(computed := getattr(module, _PARAMETRIZATIONS, None), nn.ModuleDict):
-        parameters |= {name: getattr(module, name) for name in computed}
+        parameters |= dict(computed.named_parameters())
     return any(name.endswith("weight") if is_lazy(p) else p.ndim > 1 for name, p in parameters.items())

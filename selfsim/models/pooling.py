@@ -53,7 +53,7 @@ class KnownChannels:
 
     def undecided(self, shape: torch.Size) -> bool:
         """Whether types and numbers of channels speak for two axes, as of convolutions beside linear layers."""
-        return self.last and len(shape) in self.first and {shape[1], shape[-1]} <= self.widths
+        return self.last and len(shape) in self.first and {shape[1], shape[-1]} <= self.widths and not _square(shape)
 
 
 def pooled(
@@ -193,8 +193,7 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
     3
     """
     last = len(shape) - 1
-    square = int(shape[1] == shape[2] != shape[last]) - int(shape[2] == shape[last] != shape[1])
-    square = square if len(shape) == 4 else 0
+    square = _square(shape)
     if known.before:
 
         def fits(other: KnownChannels) -> bool:
@@ -208,6 +207,13 @@ def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> i
     widths = int(shape[last] in known.widths) - int(shape[1] in known.widths)
     sign = types + widths + square
     return last if (sign or types or (1 if len(shape) == 3 else -1)) > 0 else 1
+
+
+def _square(shape: torch.Size) -> int:
+    """Whether the shape is that of square maps with channels last (1), first (-1), or neither (0)."""
+    if len(shape) != 4:
+        return 0
+    return int(shape[1] == shape[2] != shape[3]) - int(shape[2] == shape[3] != shape[1])
 
 
 def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownChannels:

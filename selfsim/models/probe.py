@@ -80,7 +80,10 @@ class Probe:
 
     Notes
     -----
-    Memory is O(samples * neurons) per layer for the pooled activations, plus what autograd keeps for their gradient. A
+    Memory is O(samples * neurons) per layer for the pooled activations, plus what autograd keeps for their gradient.
+    Where gradients are enabled, each layer is pooled a second time for a penalty, so that a cap bounds the penalty's
+    gradient and not that of other losses on the activations. So a callable `pooling` is called twice; it must not be
+    random, and changes in place of the activations do not reach the penalty. A
     layer whose first axis is not the samples (windows of attention, a sequence) is an error only if the layers differ
     in that axis. Unless `pooling` is a callable, `activations` compares it with the batch as well.
 
@@ -140,7 +143,9 @@ class Probe:
         self._called = False
         self._depth = 0  # of the passes under way: a model may call itself
         self._met: set[str] = set()  # layers of the pass under way
+        self._changed: set[str] = set()
         self._repeated: set[str] = set()
+        self._views: dict[str, tuple[Tensor, int]] = {}  # outputs that are views, and their versions when read
         self._gradients_enabled = torch.is_grad_enabled()
 
     @property
@@ -171,6 +176,10 @@ class Probe:
         """Return the likely cause why a layer's activations have no gradient; empty if they have one."""
         return self._causes.get(layer, "")
 
+    def changed_views(self) -> frozenset[str]:
+        """Return the layers whose output is a view that was changed in place, which no capped penalty can reach."""
+        return frozenset(self._changed)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the draw, for a checkpoint."""
         return {"generator": self._generator.get_state()}
@@ -181,7 +190,7 @@ class Probe:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy gets: all but the activations and the open ``with`` block."""
-        return vars(self) | {"mask": None, "_read": {}, "_causes": {}, "_called": False, "_block": None}
+        return vars(self) | {"mask": None, "_read": {}, "_causes": {}, "_views": {}, "_called": False, "_block": None}
 
     def __enter__(self) -> Probe:
         if self._block is not None:
@@ -201,6 +210,10 @@ class Probe:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        for layer, (view, version) in self._views.items():
+            if view._version != version:  # the gradient now goes past the view, and so past its hooks
+                self._changed.add(layer)
+        self._views = {}
         if self._block is not None:
             self._block.close()
             self._block = None
@@ -246,37 +259,35 @@ class Probe:
             stacklevel=2,
         )
 
-    def _reader(self, layer: str) -> Callable[[nn.Module, object, Any], Any]:
+    def _reader(self, layer: str) -> Callable[[nn.Module, object, Any], None]:
         @untraced  # compiled code would lose the hooks of the branch
-        def read(module: nn.Module, args: object, output: Any) -> Any:
+        def read(module: nn.Module, args: object, output: Any) -> None:
             if module is not self._modules[layer]:  # a copy of the model, made inside the block
-                return output
+                return
             self._note_layer(layer, module, output)
-            output = _without_views(output)
             with ExitStack() as plain:
                 # Checkpointing counts the tensors that autograd saves; with hooks of their own, these are not counted.
                 with suppress(RuntimeError):  # torch.func has no such hooks, and no checkpointing
                     plain.enter_context(saved_tensors_hooks(lambda x: x, lambda x: x))
-                value = self._neurons(layer, output, None)
-                if value.requires_grad:
-                    # A penalty reads the twin: on its branch, nothing but the penalty's gradient may come back.
-                    # Both stay with the tensor, in whatever mapping.
-                    twin = self._neurons(layer, output, branch := Branch())
-                    twin.selfsim_branch, value.selfsim_twin = branch, twin  # type: ignore[attr-defined]
+                pool = partial(self.pooled, output, known=self.known(layer), mask=self.mask, layer=layer)
+                value, branch = pool(), Branch()
+                # A penalty reads the twin: on its branch, nothing but the penalty's gradient may come back.
+                twin = pool(branch=branch) if value.requires_grad else value
+            if self.gather and dist.is_available() and dist.is_initialized():
+                from torch.distributed.nn.functional import all_gather
+
+                both = torch.stack((value, twin) if value.requires_grad else (value,))
+                gathered = torch.cat(all_gather(both), 1)
+                value, twin = gathered[0], gathered[-1]
+            if value.requires_grad:  # both stay with the tensor, in whatever mapping
+                twin.selfsim_branch, value.selfsim_twin = branch, twin  # type: ignore[attr-defined]
             self._read[layer] = value
             self._causes[layer] = "" if value.requires_grad else self._cause(module)
-            return output
+            tensor = first_tensor(output)
+            if isinstance(tensor, Tensor) and tensor.requires_grad and tensor._is_view():
+                self._views[layer] = tensor, tensor._version
 
         return read
-
-    def _neurons(self, layer: str, output: Any, branch: Branch | None) -> Tensor:
-        """Return a layer's activations ``(samples, neurons)``, of all ranks if they are gathered."""
-        value = self.pooled(output, known=self.known(layer), mask=self.mask, branch=branch, layer=layer)
-        if self.gather and dist.is_available() and dist.is_initialized():
-            from torch.distributed.nn.functional import all_gather
-
-            value = torch.cat(all_gather(value))
-        return value
 
     def _cause(self, module: nn.Module) -> str:
         if not self._gradients_enabled:
@@ -410,13 +421,6 @@ def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
         model.to(home)
         for module, training in modes.items():
             module.training = training
-
-
-def _without_views(output: Any) -> Any:
-    """Copy views: a change in place, as by the next ReLU, would lead the gradient past the view and its hooks."""
-    if isinstance(output, Tensor):
-        return output.clone() if output.requires_grad and output._is_view() else output
-    return tuple(map(_without_views, output)) if type(output) is tuple else output
 
 
 def _check_mask(mask: object) -> None:

@@ -6,11 +6,13 @@ Comments, docstrings and layout do not count: what is computed does not change w
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..files import files_state
 from .parameters import read_notebook
@@ -52,11 +54,20 @@ def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
         for cell in read_notebook(chapter.notebook).cells
     ]
     folders = [_digest(place, filter(Path.is_file, place.rglob("*")), Path.read_bytes) for place in chapter.reads]
-    # Data and results that the parameters name. Into the folder of runs, the chapter itself writes.
-    named = [value for name, value in chapter.parameters.items() if isinstance(value, str) and name != "runs"]
-    folders += [state for value in named if value and (state := files_state(value))]
+    folders += _data_states(chapter.parameters)
     parts = [cells, chapter.parameters, chapter.title, chapter.intro, page_digest(), *folders, *after]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _data_states(parameters: Mapping[str, Any]) -> list[str]:
+    """Return the states of the folders of data and results that parameters name, unless the chapter fills them."""
+    names = ("results",) if parameters.get("download") else ("data_dir", "results")
+    states = []
+    for value in map(parameters.get, names):
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # text that is no path
+            if isinstance(value, str) and (state := files_state(value)):
+                states.append(state)
+    return states
 
 
 def _digest(root: Path, files: Iterable[Path], content: Callable[[Path], bytes]) -> str:

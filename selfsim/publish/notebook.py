@@ -59,9 +59,14 @@ def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = 
 
 def _injected(namespace: Mapping[str, Any]) -> list[str]:
     """Return the names that papermill assigned, also those that the notebook does not have, in a cell of its own."""
-    cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters")]
-    statements = ast.parse("\n".join(cells)).body
-    return [target.id for s in statements if isinstance(s, ast.Assign) for target in s.targets if hasattr(target, "id")]
+    cells = [cell for cell in namespace.get("In", ()) if cell.partition("\n")[0].strip() == "# Parameters"]
+    try:
+        statements = ast.parse(cells[-1]).body if cells else []
+    except SyntaxError:  # a cell of the user's, whose error was shown
+        return []
+    targets = [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return [name for name in names if not name.startswith("PAPERMILL_")]  # from --inject-paths
 
 
 def project_path(path: str) -> str:

@@ -77,8 +77,8 @@ def ss_rate(
     ----------
     activations : Tensor, shape (…, samples, neurons), or mapping of names to such
         At least three neurons and one sample. Half precision is accumulated in float32. Leading axes are a batch of
-        layers: draws of a null model, seeds, or stacked networks. `torch.func.vmap` works as
-        well, but for the straight-through gradient on a CPU and for `max_bytes`.
+        layers: draws of a null model, seeds, or stacked networks. `torch.func.vmap` works too, except for the
+        straight-through gradient on a CPU and with `max_bytes`.
     scales : int, optional
         None gives the exact area. A number m gives a sum over m scales, about S/m below the area; the paper's value
         is that of ``scales=256``.
@@ -126,7 +126,7 @@ def ss_rate(
     -----
     Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Complete linkage and greedy
     colouring run on the CPU. Where distances are tied, the derivative is that of one
-    order of theirs. The layers of a
+    of their possible orders. The layers of a
     batch are computed in as many threads as ``torch.get_num_threads()`` on a CPU, and at once on a GPU.
 
     On a CPU with numba, the exact rate of 633 neurons or more in float32 comes from a fine histogram of the distances

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import cut_tree
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ..boxes.complete_linkage import merge_tree
@@ -92,6 +93,15 @@ def movement(
     return first.moved_to(second)
 
 
+def _boxes(tree: np.ndarray, number: int) -> np.ndarray:
+    """The box of each neuron after the first merges: exactly so many boxes, even where merges have equal heights."""
+    n = len(tree) + 1
+    merges = np.arange(n - number)
+    children = tree[merges, :2].astype(int).T.ravel()
+    graph = coo_array((np.ones(len(children)), (children, np.tile(n + merges, 2))), shape=(2 * n, 2 * n))
+    return connected_components(graph, directed=False)[1][:n]
+
+
 class Arrangement:
     """What `movement` compares of one layer, computed when it is first needed and kept, since a layer is met twice.
 
@@ -115,8 +125,7 @@ class Arrangement:
     def _marks(self) -> tuple[np.ndarray, np.ndarray, set[int]]:
         """The nearest neighbours of each neuron, its box, and the driving neurons."""
         network = FeatureNetwork(self.activations.detach())
-        # As many boxes as asked for, even where merges have equal heights.
-        boxes = cut_tree(merge_tree(network.distances), n_clusters=self._boxes)[:, 0]
+        boxes = _boxes(merge_tree(network.distances), self._boxes)
         return network.nearest(self._neighbours), boxes, _driving_neurons(self.activations, self._drivers)
 
     def moved_to(self, after: Arrangement) -> Movement:

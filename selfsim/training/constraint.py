@@ -270,11 +270,14 @@ class SelfSimilarityConstraint(LayerPenalty):
         state, rate = self._state, self._rates(layers)
         now = rate.detach()
         for layer, rate_now in zip(layers, now.unbind(), strict=True):
-            if layer not in state.sums:  # the first batch of an epoch is a whole one, the last may not be
-                state.shapes[layer] = list(layers[layer].shape)
-            if layer not in state.targets:
+            shape, known = list(layers[layer].shape), state.shapes.get(layer)
+            trains = torch.is_grad_enabled()  # else a look at the penalty, such as on validation batches
+            # The first batch of an epoch is a whole one, the last may not be.
+            if known is None or (trains and layer not in state.sums):
+                state.shapes[layer] = shape
+            if layer not in state.targets or (state.shapes[layer] != known and layer not in state.rates):
                 self._renew_target(layer)
-            if torch.is_grad_enabled():  # else a look at the penalty, such as on validation batches
+            if trains:
                 # Summed on the device: converting to a number at every step would make a GPU wait.
                 total, calls = state.sums.get(layer, (0.0, 0))
                 state.sums[layer] = [rate_now + total, calls + 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import files_state
@@ -11,6 +12,7 @@ from ..models.data import load_images
 from ..models.images import Images
 
 if TYPE_CHECKING:
+    from .config import TrainConfig
     from .runs import Run
 
 # Records of the data that this process has loaded, by the arguments of `load_images` and the state of its files.
@@ -43,14 +45,22 @@ def _key(options: Mapping[str, Any]) -> tuple[str, str | None]:
     return json.dumps(dict(options)), files_state(options["data_dir"])
 
 
-def trained_on(run: Run, images: Images) -> bool:
-    """Whether a run was trained on these images; not known, and so False, of runs of earlier versions."""
-    return data_of(run) == images.part_fingerprints
+def trained_on(run: Run, fingerprints: Mapping[str, str]) -> bool:
+    """Whether a run was trained on images with these `part_fingerprints`; True of runs of versions without a record."""
+    there = fingerprints_of(run)
+    return not there or there == fingerprints
 
 
-def data_of(run: Run) -> Mapping[str, Any]:
-    """Return what identifies the images of a run: their fingerprints or, in runs of earlier versions, their names."""
-    return (run.environment.get("data") or {}).get("fingerprints", run.config.images)
+def fingerprints_of(run: Run) -> Mapping[str, str]:
+    """Return the fingerprints of a run's images, part by part; empty for runs of versions without a record."""
+    return (run.environment.get("data") or {}).get("fingerprints", {})
+
+
+def same_data_set(one: TrainConfig, other: TrainConfig) -> bool:
+    """Whether two configurations have one data set and size; folders of images are one if they lie at one place."""
+    places = [Path(config.data_dir or "").resolve() for config in (one, other)]
+    same_place = one.dataset != "folder" or places[0] == places[1]
+    return (one.dataset, one.size) == (other.dataset, other.size) and same_place
 
 
 def check_same_data(

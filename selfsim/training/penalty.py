@@ -20,6 +20,7 @@ from ..validation import untraced
 
 # A ramp starts at 0: so many calls without a word on the training's progress are a likely mistake.
 _CALLS_WITHOUT_STEP = 1000
+_CHANGED_VIEW = "its output is a view that is changed in place, as by nn.ReLU(inplace=True); need inplace=False"
 _SINGLE = "activations"  # the name of a single tensor's layer
 
 
@@ -77,7 +78,10 @@ class LayerPenalty(ABC):
             check_target_names(self.target, names)
         if torch.is_grad_enabled() and "activations" not in self._warned:
             cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
-            self._warn_without_gradient({x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)})
+            causes = {x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)}
+            if isinstance(activations, Probe) and self.cap is not None:
+                causes |= dict.fromkeys(activations.changed_views(), _CHANGED_VIEW)
+            self._warn_without_gradient(causes)
         share, read, branches = self.ramp_share(), {}, {}
         self._calls += 1
         if share == 0 and self._calls == _CALLS_WITHOUT_STEP:
@@ -117,7 +121,7 @@ class LayerPenalty(ABC):
         self._forget_targets()
 
     def _forget_targets(self) -> None:  # noqa: B027
-        """Drop what was kept of former targets, if anything was."""
+        """Forget the targets of past calls."""
 
     def ramp_share(self) -> float:
         """Return the share of the weight that the ramp has reached."""
@@ -242,8 +246,8 @@ def capped_sum(
     factor = share * (length / own_length.clamp_min(1)) * largest  # of `unit`: the penalty itself may be tiny or huge
     whole = ~(factor < own_largest) & at_most
     both = torch.addcmul(task_wide, unit, torch.where(whole, own_largest, factor)).to(task.dtype)
-    if task.requires_grad or penalty.requires_grad:  # under create_graph=True, the rate's error must not be cut off
-        both = torch.where(torch.zeros_like(both, dtype=torch.bool), penalty, both + (task - task.detach()))
+    if penalty.requires_grad:  # under create_graph=True: keeps the graph, so that a second derivative still raises
+        both = torch.where(torch.zeros_like(both, dtype=torch.bool), penalty, both)
     return both, largest
 
 

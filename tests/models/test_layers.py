@@ -218,7 +218,10 @@ def normed(wrap):
 def test_modules_that_compute_weights_are_no_layers(wrap):
     first, second, last = normed(wrap)
     sequential = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+    before = {name: value.clone() for name, value in sequential.state_dict().items()}
     assert natural_layers(sequential) == ["1", "3"]
+    assert list(chosen_layers(sequential, ["head"])) == ["4"]
+    assert all(torch.equal(before[name], value) for name, value in sequential.state_dict().items())
     functional = nn.Module()
     functional.a, functional.b, functional.c = normed(wrap)
     assert natural_layers(functional) == ["a", "b"]

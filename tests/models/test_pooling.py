@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from selfsim import Probe, activations
-from selfsim.models.pooling import channel_axis, pooled
+from selfsim.models.pooling import KnownChannels, channel_axis, pooled
 
 
 class Transposed(nn.Module):
@@ -426,3 +427,15 @@ def test_a_nonlinearity_declared_before_its_convolution_has_its_channels():
     with (probe := Probe(model, ["act"])):
         model["act"](model["conv"](torch.randn(5, 1, 100)))
     assert probe.activations["act"].shape == (5, 16)
+
+
+def test_a_nonlinearity_after_a_normed_convolution_has_its_channels():
+    model = nn.ModuleDict({"conv": parametrizations.weight_norm(nn.Conv1d(1, 16, 3, padding=1)), "act": nn.ReLU()})
+    with (probe := Probe(model, ["act"])):
+        model["act"](model["conv"](torch.randn(5, 1, 100)))
+    assert probe.activations["act"].shape == (5, 16)
+
+
+def test_a_square_map_beside_linear_layers_is_no_question():
+    known = KnownChannels(widths=frozenset({64, 32}), first=frozenset({4}), last=True)
+    assert not known.undecided(torch.Size([2, 64, 32, 32])) and known.undecided(torch.Size([2, 64, 20, 32]))

@@ -40,6 +40,13 @@ def test_good_parameters_pass_as_types_and_as_text_of_types():
 def test_a_name_that_papermill_assigns_and_no_parameter_has_is_refused():
     names = {"__annotations__": {"epochs": int}, "epochs": 3}
     check_notebook(names | {"In": ["", "epochs: int = 3", "# Parameters\nepochs = 3\n"]})
+    for passed in (
+        "# Parameters of mine\nx = 4",
+        "# Parameters\nepochs = (3",
+        '# Parameters\nPAPERMILL_INPUT_PATH = "a"',
+    ):
+        check_notebook(names | {"In": ["# Parameters\nepoch = 1", passed, "# Parameters\nepochs = 3"]})
+        check_notebook(names | {"In": [passed]})
     with pytest.raises(ValueError, match="parameter: got 'epoch', need one of 'epochs'; did you mean 'epochs'"):
         check_notebook(names | {"In": ["", "epochs: int = 3", '# Parameters\nepochs = 3\nepoch = "1"\n']})
 

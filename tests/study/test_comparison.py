@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 from selfsim import TrainConfig, activations, load_images, load_runs, ss_rate, train
 from selfsim.models.architectures import create
 from selfsim.models.seeding import seeded
+from selfsim.training.data_record import fingerprints_of
 from study import comparison, plots
 
 NAMES = {"MLP": 3, "attention": 3, "convolution": 3, "pooling": 1}
@@ -139,9 +141,12 @@ def test_runs_that_cannot_be_compared(folder, tmp_path):
     others = comparison.comparable_runs(str(folder), constraint={"target": 0.2})
     assert [run.config.constraint for run in others] == [None] * 4
     runs = comparison.comparable_runs(str(folder))
-    other = replace(runs[0], config=replace(runs[0].config, seed=9), environment={"data": {"fingerprints": {}}})
-    with pytest.raises(ValueError, match="runs: got those on different images, .* need the same images"):
-        comparison.comparable([*runs, other])
+    for part, refused in (("train", False), ("test", True)):
+        data = {"fingerprints": fingerprints_of(runs[0]) | {part: "another"}}
+        other = replace(runs[0], config=replace(runs[0].config, seed=9), environment={"data": data})
+        raised = pytest.raises(ValueError, match=r"different images \(test\) in .*, seed 9; need the same")
+        with raised if refused else nullcontext():
+            assert len(comparison.comparable([*runs, other])) == 9
     for nothing in ("", str(tmp_path)):
         with pytest.raises(ValueError, match="runs: got .* no finished runs; need the folder"):
             comparison.comparable_runs(nothing)

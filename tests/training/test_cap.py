@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
 import subprocess
@@ -482,17 +483,19 @@ class Turned(nn.Module):
 
 
 @pytest.mark.parametrize("as_tuple", [False, True])
-def test_a_view_that_is_changed_in_place_is_pulled_like_any_output(as_tuple):
-    found = []
-    for inplace in (False, True):
+def test_a_view_that_is_changed_in_place_is_named(as_tuple):
+    for inplace, cap in itertools.product((False, True), (CAP, None)):
         torch.manual_seed(0)
         model, x = Views(inplace, as_tuple), torch.randn(12, 4, 5, generator=torch.Generator().manual_seed(1))
+        plain = model(x)
         with (probe := Probe(model, ["read"], channels="first")):
-            task = nn.functional.cross_entropy(model(x), torch.arange(12) % 3)
-        pull = constraint()
-        found.append(gradients_of(model, task + pull(probe)))
-        assert float(pull._task_gradients["read"]) > 0
-    torch.testing.assert_close(found[1], found[0])
+            outputs = model(x)
+        assert torch.equal(outputs, plain)  # the probe changes nothing
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            constraint(cap=cap)(probe)  # without a cap, its gradient needs no meeting
+        assert len(found) == (inplace and cap is not None)
+        assert all("a view that is changed in place" in str(w.message) for w in found)
 
 
 def test_second_derivatives_are_those_of_the_task_or_an_error():

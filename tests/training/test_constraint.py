@@ -424,16 +424,20 @@ def test_a_constant_target_is_that_of_the_constraint_not_of_the_state(target):
 def test_a_last_smaller_batch_and_looks_without_gradient_do_not_move_targets():
     whole, null = torch.randn(64, 12), {"schedule": "follow-the-null", "offset": 0.0}
     targets = []
-    for sizes in ((64, 64), (64, 3)):
+    for before, sizes, after in ((0, (64, 64), 0), (0, (64, 3), 0), (0, (64,), 3), (2, (64,), 0)):
         constraint = SelfSimilarityConstraint(null)
+        with torch.no_grad():
+            for _ in range(before):
+                constraint({"a": whole[:4]})
         for size in sizes:
             constraint({"a": whole[:size]})
+        first = constraint.targets["a"]
         with torch.no_grad():
-            for _ in range(3):
+            for _ in range(after):
                 constraint({"a": whole[:4]})
         constraint.step(epoch=1, epochs=3)
-        targets.append(constraint.targets["a"])
-    assert targets[0] == targets[1]
+        targets += [first, constraint.targets["a"]]
+    assert len(set(targets)) == 1
     rates = []
     for looks in (0, 5):
         constraint = SelfSimilarityConstraint({"schedule": "hold", "start": 0.0})
