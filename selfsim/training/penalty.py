@@ -64,7 +64,8 @@ class LayerPenalty(ABC):
         -----
         UserWarning
             Gradients are enabled, but the activations of some layers have none, so that the penalty cannot change these
-            layers. Once for each penalty; names the layers and the likely cause.
+            layers. Likewise, with a cap, layers whose output is a view that the model changes in place. Once for each
+            penalty; names the layers and the likely cause.
         """
         if isinstance(activations, Probe):
             names: tuple[str, ...] = activations.layers
