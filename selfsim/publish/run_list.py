@@ -134,7 +134,8 @@ def read_run_list(
             values = first | chapters[name].get("parameters", {}) | for_all | of_preset | last
             with errors_named(f"chapter {name!r}"):
                 checked.append(_chapter(path.parent, name, chapters, made, values, types[name]))
-        about = {key: chosen[key] for key in ("description", "jobs", "minutes", "disk") if key in chosen}
+        keys = ("description", "jobs") if only else ("description", "jobs", "minutes", "disk")  # of the whole preset
+        about = {key: chosen[key] for key in keys if key in chosen}
         return RunList(path, preset, tuple(checked), **about, imports=tuple(content.get("imports", ())))
 
 

@@ -43,6 +43,8 @@ def test_all_of_a_preset_is_read(written):
     run_list = read_run_list(written(), "quick")
     assert (run_list.preset, run_list.description, run_list.jobs) == ("quick", "small", 2)
     assert (run_list.minutes, run_list.disk) == (4, "100 MB")
+    part = read_run_list(run_list.path, "quick", only=[run_list.chapters[0].name])
+    assert (part.minutes, part.disk, part.jobs) == (None, "", run_list.jobs)  # those are of the whole preset
     first, second = run_list.chapters
     assert (first.name, first.title, first.intro) == ("first", "The first", "Hello.")
     # It shares its notebook, has no title, and no parameters of its own; it is called the same without the other.
