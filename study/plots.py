@@ -306,7 +306,7 @@ def _name_rows(axes: Axes, table: pd.DataFrame, *, shift: float = 0) -> None:
 
 
 def plot_forest(tables: Convergence) -> Figure:
-    """Plot the change of accuracy: one row a family, by arm, with the pooled estimate of four and more as a diamond.
+    """Plot the change of accuracy: one row a family, by arm; from four families on, a diamond for their pool.
 
     Parameters
     ----------

@@ -64,9 +64,8 @@ def multifractal(
     q : sequence of float
         Orders. Negative ones weigh the emptiest places, large ones the densest.
     r_B : sequence of float, optional
-        Radii to fit. By default, in hops the integers up to a quarter of the largest distance from a centre; else 12
-        radii between the median distance to the nearest other node and a quarter of that largest distance, evenly
-        spaced in ln r.
+        Radii to fit. By default, in hops the integers up to a quarter of the largest distance from a centre. With
+        lengths, 12 radii evenly spaced in ln r: from the median distance to the nearest other node to that quarter.
     centres : int, optional
         Number of random nodes to take as centres; by default all nodes.
     seed : int

@@ -83,8 +83,9 @@ class Probe:
     Memory is O(samples * neurons) per layer for the pooled activations, plus what autograd keeps for their gradient.
     Where gradients are enabled, each layer is pooled a second time for a penalty, so that a cap bounds the penalty's
     gradient and not that of other losses on the activations. So a callable `pooling` is called twice; it must not be
-    random, and changes in place of the activations do not reach the penalty. A
-    layer whose first axis is not the samples (windows of attention, a sequence) is an error only if the layers differ
+    random, and changes in place of the activations do not reach the penalty.
+
+    A layer whose first axis is not the samples (windows of attention, a sequence) is an error only if the layers differ
     in that axis. Unless `pooling` is a callable, `activations` compares it with the batch as well.
 
     With `gather`, every rank computes the same penalty P from all samples. The backward pass adds up the gradients

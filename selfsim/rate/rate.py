@@ -125,9 +125,8 @@ def ss_rate(
     Notes
     -----
     Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Complete linkage and greedy
-    colouring run on the CPU. Where distances are tied, the derivative is that of one
-    of their possible orders. The layers of a
-    batch are computed in as many threads as ``torch.get_num_threads()`` on a CPU, and at once on a GPU.
+    colouring run on the CPU. Where distances are tied, the derivative is that of one of their possible orders. The
+    layers of a batch are computed in as many threads as ``torch.get_num_threads()`` on a CPU, and at once on a GPU.
 
     On a CPU with numba, the exact rate of 633 neurons or more in float32 comes from a fine histogram of the distances
     instead of their order. Beyond rounding, that changes the value by about 1e-7 and the gradient by a ten-thousandth

@@ -17,15 +17,7 @@ from ..checks import check_choice, check_integer, check_number, check_seed
 from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..validation import check_activations
-from .measure import (
-    Measure,
-    ScalingOptions,
-    converged_rates,
-    gate_factor,
-    measured,
-    pull_of,
-    with_shape_gradient,
-)
+from .measure import Measure, ScalingOptions, converged_rates, measured, with_shape_gradient
 from .penalty import LayerPenalty, naming
 from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 
@@ -111,9 +103,8 @@ class SelfSimilarityConstraint(LayerPenalty):
     scale, accumulation, checkpointing and on every rank. It needs the sum of loss and penalty in one backward pass, and
     a `Probe` or activations from which the loss is computed; `step` warns where no gradient of the task came.
 
-    Each call costs one `ss_rate` and its gradient for each drawn layer. Each call with gradients enabled counts in the
-    epoch's mean rates, which gate and schedules use; calls under ``torch.no_grad()`` do not. In a data-parallel job all
-    ranks draw the same layers, because they have the same seed.
+    Each call costs one `ss_rate` and its gradient for each drawn layer. It counts in the epoch's mean rates, which gate
+    and schedules use, unless it is under ``torch.no_grad()``. All ranks of a data-parallel job draw the same layers.
 
     References
     ----------
@@ -160,7 +151,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         seed: int = 0,
     ) -> None:
         by_default = _TARGETS[check_choice(measure, _TARGETS, name="measure")]
-        self._state = _State()
+        self._state = _State()  # before the target, which clears a part of it
         super().__init__(by_default if target is None else target, weight, cap=cap, ramp=ramp)
         if isinstance(count, str) and count == "greedy-coloring":
             raise ValueError(
@@ -202,15 +193,16 @@ class SelfSimilarityConstraint(LayerPenalty):
         """Return the constraint as published: 256 scales, straight-through gradient, one drawn layer per batch, gate.
 
         The paper sets the target to "the value at which the unconstrained model converges". With `run`, a finished
-        run without constraint, each layer gets the target at which that run ended, as in `hold`. Otherwise `target` is
-        that of all layers; 0.3 is the paper's value for most models.
+        run without constraint and its `images`, each layer gets the target at which that run ended, as in `hold`.
+        Otherwise `target` is that of all layers; 0.3 is the paper's value for most models.
 
         The gate is closed in the first epoch, which has no S_old, so that the penalty is 0. Then it compares the drawn
         layer's rate on one batch with the epoch's mean over the rates of all drawn layers, as published. With
-        ``gate_by="layer"`` it compares each layer with its own mean. Two things differ from the published code. The
-        draw of layers is seeded, and S_old is part of the state, so that a resumed training does not begin with a
-        closed gate. There is no cap and no ramp.
+        ``gate_by="layer"`` it compares each layer with its own mean. There is no cap and no ramp. Unlike the published
+        code, the draw of layers is seeded, and S_old is part of the state, so that a resumed gate is not closed.
         """
+        if images is not None and run is None:
+            raise ValueError("images: got some without a run, need the run that was trained on them")
         options: dict[str, Any] = dict(scales=256, gradient="straight-through", unit="absolute", cap=None, ramp=None)
         options |= dict(layers_per_step=1, gate=gate, gate_every=gate_every, gate_by=gate_by, seed=seed)
         return cls(target, weight, **options) if run is None else cls.hold(run, images, weight=weight, **options)
@@ -272,8 +264,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         for layer, rate_now in zip(layers, now.unbind(), strict=True):
             shape, known = list(layers[layer].shape), state.shapes.get(layer)
             trains = torch.is_grad_enabled()  # else a look at the penalty, such as on validation batches
-            # The first batch of an epoch is a whole one, the last may not be.
-            if known is None or (trains and layer not in state.sums):
+            if known is None or (trains and layer not in state.sums):  # the last batch of an epoch may be smaller
                 state.shapes[layer] = shape
             if layer not in state.targets or (state.shapes[layer] != known and layer not in state.rates):
                 self._renew_target(layer)
@@ -446,3 +437,14 @@ class SelfSimilarityConstraint(LayerPenalty):
             own = self.target.get(layer) if isinstance(self.target, dict) else self.target
             if isinstance(own, Constant):
                 self._state.targets[layer] = own.target
+
+
+def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:
+    """Return the paper's gate: 1 at a rate equal to `old`, 0 from a relative change of `gate` on or without an old."""
+    moved = (rate - old).abs() / old
+    return (1 - moved.clamp(max=gate) / gate).nan_to_num(0.0)
+
+
+def pull_of(distance: Tensor, target: Tensor) -> Tensor:
+    """Return how strongly a rate at such a distance from its target pulls, from 0 to 1."""
+    return (distance.abs() / target.clamp_min(1e-12)).clamp(max=1)

@@ -70,17 +70,6 @@ def with_shape_gradient(x: Tensor) -> Tensor:
     return x
 
 
-def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:
-    """Return the paper's gate: 1 at a rate equal to `old`, 0 from a relative change of `gate` on or without an old."""
-    moved = (rate - old).abs() / old
-    return (1 - moved.clamp(max=gate) / gate).nan_to_num(0.0)
-
-
-def pull_of(distance: Tensor, target: Tensor) -> Tensor:
-    """Return how strongly a rate at such a distance from its target pulls, from 0 to 1."""
-    return (distance.abs() / target.clamp_min(1e-12)).clamp(max=1)
-
-
 def mean_rates(probe: Probe, model: nn.Module, batches: Iterable[Any], measure: Measure) -> dict[str, float]:
     """Return the mean rate of each layer over batches, as the constraint reads it: in the model's present mode."""
     device = next(model.parameters()).device

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..models.branch import Branch, Meeting
-from .constraint import SelfSimilarityConstraint
-from .measure import Measure, gate_factor, measured, pull_of, with_shape_gradient
+from .constraint import SelfSimilarityConstraint, gate_factor, pull_of
+from .measure import Measure, measured, with_shape_gradient
 from .penalty import capped_sum, check_target_names, naming
 
 Constraints = Sequence[SelfSimilarityConstraint | None]

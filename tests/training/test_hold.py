@@ -164,3 +164,5 @@ def test_of_a_run_on_images_of_ones_own():
     held = SelfSimilarityConstraint.hold(run, digits)
     assert list(held.targets) == run.layers
     assert SelfSimilarityConstraint.paper(run=run, images=digits).targets.keys() == held.targets.keys()
+    with pytest.raises(ValueError, match="images: got some without a run"):
+        SelfSimilarityConstraint.paper(images=digits)
