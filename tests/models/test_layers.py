@@ -235,3 +235,29 @@ def test_the_default_device_does_not_matter_to_the_draw():
     drawn = draw_layers("abcdef", 3, generators[0])
     with torch.device("meta"):
         assert draw_layers("abcdef", 3, generators[1]) == drawn
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mlp", [f"blocks.{i}" for i in range(6)]),
+        ("vit_small", [f"blocks.{i}" for i in range(4)]),
+        ("resmlp", ["stem", *(f"blocks.{i}" for i in range(4))]),
+        ("mixer", [f"blocks.{i}" for i in range(4)]),
+        ("pvt", [f"stages.{s}.blocks.{i}" for s in range(4) for i in range(3 if s == 2 else 1)]),
+        ("poolformer", [f"stages.{s}.blocks.{i}" for s in range(4) for i in range(3 if s == 2 else 1)]),
+        ("vgg11", [f"features.{i}" for i in (1, 4, 7, 9, 11, 13, 15, 17)]),
+        ("resnet34", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
+        ("resnet50", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
+    ],
+)
+def test_natural_layers_are_the_residual_blocks(name, expected):
+    assert natural_layers(create(name, size="tiny", num_classes=10)) == expected
+
+
+def test_natural_layers_of_other_networks():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, batch_first=True), 3, enable_nested_tensor=False)
+    assert natural_layers(encoder) == ["layers.0", "layers.1", "layers.2"]
+    assert natural_layers(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))) == ["0"]
+    with pytest.raises(ValueError, match="model: Linear has no blocks"):
+        natural_layers(nn.Linear(2, 3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -294,32 +293,6 @@ def test_wrong_layer_names_the_nearest():
         Probe(create("mlp", size="tiny", num_classes=10), ["block.1"])
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("mlp", [f"blocks.{i}" for i in range(6)]),
-        ("vit_small", [f"blocks.{i}" for i in range(4)]),
-        ("resmlp", ["stem", *(f"blocks.{i}" for i in range(4))]),
-        ("mixer", [f"blocks.{i}" for i in range(4)]),
-        ("pvt", [f"stages.{s}.blocks.{i}" for s in range(4) for i in range(3 if s == 2 else 1)]),
-        ("poolformer", [f"stages.{s}.blocks.{i}" for s in range(4) for i in range(3 if s == 2 else 1)]),
-        ("vgg11", [f"features.{i}" for i in (1, 4, 7, 9, 11, 13, 15, 17)]),
-        ("resnet34", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
-        ("resnet50", ["layer1.0", "layer2.0", "layer3.0", "layer3.1", "layer4.0"]),
-    ],
-)
-def test_natural_layers_are_the_residual_blocks(name, expected):
-    assert natural_layers(create(name, size="tiny", num_classes=10)) == expected
-
-
-def test_natural_layers_of_other_networks():
-    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, batch_first=True), 3, enable_nested_tensor=False)
-    assert natural_layers(encoder) == ["layers.0", "layers.1", "layers.2"]
-    assert natural_layers(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))) == ["0"]
-    with pytest.raises(ValueError, match="model: Linear has no blocks"):
-        natural_layers(nn.Linear(2, 3))
-
-
 class TestActivations:
     def batches(self, n=3, size=6):
         generator = torch.Generator().manual_seed(0)
@@ -449,29 +422,6 @@ def test_output_that_is_no_activation():
     model = nn.Sequential(nn.Unflatten(1, (1, 1, 1, 4)))
     with pytest.raises(ValueError, match="layer '0': its output has shape"), Probe(model, ["0"]):
         model(torch.rand(2, 4))
-
-
-@pytest.mark.parametrize(
-    ("layer", "part", "warned"),
-    [
-        (nn.LSTM(4, 8), None, "time is there"),
-        (nn.LSTM(4, 8, batch_first=True), None, ""),
-        (nn.GRU(4, 8, batch_first=True), 1, "layers there"),
-        (nn.TransformerEncoderLayer(4, 2, 8), None, "time is there"),
-        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), None, ""),
-    ],
-)
-def test_time_or_layers_in_front_of_the_samples_are_a_warning(layer, part, warned):
-    model = nn.Sequential(layer)
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        for _ in range(2):
-            with (probe := Probe(model, ["0"], part=part)):
-                model(torch.randn(6, 5, 4))
-        with Probe(model, ["0"], part=part, pooling=lambda x: x[0]):
-            model(torch.randn(6, 5, 4))
-    assert len(found) == 2 * bool(warned) and all(warned in str(w.message) for w in found)
-    assert probe.activations["0"].shape[1] in (4, 8)
 
 
 def test_activations_can_be_stored(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import os
 import subprocess
@@ -14,50 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from selfsim import Probe, SelfSimilarityConstraint, ss_rate
 from selfsim.training.penalty import capped_sum
 
+from .capped import CAP, Network, batch, constraint, loss_and_probe, network
+
 ROOT = Path(__file__).parents[2]
-CAP = 0.3
-
-
-class Network(nn.Module):
-    """Maps, whose channels are read, then classes. The layer's output is used by two later layers."""
-
-    def __init__(self, how: str = "plain"):
-        super().__init__()
-        self.how, self.first, self.read = how, nn.Conv2d(1, 6, 3), nn.Conv2d(6, 12, 3)
-        self.last, self.second_last = nn.Linear(12 * 16, 3), nn.Linear(12 * 16, 3)
-
-    def maps(self, x):
-        return self.read(self.first(x).relu())
-
-    def forward(self, x):
-        hidden = checkpoint(self.maps, x, use_reentrant=False) if self.how == "checkpointed" else self.maps(x)
-        hidden = nn.functional.relu(hidden, inplace=self.how == "in place").flatten(1)
-        return self.last(hidden) + self.second_last(hidden.tanh())
-
-
-def network(how: str = "plain") -> Network:
-    torch.manual_seed(0)
-    return Network(how)
-
-
-def batch(seed: int = 0, samples: int = 16):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(samples, 1, 8, 8, generator=generator), torch.randint(3, (samples,), generator=generator)
-
-
-def constraint(weight: float = 1e4, cap: float | None = CAP) -> SelfSimilarityConstraint:
-    return SelfSimilarityConstraint(0.5, weight, cap=cap, ramp=None, unit="absolute")
-
-
-def loss_and_probe(model, x, y):
-    with (probe := Probe(model, ["read"])):
-        loss = nn.functional.cross_entropy(model(x).float(), y)
-    return loss, probe
 
 
 def apart(model: Network, x, y, weight: float = 1e4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -432,102 +394,3 @@ def test_a_ramp_that_nothing_drives_is_a_warning(monkeypatch):
 def test_messages_of_the_cap(bad):
     with pytest.raises(ValueError, match="cap: got"):
         SelfSimilarityConstraint(cap=bad)
-
-
-def gradients_of(model, loss, **options):
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, tuple(model.parameters()), **options)])
-
-
-@pytest.mark.parametrize("pooling", ["mean", "flatten", lambda x: x.flatten(1)])
-@pytest.mark.parametrize("factor", [0.1, 1000.0])
-def test_a_loss_of_ones_own_on_the_activations_is_part_of_the_task(pooling, factor):
-    model, (x, y) = network(), batch()
-
-    def losses():
-        with (probe := Probe(model, ["read"], pooling=pooling)):
-            task = nn.functional.cross_entropy(model(x), y)
-        return task + factor * probe.activations["read"].square().mean(), probe
-
-    task, _ = losses()
-    alone = gradients_of(model, task)
-    task, probe = losses()
-    both = gradients_of(model, task + constraint(cap=1e-9)(probe))
-    torch.testing.assert_close(both, alone, rtol=1e-6, atol=1e-8)
-    # And the cap is a share of the gradient of both.
-    task, probe = losses()
-    capped = gradients_of(model, task + constraint()(probe))
-    assert not torch.allclose(capped, alone, rtol=1e-3)
-
-
-class Views(nn.Module):
-    """A layer whose output is a view, which the next layer changes in place."""
-
-    def __init__(self, inplace: bool, as_tuple: bool):
-        super().__init__()
-        self.read, self.last = Turned(as_tuple), nn.Linear(4 * 8, 3)
-        self.relu = nn.ReLU(inplace)
-
-    def forward(self, x):
-        hidden = self.read(x)
-        return self.last(self.relu(hidden[0] if isinstance(hidden, tuple) else hidden).flatten(1))
-
-
-class Turned(nn.Module):
-    def __init__(self, as_tuple: bool):
-        super().__init__()
-        self.linear, self.as_tuple = nn.Linear(5, 8), as_tuple
-
-    def forward(self, x):
-        turned = self.linear(x).mT
-        return (turned, None) if self.as_tuple else turned
-
-
-@pytest.mark.parametrize("as_tuple", [False, True])
-def test_a_view_that_is_changed_in_place_is_named(as_tuple):
-    for inplace, cap in itertools.product((False, True), (CAP, None)):
-        torch.manual_seed(0)
-        model, x = Views(inplace, as_tuple), torch.randn(12, 4, 5, generator=torch.Generator().manual_seed(1))
-        plain = model(x)
-        with (probe := Probe(model, ["read"], channels="first")):
-            outputs = model(x)
-        assert torch.equal(outputs, plain)  # the probe changes nothing
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            constraint(cap=cap)(probe)  # without a cap, its gradient needs no meeting
-        assert len(found) == (inplace and cap is not None)
-        assert all("a view that is changed in place" in str(w.message) for w in found)
-
-
-def test_second_derivatives_are_those_of_the_task_or_an_error():
-    model, (x, y) = network(), batch()
-    loss, probe = loss_and_probe(model, x, y)
-    first = gradients_of(model, loss + constraint(cap=1e-9)(probe), create_graph=True)
-    with pytest.raises(RuntimeError, match="the gradient has no derivative"):
-        gradients_of(model, first.square().sum())
-    loss, probe = loss_and_probe(model, x, y)
-    ramped = SelfSimilarityConstraint(0.5, ramp=(0.5, 1.0))
-    first = gradients_of(model, loss + ramped(probe), create_graph=True)
-    assert gradients_of(model, first.square().sum()).isfinite().all()  # no pull, so nothing is missing
-
-
-def test_a_second_penalty_on_a_probe_is_refused_before_the_ramp_as_well():
-    model, (x, y) = network(), batch()
-    _, probe = loss_and_probe(model, x, y)
-    SelfSimilarityConstraint(0.5)(probe)  # its ramp has not begun
-    with pytest.raises(ValueError, match="one Probe each"):
-        constraint(cap=None)(probe)
-
-
-def test_two_faults_are_two_warnings():
-    model, (x, y) = network(), batch()
-    for parameter in model.first.parameters():
-        parameter.requires_grad_(False)
-    with (probe := Probe(model, ["first", "read"])):
-        loss = nn.functional.cross_entropy(model(x), y)
-    pull = constraint()
-    with pytest.warns(UserWarning, match="no gradient at 'first'"):
-        penalty = pull(probe)
-    loss.backward(retain_graph=True)
-    penalty.backward()
-    with pytest.warns(UserWarning, match="no gradient of the task reached 'read'"):
-        pull.step(epoch=1, epochs=3)
