@@ -300,6 +300,15 @@ class TestFolderNames:
             with pytest.raises(ValueError, match=f"data_dir: .*({message})"):
                 load_images("folder", data_dir=root, pixels=8)
 
+    def test_home_directory(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        make_folder(tmp_path / "pictures")
+        found = load_images("folder", data_dir="~/pictures", pixels=8)
+        assert (found.title, len(found.test)) == ("pictures", 36)
+        with pytest.raises(FileNotFoundError, match="no directory '~no-such-user/x'"):
+            load_images("folder", data_dir="~no-such-user/x", pixels=8)
+
 
 class TestTorchvision:
     """The real reader on small files of the real format; only the check of their sums is taken out."""

@@ -85,12 +85,3 @@ class TestImageFiles:
 
         with pytest.warns(UserWarning, match=r"12 files of '.*dog' are not read, such as '.*0.svg'"):
             self.load(tmp_path, "*.png", save)
-
-    def test_home_directory(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setenv("USERPROFILE", str(tmp_path))
-        make_folder(tmp_path / "pictures")
-        found = load_images("folder", data_dir="~/pictures", pixels=8)
-        assert (found.title, len(found.test)) == ("pictures", 36)
-        with pytest.raises(FileNotFoundError, match="no directory '~no-such-user/x'"):
-            load_images("folder", data_dir="~no-such-user/x", pixels=8)
