@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -175,7 +175,7 @@ class Study:
         configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form) for arm, form, rate in plan]
         if not configs or self._fitting(family, len(configs)) < len(configs):
             return None
-        batches = self._trained(family, configs)
+        batches = list(self._trained(family, configs))
         scores, clean = ([v for batch in batches for v in batch[name]] for name in ("validation", "clean"))
         rows = [
             {
@@ -273,23 +273,25 @@ class Study:
 
     # One batch on the device.
 
-    def _trained(self, family: str, configs: Sequence[TrainConfig]) -> list[dict[str, Any]]:
-        """Train configurations together, in as many parts as memory needs."""
+    def _trained(self, family: str, configs: Sequence[TrainConfig]) -> Iterator[dict[str, Any]]:
+        """Train configurations together and yield what each batch gave; a batch is as large as memory allows."""
         self.images(configs[0].train_images, TUNING_SEED)
         wanted = sorted({config.seed for config in configs})
         with ThreadPoolExecutor(8) as pool:
             images = dict(zip(wanted, pool.map(partial(self.images, configs[0].train_images), wanted), strict=True))
-        results = []
-        for first in range(0, len(configs), self.together):
-            part = configs[first : first + self.together]
+        left = list(configs)
+        while left:
+            part = left[: self.together]
             try:
-                results.append(self._batch(family, part, [images[config.seed] for config in part]))
+                done = self._batch(family, part, [images[config.seed] for config in part])
             except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
                 torch.cuda.empty_cache()
                 self.together = -(-len(part) // 2)
-                results += self._trained(family, configs[first:])
-                break
-        return results
+                continue
+            yield done
+            left = left[len(part) :]
 
     def _batch(self, family: str, configs: Sequence[TrainConfig], images: Sequence[Images]) -> dict[str, Any]:
         began = time.monotonic()
@@ -395,7 +397,7 @@ def _history_rows(name: str, history: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _card(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else tables.CPU
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from selfsim.models.architectures import ARCHITECTURES
 
 FREE, HOLD, LOWER, SCALING, PUBLISHED, CONTROL = ARMS = ("free", "hold", "lower", "scaling", "published", "control")
 
+CPU = "CPU"  # in the column `card`
+
 # Of the design, in the order in which they are run, and the pairs of each.
 FAMILIES = ("mlp", "resmlp", "vit_small", "mixer", "resnet34")
 PAIRS = 8
@@ -43,8 +45,8 @@ RUNS = {
     "label_smoothing": "",
     "mixup": "",
     "precision": "of the forward pass in training",
-    "card": "name of the device, such as NVIDIA H100",
-    "seconds": "of the batch of runs on the card, divided by their number",
+    "card": "name of the device, such as NVIDIA H100; CPU without one",
+    "seconds": "of the batch of runs, divided by their number; on a CPU with one thread",
     "together": "runs trained at once in that batch",
     "version": "of selfsim",
     "commit": "of the repository",

@@ -19,7 +19,7 @@ from .convergence_statistics import (
     regime,
     spread_of_pairs,
 )
-from .convergence_tables import FAMILIES, FREE, PAIRS, Convergence
+from .convergence_tables import CPU, FAMILIES, FREE, PAIRS, Convergence
 from .statistics import minimal_effect
 
 
@@ -137,9 +137,16 @@ def _compute(tables: Convergence, seconds: float) -> str:
     own = tables.runs.seconds.dropna().astype(float)
     if not len(own):
         return f"{first}."
-    by_card = tables.runs.assign(seconds=own).groupby("card").seconds.sum()
-    spent = " and ".join(f"{seconds / 60:.0f} minutes of one {card}" for card, seconds in by_card.items())
-    return f"{first}; the second took {spent}, not counting tuning and data loading."
+    runs = tables.runs.assign(seconds=own)
+    by_card = runs.groupby("card").seconds.sum()
+    spent = " and ".join(
+        f"{seconds / 3600:.1f} core-hours of a CPU" if card == CPU else f"{seconds / 60:.0f} minutes of one {card}"
+        for card, seconds in by_card.items()
+    )
+    mixed = len(by_card) > 1 and (runs.groupby(["architecture", "seed"]).card.nunique() == 1).all()
+    return f"{first}; the second took {spent}, not counting tuning and data loading." + (
+        " The runs of a seed were made on the same machine." if mixed else ""
+    )
 
 
 def _missing(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
@@ -155,6 +162,6 @@ def _missing(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame
         for name in FAMILIES
         if least.get(name, 0) < PAIRS
     ]
-    rest = "They would take about ten minutes of the same card, which was no longer available."
+    rest = "The graphics card is no longer available; these continue on a CPU."
     said += [f"Families not finished: {', '.join(unfinished)}. {rest}" if unfinished and begun else ""]
     return " ".join(filter(None, said)) or "All families and arms of the design were run."

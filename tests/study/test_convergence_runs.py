@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 
@@ -68,6 +69,29 @@ def test_stops_in_time(tmp_path, capsys):
     convergence.main(arguments(tmp_path, "--minutes", "0"))
     assert capsys.readouterr().out == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_a_study_that_is_cut_off_keeps_the_batches_before(tmp_path, monkeypatch, stop):
+    whole = convergence.Study._batch
+    trained = []
+
+    def cut_off(study, family, configs, images):
+        if trained:
+            raise stop
+        trained.extend(configs)
+        return whole(study, family, configs, images)
+
+    monkeypatch.setattr(convergence.Study, "_batch", cut_off)
+    tuned = [{
+        "architecture": "mlp", "arm": "free", "form": "none", "learning_rate": 0.001, "seed": convergence.TUNING_SEED,
+        "validation_accuracy": 0.5, "chosen": True, "train_accuracy": 0.5,
+    }]  # fmt: skip
+    convergence_tables.write(tmp_path, tuning=pd.DataFrame(tuned))
+    with pytest.raises(stop):
+        convergence.main(arguments(tmp_path, "--stages", "runs", "--together", "1", "--option", "epochs", "1"))
+    assert convergence_tables.read(tmp_path).runs.run.tolist() == ["mlp-free-0"]
+    assert [config.seed for config in trained] == [0]
 
 
 def test_training_rates_are_what_a_constraint_reads():
