@@ -245,7 +245,7 @@ class SelfSimilarityConstraint(LayerPenalty):
     @property
     def targets(self) -> dict[str, float]:
         """The present target of every layer that was read, or for which a target by layer was given as a number."""
-        by_layer = self.target.items() if isinstance(self.target, dict) else ()
+        by_layer = self._target.items() if isinstance(self._target, dict) else ()
         given = {layer: schedule.target for layer, schedule in by_layer if isinstance(schedule, Constant)}
         return given | self._state.targets
 
@@ -434,7 +434,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         self._set_done(entries.pop("done"))
         self._state = _State(**entries)
         for layer in self._state.targets:
-            own = self.target.get(layer) if isinstance(self.target, dict) else self.target
+            own = self._target.get(layer) if isinstance(self._target, dict) else self._target
             if isinstance(own, Constant):
                 self._state.targets[layer] = own.target
 

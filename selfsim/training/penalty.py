@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -75,8 +76,8 @@ class LayerPenalty(ABC):
             names = tuple(values)
         if not values:
             raise ValueError("activations: got no layers; run the forward pass inside `with probe:` first")
-        if isinstance(self.target, dict):
-            check_target_names(self.target, names)
+        if isinstance(self._target, dict):
+            check_target_names(self._target, names)
         if torch.is_grad_enabled() and "activations" not in self._warned:
             cause = activations.no_gradient_cause if isinstance(activations, Probe) else _unknown_cause
             causes = {x: cause(x) for x in values if not getattr(values[x], "requires_grad", False)}
@@ -110,8 +111,8 @@ class LayerPenalty(ABC):
 
     @property
     def target(self) -> Any:
-        """The target of every layer, or a dict with one for each; a new one holds from the next call on."""
-        return self._target
+        """The target of every layer, or a read-only mapping with one for each; a new one holds from the next call on."""
+        return MappingProxyType(self._target) if isinstance(self._target, dict) else self._target
 
     @target.setter
     def target(self, target: Any) -> None:
@@ -225,11 +226,11 @@ class LayerPenalty(ABC):
             warnings.warn(message, stacklevel=3)
 
     def _layer_target(self, layer: str) -> Any:
-        return self.target[layer] if isinstance(self.target, dict) else self.target
+        return self._target[layer] if isinstance(self._target, dict) else self._target
 
     def __repr__(self) -> str:
         strength = f"cap={self.cap:g}" if self.weight is None else f"weight={self.weight:g}"
-        return f"{type(self).__name__}(target={self.target!r}, {strength})"
+        return f"{type(self).__name__}(target={self._target!r}, {strength})"
 
 
 def capped_sum(
@@ -283,7 +284,7 @@ def naming(layer: str) -> AbstractContextManager[None]:
     return nullcontext() if layer == _SINGLE else errors_named(f"layer {layer!r}")
 
 
-def check_target_names(target: dict[str, Any], layers: Sequence[str]) -> None:
+def check_target_names(target: Mapping[str, Any], layers: Sequence[str]) -> None:
     """Raise ``ValueError`` unless targets by layer have an entry for every layer, and no other."""
     for layer in target:
         check_choice(layer, layers, name="target")
