@@ -127,7 +127,7 @@ class Study:
         converged = json.loads(self.converged_file.read_text())[family]
         if arm == PUBLISHED:
             return {"paper": True, "target": converged["ss_rate"], "weight": 0.05, "gate": 0.05, "gate_every": 5}
-        default = {"weight": None, "cap": 0.3, "ramp": [0.3, 0.6], "unit": "median"}
+        default = {"weight": None, "cap": 0.3, "ramp": [0.3, 0.6], "unit": "median", "ends": "detached"}
         if arm == SCALING:
             return default | {"measure": "scaling", "target": 0.03}
         target = {HOLD: converged["ss_rate_median"], LOWER: converged["half_of_noise"]}[arm]
@@ -294,7 +294,8 @@ class Study:
             left = left[len(part) :]
 
     def _batch(self, family: str, configs: Sequence[TrainConfig], images: Sequence[Images]) -> dict[str, Any]:
-        began = time.monotonic()
+        clock = time.monotonic if self.device.type == "cuda" else time.process_time  # a CPU has other work
+        began = clock()
         config = configs[0]
         looks = {0, round(0.9 * config.epochs), config.epochs}
         with torch_settings():
@@ -308,7 +309,7 @@ class Study:
                 if epoch in looks:
                     seen[epoch] = training_rates(stack)
             stack.finish()
-            seconds = time.monotonic() - began
+            seconds = clock() - began
             self.seconds_a_run[family] = seconds / len(configs)
             last = {
                 (split, metric): [_last(history, split, metric) for history in stack.history]

@@ -46,7 +46,7 @@ RUNS = {
     "mixup": "",
     "precision": "of the forward pass in training",
     "card": "name of the device, such as NVIDIA H100; CPU without one",
-    "seconds": "of the batch of runs, divided by their number; on a CPU with one thread",
+    "seconds": "of the batch of runs, divided by their number; on a CPU core-seconds",
     "together": "runs trained at once in that batch",
     "version": "of selfsim",
     "commit": "of the repository",
