@@ -30,13 +30,13 @@ from selfsim.training.distributed import Ranks
 from selfsim.training.provenance import environment_facts
 from selfsim.training.state import TrainingState
 
-# The default of the constraint, pulling from the first step on; a configuration that names none means a weight of 10.
+# The default of the constraint, pulling from the first step on.
 DEFAULT = {"weight": None, "cap": 0.3, "ramp": [0, 0], "unit": "median", "ends": "attached"}
 CONSTRAINTS = {
     "without": None,
     "one layer per step": DEFAULT | {"layers_per_step": 1},
     "all layers": DEFAULT,
-    "all layers, weight 10": {},
+    "all layers, weight 10": {"plain": True},
     "as published": {"paper": True},
 }
 GOALS = {"cpu": 1.10, "cuda": 1.03}

@@ -79,7 +79,7 @@ def write_layers(grids: list[Grid], folders: list[Path], results: Path) -> None:
     """Measure the layers of the runs that the tables of layers do not have yet, and print the number of seeds."""
     cells = [cell for grid in grids if grid.path.stem in MEASURED_STAGES for cell in grid.cells]
     places = [[folder / cell.name for folder in folders if is_finished(folder / cell.name)] for cell in cells]
-    runs = comparable([load_run(found[0]) for found in places if found], {"target": 0.1, "weight": 10})
+    runs = comparable([load_run(found[0]) for found in places if found], {"plain": True, "target": 0.1, "weight": 10})
     estimates = write_invariance(runs, results)
     print(estimates.groupby("architecture", sort=False).run.nunique().to_string())
     measures = write_measures(runs, results)

@@ -16,6 +16,7 @@ from selfsim.models.probe import activations
 from selfsim.models.seeding import seeded
 from selfsim.rate.rate import ss_rate
 from selfsim.statistics.null_models import null_band
+from selfsim.training.config import TrainConfig
 from selfsim.training.data_record import fingerprints_of
 from selfsim.training.pairs import final_value, paired_runs
 from selfsim.training.runs import Run, load_runs
@@ -62,6 +63,7 @@ def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[R
         No runs, runs of several data sets, images or sizes, or an architecture and constraint with one seed twice.
     """
     if constraint is not None:
+        constraint = TrainConfig("mlp", constraint=constraint).constraint
         runs = [run for run in runs if run.config.constraint in (None, constraint)]
     if not runs:
         raise ValueError(f"runs: got none without constraint or with {constraint}")

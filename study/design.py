@@ -38,10 +38,12 @@ def arm(config: TrainConfig) -> str:
         return SCALE_ALONE
     if options.get("paper"):
         return PUBLISHED
-    target, weight = target_of(config), options.get("weight", 10)
+    target = target_of(config)
+    if not options.get("plain"):
+        return f"target {target}, by the default" if options["weight"] is None else f"target {target}, capped"
     if isinstance(target, Mapping):
         return f"{target['schedule']} target" if "schedule" in target else "random targets"
-    return f"target {target:g}, weight {weight:g}"
+    return f"target {target:g}, weight {options.get('weight', 10):g}"
 
 
 def target_of(config: TrainConfig) -> float | Mapping:

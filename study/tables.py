@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from selfsim.sweep.grid import Grid
-from selfsim.training.config import TrainConfig
+from selfsim.training.config import TrainConfig, stored_config
 from selfsim.training.evaluation import Row
 from selfsim.training.runs import Run, is_finished, load_run
 
@@ -128,7 +128,7 @@ def _read_stage(path: Path) -> list[Run]:
     # The row of a failed run lacks the shape of its network, which is that of the others.
     network = [max(about.get(name, [""])) for name in ("classes", "channels")]
     for row in about[about.status != "not finished"].to_dict("records"):
-        config = TrainConfig(**{name: _value(text) for name, text in row.items() if name in known})
+        config = stored_config({name: _value(text) for name, text in row.items() if name in known})
         made_by = {name: row.get(name, "") if name in _TEXT else _value(row.get(name, "")) for name in _MADE_BY}
         classes, channels = (int(row.get(n) or most) for n, most in zip(("classes", "channels"), network, strict=True))
         built_as = {"name": config.architecture, "size": config.size, "num_classes": classes, "in_chans": channels}

@@ -30,7 +30,7 @@ def run_stacked(section: Section, device: torch.device, *, small: bool) -> None:
 
 
 def configs(networks: int, epochs: int, name: str = "mlp", **options: Any) -> list[TrainConfig]:
-    constraints: list[dict[str, Any] | None] = [None, {"weight": None, "cap": 0.3, "ramp": [0.3, 0.6]}]
+    constraints: list[dict[str, Any] | None] = [None, {}]
     return [
         TrainConfig(name, epochs=epochs, seed=k // 2, constraint=constraints[k % 2], **options) for k in range(networks)
     ]

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,13 @@ _NUMBERS = {
     "random_erasing": "[0, 1]",
     "ema": "[0, 1)",
 }
-# What a constraint has where its configuration says nothing, so that a stored run means what it meant when it ran.
-_UNNAMED: dict[str, Any] = {"weight": 10.0, "cap": None, "ramp": None, "unit": "absolute", "ends": "detached"}
+# Of a plain constraint. A stored run of version 0.1 that does not name all of these has one.
+_PLAIN: dict[str, Any] = {"weight": 10.0, "cap": None, "ramp": None, "unit": "absolute", "ends": "detached"}
+_KINDS: dict[str, Callable[..., Any]] = {
+    "plain": partial(SelfSimilarityConstraint, **_PLAIN),
+    "paper": SelfSimilarityConstraint.paper,
+    "scale": ScaleControl,
+}
 # The published learning rate for a batch of 512, weight of the constraint, and target.
 _PUBLISHED = {
     "vit_small": (5e-4, 5e-2, 0.3),
@@ -101,9 +107,10 @@ class TrainConfig:
         of equals), or the moving average. Only these weights are evaluated on the test images.
     constraint : mapping, optional
         Arguments of `selfsim.SelfSimilarityConstraint`; with ``{"paper": True, …}`` those of its ``.paper``, with
-        ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint. A configuration that
-        does not name `weight`, `cap`, `ramp`, `unit` or `ends` means a weight of 10, no cap, no ramp, absolute units
-        and detached ends, as in earlier versions, and not the defaults of the class.
+        ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint. The defaults of
+        `weight`, `cap`, `ramp`, `unit` and `ends` are written into the mapping, so that a stored run keeps its
+        meaning. With ``{"plain": True, …}`` the defaults are those of version 0.1, a penalty by itself: a weight of
+        10, no cap, no ramp, absolute units and detached ends.
     layers : int or list of str, optional
         Layers to follow and to constrain, as for `selfsim.Probe`. By default the natural blocks.
     samples : int
@@ -188,8 +195,8 @@ class TrainConfig:
         self._set(layers=_checked_layers(self.layers))
         if not (self.constraint is None or isinstance(self.constraint, Mapping)):
             raise ValueError(f"constraint: got {self.constraint!r}, need None or a mapping of its options")
-        self._set(constraint=_one_form(self.constraint))
-        self.make_constraint()  # wrong options fail here, before any data are loaded
+        made = self.make_constraint()  # wrong options fail here, before any data are loaded
+        self._set(constraint=_one_form(_explicit(self.constraint, made)))
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():
@@ -251,6 +258,8 @@ class TrainConfig:
         """
         try:
             values = {name: value for name, value in asdict(self).items() if _LATER.get(name, ...) != value}
+            if self.constraint:  # as version 0.1 wrote it: a stored run keeps its name
+                values["constraint"] = {option: value for option, value in self.constraint.items() if option != "plain"}
             return json.dumps(values, indent=1) + "\n"
         except TypeError as error:
             raise TypeError(
@@ -267,13 +276,10 @@ class TrainConfig:
         if self.constraint is None:
             return None
         options = dict(self.constraint)
-        kinds: dict[str, Callable[..., Any]] = {"paper": SelfSimilarityConstraint.paper, "scale": ScaleControl}
-        chosen = [kind for kind in kinds if check_flag(options.pop(kind, False), name=f"constraint: {kind}")]
+        chosen = [kind for kind in _KINDS if check_flag(options.pop(kind, False), name=f"constraint: {kind}")]
         if len(chosen) > 1:
             raise ValueError(f"constraint: got {' and '.join(chosen)}, need only one of these")
-        build: Callable[..., Any] = kinds[chosen[0]] if chosen else SelfSimilarityConstraint
-        if not chosen:
-            options = _UNNAMED | options
+        build: Callable[..., Any] = _KINDS[chosen[0]] if chosen else SelfSimilarityConstraint
         known = inspect.signature(build).parameters
         for option in options:
             check_choice(option, known, name="constraint")
@@ -296,6 +302,15 @@ class TrainConfig:
         """Arguments of `load_images`. Runs that agree in them can share the images."""
         names = ("dataset", "data_dir", *_SUBSETS, "subset", "download")
         return {name: getattr(self, name) for name in names} | {"pixels": PIXELS[self.size]}
+
+
+def stored_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration of a stored run, whose constraint means what it meant in the version that wrote it."""
+    constraint = values.get("constraint")
+    if isinstance(constraint, Mapping):
+        of_a_kind, explicit = any(map(constraint.get, _KINDS)), _PLAIN.keys() <= constraint.keys()
+        values = values if of_a_kind or explicit else {**values, "constraint": {**constraint, "plain": True}}
+    return TrainConfig(**values)
 
 
 def check_same_configuration(stored: Mapping[str, Any], config: TrainConfig, *, where: str) -> None:
@@ -326,6 +341,22 @@ def _checked_layers(layers: object) -> int | list[str] | None:
         return check_integer(layers, name="layers")
     except ValueError:
         raise ValueError(f"layers: got {layers!r}, need None, an integer of at least 1 or a list of names") from None
+
+
+def _explicit(options: Mapping | None, made: SelfSimilarityConstraint | ScaleControl | None) -> Mapping | None:
+    """Return the options of a constraint, with the defaults of those that version 0.1 had otherwise."""
+    if options is None:
+        return None
+    options = {option: value for option, value in options.items() if option not in _KINDS or value}
+    if _PLAIN.keys() <= options.keys():
+        options.pop("plain", None)
+    if _KINDS.keys() & options.keys():
+        return options
+    known = inspect.signature(SelfSimilarityConstraint).parameters
+    options = {name: known[name].default for name in _PLAIN} | options
+    if options["ends"] is None:  # decided by the others
+        options["ends"] = getattr(getattr(made, "measure", None), "ends", "detached")
+    return options
 
 
 def _one_form(value: Any) -> Any:

@@ -64,8 +64,13 @@ def check_paired(control: Sequence[Run], treated: Sequence[Run], *, name: str = 
 
 
 def constraint_text(config: TrainConfig) -> str:
-    """Return the options of a run's constraint as text, or "unconstrained"."""
-    return "unconstrained" if config.constraint is None else json.dumps(config.constraint, sort_keys=True)
+    """Return the options of a run's constraint that are not at their defaults as text, or "unconstrained"."""
+    if config.constraint is None:
+        return "unconstrained"
+    default = TrainConfig("mlp", constraint={}).constraint or {}
+    usual = default if default.keys() <= config.constraint.keys() else {}  # else one of another kind
+    own = {option: value for option, value in config.constraint.items() if usual.get(option, ...) != value}
+    return json.dumps(own, sort_keys=True)
 
 
 def paired_runs(

@@ -111,7 +111,7 @@ class LayerPenalty(ABC):
 
     @property
     def target(self) -> Any:
-        """The target of every layer, or a read-only mapping with one for each; a new one holds from the next call on."""
+        """The target of all layers, or a read-only mapping with one for each; a new one holds from the next call on."""
         return MappingProxyType(self._target) if isinstance(self._target, dict) else self._target
 
     @target.setter

@@ -24,7 +24,7 @@ from ..files import LOCK, files_state, locked_directory, write_atomic
 from ..models.architectures import create
 from ..models.images import Images
 from ..models.seeding import seeded
-from .config import TrainConfig, check_same_configuration
+from .config import TrainConfig, check_same_configuration, stored_config
 from .data_record import check_same_data, data_record, record_of
 from .evaluation import Row
 from .torch_settings import torch_settings
@@ -360,7 +360,7 @@ def load_run(path: str | os.PathLike) -> Run:
     try:
         if unknown:
             raise ValueError(f"unknown fields {', '.join(unknown)}")
-        config = TrainConfig(**stored)
+        config = stored_config(stored)
     except (ValueError, TypeError) as error:
         raise DamagedRunError(
             f"path: {str(directory)!r} cannot be read by this version ({error}); selfsim {version} wrote it"

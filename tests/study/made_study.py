@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfsim import TrainConfig
+from selfsim.training.config import stored_config
 from selfsim.training.evaluation import Row
 from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval
 
-DEFAULT, PUBLISHED = {"target": 0.1, "weight": 10}, {"paper": True, "target": 0.3, "weight": 0.05}
+DEFAULT, PUBLISHED = {"plain": True, "target": 0.1, "weight": 10}, {"paper": True, "target": 0.3, "weight": 0.05}
 FAMILIES = ("mlp", "resmlp", "vit_small", "resnet34")
 LAYERS = {"resnet34": "layer1.0", "resnet50": "layer1.0", "vgg11": "features.1"}
 LAYERS |= dict.fromkeys(("poolformer", "pvt"), "stages.0.blocks.0")
@@ -24,7 +24,7 @@ def made_run(name, constraint=None, seed=0, *, accuracy=0.5, rates=(0.2, 0.2, 0.
         values |= dict.fromkeys(("ss_rate_left_out", "ss_rate_quantiles"), rate if kin is None else kin)
         rows += [Row(epoch, "validation", layer, metric, value) for metric, value in values.items()]
     built_as = {"name": name, "size": "tiny", "num_classes": 10, "in_chans": 1}
-    return Run(TrainConfig(name, seed=seed, constraint=constraint), rows, built_as, {}, {})
+    return Run(stored_config({"architecture": name, "seed": seed, "constraint": constraint}), rows, built_as, {}, {})
 
 
 def made_stage(*, gain=0.0, change=-0.1, published=0.0, seeds=5, families=FAMILIES, spread=0.003, number=0):

@@ -223,7 +223,7 @@ def test_a_target_in_time_is_held_against_a_fixed_one_that_does_not_lose(fixed, 
     ]
     found = findings.findings({"targets": runs})["time"]
     assert found.table.index.tolist() == [("resmlp", "linear target")]
-    of_fixed = [r for r in runs if r.config.constraint == {"target": 0.1, "weight": 10}]
+    of_fixed = [r for r in runs if r.config.constraint == DEFAULT]
     gains = [0.58 + 0.001 * r.config.seed - statistics.measured(r, "accuracy") for r in of_fixed]
     assert found.table.interval.iloc[0].estimate == pytest.approx(mean_interval(gains).estimate)
     assert found.verdict == verdict

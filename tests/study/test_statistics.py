@@ -54,11 +54,13 @@ def test_pairs_share_their_seed_whatever_is_missing():
     ("constraint", "name"),
     [
         (None, "unconstrained"),
-        ({}, "target 0.1, weight 10"),
-        ({"target": 0.05, "weight": 100}, "target 0.05, weight 100"),
+        ({"plain": True}, "target 0.1, weight 10"),
+        ({"plain": True, "target": 0.05, "weight": 100}, "target 0.05, weight 100"),
+        ({}, "target 0.1, by the default"),
+        ({"target": 0.2, "weight": 100}, "target 0.2, capped"),
         (PUBLISHED, "as published"),
-        ({"target": {"schedule": "linear", "start": 0.2, "end": 0.1}}, "linear target"),
-        ({"target": {"blocks.0": 0.1}}, "random targets"),
+        ({"plain": True, "target": {"schedule": "linear", "start": 0.2, "end": 0.1}}, "linear target"),
+        ({"plain": True, "target": {"blocks.0": 0.1}}, "random targets"),
         ({"scale": True, "target": {"blocks.0": 2.5}}, "scale alone"),
     ],
 )

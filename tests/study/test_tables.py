@@ -36,7 +36,7 @@ GRID = """\
 parameters: {architecture: mlp, epochs: 1, train_images: 128, test_images: 64, samples: 16}
 grid:
   seed: [0, 1]
-  constraint: [null, {target: 0.1, weight: 10}]
+  constraint: [null, {plain: true, target: 0.1, weight: 10}]
 """
 
 
@@ -157,7 +157,7 @@ def test_the_invariance_of_unconstrained_networks_is_kept(tmp_path):
 @pytest.mark.long
 def test_the_comparison_from_tables_is_that_from_runs(tmp_path):
     grid = "parameters: {architecture: mlp, epochs: 1, train_images: 256, samples: 32}\n"
-    grid += "grid: {seed: [0, 1], constraint: [null, {target: 0.1, weight: 10}]}\n"
+    grid += "grid: {seed: [0, 1], constraint: [null, {plain: true, target: 0.1, weight: 10}]}\n"
     (tmp_path / "families.yml").write_text(grid)
     grid = read_grid(tmp_path / "families.yml")
     images = grid.cells[0].work.load_images()

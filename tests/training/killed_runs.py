@@ -39,7 +39,7 @@ tqdm.monitor_interval = 0
 CONFIG = TrainConfig(
     "vit_small", train_images=60, test_images=50, samples=50, epochs=3, batch_size=20, augment=True, mixup=0.5,
     rand_augment=3, random_erasing=0.5, ema=0.9, select="best", clip_gradient=1.0,
-    constraint={"layers_per_step": 1, "gate": 0.05, "gate_every": 1},
+    constraint={"plain": True, "layers_per_step": 1, "gate": 0.05, "gate_every": 1},
 )  # fmt: skip
 STEPS = 3
 REACHED = mmap.mmap(-1, 8)  # shared with the children: steps that were done

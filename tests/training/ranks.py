@@ -19,7 +19,7 @@ from selfsim.training.state import TrainingState
 
 SETTINGS = dict(
     train_images=100, test_images=50, samples=50, epochs=2, batch_size=20, augment=True, mixup=0.5,
-    schedule="cosine", constraint={"layers_per_step": 1, "weight": 5.0},
+    schedule="cosine", constraint={"plain": True, "layers_per_step": 1, "weight": 5.0},
 )  # fmt: skip
 
 

@@ -378,11 +378,11 @@ def test_wrong_calls():
 
 
 @pytest.mark.long
-def test_the_default_does_what_it_is_meant_to_on_digits():
+def test_the_plain_penalty_does_what_it_is_meant_to_on_digits():
     """Rate, and rate without the 3 most distant neurons, near the target; size and accuracy kept. Means of 2 seeds."""
     images = load_images("digits")
     found = {}
-    for name, constraint in (("free", None), ("held", {})):
+    for name, constraint in (("free", None), ("held", {"plain": True})):
         runs = [
             train(TrainConfig("mlp", epochs=15, seed=seed, constraint=constraint), images=images, device="cpu")
             for seed in range(2)

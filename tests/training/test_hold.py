@@ -143,19 +143,6 @@ def test_a_run_under_a_tiny_cap_says_that_the_rates_stayed():
         train(TrainConfig("mlp", **(SETTINGS | {"epochs": 4}), constraint=constraint), device="cpu")
 
 
-def test_what_an_old_configuration_says_nothing_about_is_as_it_was():
-    old = TrainConfig("mlp", constraint={"target": 0.1}).make_constraint()
-    assert (old.weight, old.cap, old.ramp) == (10.0, None, None)
-    assert (old.measure.unit, old.measure.ends) == ("absolute", "detached")
-    capped = TrainConfig("mlp", constraint={"weight": None, "cap": 0.3, "unit": "median"}).make_constraint()
-    assert capped.measure.ends == "detached"
-    new = SelfSimilarityConstraint()
-    assert (new.weight, new.cap, new.ramp) == (None, 0.3, (0.3, 0.6))
-    assert (new.measure.unit, new.measure.ends) == ("median", "attached")
-    assert SelfSimilarityConstraint(weight=1.0).measure.ends == "detached"
-    assert SelfSimilarityConstraint(weight=1.0, ends="attached").measure.ends == "attached"
-
-
 def test_of_a_run_on_images_of_ones_own():
     digits = load_images("digits", train_images=150, validation_images=60, test_images=40)
     run = train(TrainConfig("mlp", **SETTINGS), images=digits, device="cpu")

@@ -183,7 +183,7 @@ def test_needs_batches(model):
 @pytest.mark.long
 def test_training_with_it_moves_the_rate_to_the_target_and_keeps_the_accuracy(model, images):
     proposal = propose_constraint(model, list(images.batches("train", batch_size=128)), device="cpu")
-    constraint = {"target": proposal.target, "weight": proposal.weight}
+    constraint = {"plain": True, "target": proposal.target, "weight": proposal.weight}
     free, held = (
         train(TrainConfig("mlp", epochs=15, constraint=c), images=images, device="cpu") for c in (None, constraint)
     )
