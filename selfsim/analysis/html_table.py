@@ -12,6 +12,7 @@ from ..statistics.null_models import NullBand
 Rows = Mapping[str, Mapping[str, Any]]
 Bands = Mapping[str, Mapping[str, Mapping[str, NullBand]]]
 _BANDS = "rate in its null bands"
+_SHADES = (("dark", "#87909a"), ("light", "#c9ced3"), ("black", "#3d444b"))  # of the null models, in their order
 
 
 def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
@@ -25,16 +26,17 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
         columns.insert(columns.index("rate") + 1, _BANDS)
     header = "".join(f"<th scope='col'>{html.escape(column)}</th>" for column in ["layer", *columns])
     axis = _axis(rows, bands)
+    nulls = list(dict.fromkeys(null for of_layer in bands.values() for null in of_layer))
+    shades = dict(zip(nulls, _SHADES, strict=False))
     body = []
     for layer, row in rows.items():
-        drawn = _drawn(row.get("rate"), bands.get(layer, {}), axis)
+        drawn = _drawn(row.get("rate"), bands.get(layer, {}), axis, shades)
         cells = [drawn if column == _BANDS else html.escape(_text(row.get(column))) for column in columns]
         name = f"<th scope='row' style='white-space:nowrap'>{html.escape(layer)}</th>"
         body.append(f"<tr>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    nulls = list(dict.fromkeys(null for of_layer in bands.values() for null in of_layer))
-    shades = [f"{shade}: {null}" for shade, null in zip(("dark", "light"), nulls, strict=False)]
+    named = [f"{shade}: {null}" for null, (shade, _) in shades.items()]
     caption = f"{len(rows)} layers" + (f", {samples.pop()} samples." if len(samples) == 1 else ".")
-    caption += f" Bars: null bands of the rate ({', '.join(shades)}). Dot: the layer." if nulls else ""
+    caption += f" Bars: null bands of the rate ({', '.join(named)}). Dot: the layer." if nulls else ""
     notes = [
         f"<li><b>{html.escape(layer)}</b>: {html.escape(row['note'])}</li>"
         for layer, row in rows.items()
@@ -57,7 +59,12 @@ def _axis(rows: Rows, bands: Bands) -> tuple[float, float]:
     return (min(values), max(values)) if values else (0.0, 1.0)
 
 
-def _drawn(rate: float | None, bands: Mapping[str, Mapping[str, NullBand]], axis: tuple[float, float]) -> str:
+def _drawn(
+    rate: float | None,
+    bands: Mapping[str, Mapping[str, NullBand]],
+    axis: tuple[float, float],
+    shades: Mapping[str, tuple[str, str]],
+) -> str:
     """Return a small plot as SVG: a grey bar for each null model, a dot for the layer."""
     if rate is None or math.isnan(rate):
         return ""
@@ -69,7 +76,7 @@ def _drawn(rate: float | None, bands: Mapping[str, Mapping[str, NullBand]], axis
         height = 14 / len(of_rate)
         left, width = 6 + 108 * (band.low - axis[0]) / length, max(108 * (band.high - band.low) / length, 1)
         place = f"x='{left:.1f}' y='{3 + k * height:.1f}' width='{width:.1f}' height='{height - 1:.1f}'"
-        parts.append(f"<rect {place} fill='{'#c9ced3' if k % 2 else '#87909a'}'/>")
+        parts.append(f"<rect {place} fill='{shades[null][1]}'/>")
         words.append(f"{null} null {band.low:.3f} to {band.high:.3f}")
     label = html.escape("; ".join(words), quote=True)
     return (

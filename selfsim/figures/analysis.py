@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..statistics.null_models import NullBand
-from .style import BANDS, CONSTRAINED, NARROW, TARGET, UNCONSTRAINED, common_axis, labelled, panels
+from .style import CONSTRAINED, NARROW, TARGET, UNCONSTRAINED, band_style, common_axis, labelled, panels
 
 Rows = Mapping[str, Mapping[str, Any]]
 Bands = Mapping[str, Mapping[str, Mapping[str, NullBand]]]
@@ -64,7 +64,7 @@ def plot_analysis(rows: Rows, bands: Bands, *, other: Rows | None = None) -> Fig
     handles: dict[str, Any] = {}
     for axes in grid:
         handles.update(dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)))
-    return labelled(figure, grid, x="layer", entries=handles)
+    return labelled(figure, grid, x="layer", entries=handles, ncols=3)
 
 
 def _draw_bands(axes: Axes, bands: Bands, column: str) -> None:
@@ -74,8 +74,7 @@ def _draw_bands(axes: Axes, bands: Bands, column: str) -> None:
         low, high = np.array(ends).T
         if np.isfinite(low).any():
             place = np.arange(1, len(low) + 1)
-            style = BANDS.get(null, BANDS["gauss"] | {"label": f"null: {null}"})
-            axes.bar(place, high - low, bottom=low, width=0.8, linewidth=0, **style)
+            axes.bar(place, high - low, bottom=low, width=0.8, linewidth=0, **band_style(null))
 
 
 def _draw_line(axes: Axes, rows: Rows, column: str, style: dict[str, Any]) -> None:

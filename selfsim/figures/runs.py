@@ -19,7 +19,19 @@ from ..models.images import Images
 from ..statistics.null_models import NullBand
 from ..training.pairs import PAIRED_METRICS, RATES, final_value, mean_over_layers
 from ..training.runs import Run
-from .style import BANDS, CONSTRAINED, GREY, NARROW, TARGET, UNCONSTRAINED, Style, closed, common_axis, labelled, panels
+from .style import (
+    CONSTRAINED,
+    GREY,
+    NARROW,
+    TARGET,
+    UNCONSTRAINED,
+    Style,
+    band_style,
+    closed,
+    common_axis,
+    labelled,
+    panels,
+)
 from .tables import METRIC_TITLES, Bands
 
 
@@ -47,8 +59,9 @@ def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target
     ----------
     free, held : sequence of Run
         Runs with the same seeds, without and with the constraint. Each run is a thin line, their mean a thick one.
-    bands : sequence of mapping of layers to NullBand
-        For each run of `free`, what activations without structure give at the same numbers of neurons and samples.
+    bands : sequence of mapping of layers to sequence of NullBand
+        For each run of `free`, what activations without structure give at the same numbers of neurons and samples: one
+        band a null model, as `Analysis.bands_of` gives them.
         Drawn from the mean of their lower ends to that of their upper ones.
     target : float, optional
         The constraint's.
@@ -78,7 +91,7 @@ def plot_targets(free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, 
     free : sequence of Run
         Without constraint.
     settings : mapping of titles to sequence of Run
-    bands : sequence of mapping of layers to NullBand
+    bands : sequence of mapping of layers to sequence of NullBand
         One mapping for each run of `free`; the first band of each layer is drawn.
 
     Returns
@@ -152,10 +165,11 @@ def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
 
 def draw_seeds(axes: Axes, series: Sequence[pd.Series], style: Style) -> None:
     """Draw a series of each run, by epoch, as a thin line and their mean as a thick one."""
-    table = pd.DataFrame(series)
+    table = pd.DataFrame(series).sort_index(axis=1)
     for _, run in table.iterrows():
-        axes.plot(run, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.5)
-    axes.plot(table.mean(), **style, markevery=max(1, table.shape[1] // 8))
+        axes.plot(run.dropna(), color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.5)
+    mean = table.mean(skipna=False).dropna()  # of all runs: a mean of some would jump
+    axes.plot(mean, **style, markevery=max(1, len(mean) // 8))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
@@ -167,4 +181,4 @@ def _evaluated(run: Run) -> list[int]:
 def _draw_band(axes: Axes, bands: Sequence[NullBand]) -> None:
     """Shade from the mean of the lower ends of some bands to that of the upper ones."""
     low, high = (np.mean([getattr(band, end) for band in bands]) for end in ("low", "high"))
-    axes.axhspan(low, high, **BANDS[bands[0].null], linewidth=0)
+    axes.axhspan(low, high, **band_style(bands[0].null), linewidth=0)

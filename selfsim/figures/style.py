@@ -30,6 +30,7 @@ BANDS: dict[str, Style] = {
     "gauss": {"facecolor": "#dfe3e7", "label": "null: Gauss"},
     "shuffled": {"facecolor": "none", "edgecolor": "#87909a", "hatch": "///", "zorder": 1.1, "label": "null: shuffled"},
 }
+_OTHER_BAND: Style = {"facecolor": "none", "edgecolor": "#87909a", "hatch": "...", "zorder": 1.2}
 BOXES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#882255")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 # Inches of a figure of several panels: as wide as the text of a page.
@@ -48,6 +49,9 @@ def use_style() -> None:
             "figure.dpi": 160,
             "savefig.dpi": 160,
             "figure.facecolor": "white",
+            "axes.facecolor": "white",
+            "savefig.facecolor": "auto",
+            **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "black"),
             "font.size": 11,
             "axes.titlesize": 11,
             "axes.spines.top": False,
@@ -60,6 +64,11 @@ def use_style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
+
+
+def band_style(null: str) -> Style:
+    """Return how the band of a null model looks; a third one is dotted."""
+    return BANDS.get(null, _OTHER_BAND | {"label": f"null: {null}"})
 
 
 def plain_ticks(axis: Axis) -> None:
@@ -82,7 +91,7 @@ def panels(
     """Return a figure with so many panels, in rows of so many columns."""
     rows, across = math.ceil(number / columns), min(columns, number)
     size = max(width * across / columns, 5.5), height * rows + 0.5
-    figure, grid = plt.subplots(rows, across, figsize=size, sharey=sharey, squeeze=False)
+    figure, grid = plt.subplots(rows, across, figsize=size, sharey=sharey, squeeze=False, layout="constrained")
     for axes in grid.flat[number:]:
         axes.set_visible(False)
     return figure, list(grid.flat[:number])

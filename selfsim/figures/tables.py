@@ -109,8 +109,8 @@ def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -
     ----------
     free, held : sequence of Run
         Runs with the same seeds, without and (if there are any) with the constraint.
-    bands : sequence of mapping of layers to NullBand
-        One mapping for each run of `free`: its own layers' bands.
+    bands : sequence of mapping of layers to sequence of NullBand
+        One mapping for each run of `free`: its own layers' bands, one a null model.
 
     Returns
     -------

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import check_choice, check_number, errors_named
-from ..files import read_yaml
+from ..files import parse_yaml, read_yaml
 from ..publish.digests import chapter_fingerprint
 from ..publish.parameters import check_value, notebook_parameters, parse_value
 from ..publish.run_list import Chapter, check_table
@@ -35,6 +35,10 @@ _KEYS = {
     "minutes": "a number",
     "megabytes": "a number",
 }
+
+
+# Of the table of results, beside the parameters of a cell.
+COLUMNS = frozenset({"cell", "run", "status", "version", "commit", "epoch", "split", "layer", "metric", "value"})
 
 
 @dataclass(frozen=True)
@@ -105,19 +109,38 @@ def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Gr
         if notebook and not notebook.is_file():
             raise FileNotFoundError(f"notebook: there is no {notebook}")
         types = notebook_parameters(notebook) if notebook else config_types()
-        given = {name: parse_value(name, text, _type_of(name, types, "-p")) for name, text in overrides}
+        given = {name: _given(name, text, types) for name, text in overrides}
         fixed = _checked(content.get("parameters", {}), types, "parameters")
-        lists = {name: values for name, values in content.get("grid", {}).items() if name not in given}
+        lists = {
+            name: values
+            for name, values in content.get("grid", {}).items()
+            if not {name, str(name).partition(".")[0]} & given.keys()
+        }
         cells: dict[str, Cell] = {}
         for number, varied in enumerate(_combinations(content.get("cells", [{}]), lists, types), 1):
             try:
-                cell = _cell(fixed | varied | given, varied, notebook)
+                cell = _cell(_merged(fixed, varied, given), varied, notebook)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"cell {number} {varied}: {error}") from error
             if cell.name in cells:
                 raise ValueError(f"cell {number} {varied}: the same as {cells[cell.name].varied}, need each cell once")
             cells[cell.name] = cell
     return Grid(path, content.get("description", ""), tuple(cells.values()), minutes, megabytes)
+
+
+def _given(name: str, text: str, types: Mapping[str, str]) -> Any:
+    """Return the value of a parameter from the command line."""
+    kind = _type_of(name, types, "-p")
+    return parse_yaml(text) if kind == "any" else parse_value(name, text, kind)
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of all layers; a later table takes the place of an earlier one and of its options."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = {name: value for name, value in values.items() if name.partition(".")[0] not in layer}
+        values |= layer
+    return values
 
 
 def config_types() -> dict[str, str]:
@@ -160,6 +183,8 @@ def _type_of(name: str, types: Mapping[str, str], where: str) -> str:
 
 def _cell(values: dict[str, Any], varied: dict[str, Any], notebook: Path | None) -> Cell:
     if notebook:
+        if taken := COLUMNS & values.keys():
+            raise ValueError(f"parameters: got {min(taken)!r}, which is a column of the table; need another name")
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         chapter = Chapter(f"{notebook.stem}-{digest[:10]}", None, notebook, values)
         check_training_values(chapter)

@@ -20,7 +20,7 @@ from ..files import locked_directory, write_atomic
 from ..publish.runner import report
 from .cell import Outcome, Status, cell_progress, run_cell
 from .grid import Cell, Grid
-from .table import RESULTS, cell_table, check_results, write_results
+from .table import RESULTS, cell_table, cells_of_another_grid, check_results, write_results
 from .workers import connected, default_workers
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, 
         check_integer(workers, name="workers")
     if workers is not None and scheduler is not None:
         raise ValueError(f"workers: got {workers} beside a scheduler, need one of these: a scheduler has its own")
-    folder = Path(output).absolute()
+    folder = Path(output).expanduser().absolute()
     from ..files import files_state
 
     state_of = functools.cache(files_state)  # the cells share their data
@@ -165,13 +165,15 @@ def sweep(
     }
     if cell_timeout is not None:
         cell_timeout = check_integer(cell_timeout, name="cell_timeout")
-    folder = Path(output).absolute()
+    folder = Path(output).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with locked_directory(folder):
         check_results(folder)
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
         waiting = [cell for cell in grid.cells if plan.states[cell.name] in ("begun", "missing")]
         results = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
+        if others := cells_of_another_grid(folder, results):
+            report(f"{others} cells of an earlier grid leave the table; their runs stay in {folder}", progress)
         _write(results, folder)
         failures: dict[str, str] = {}
         if waiting:

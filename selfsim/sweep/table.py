@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RESULTS, RESULTS_CSV = "results.parquet", "results.csv"
 _FIRST = ("cell", "run", "status")
+_MADE_BY = ("version", "commit")  # of the code that trained a run
 _HISTORY = ("epoch", "split", "layer", "metric", "value")
 
 
@@ -29,8 +30,9 @@ def cell_table(cell: Cell, folder: Path, status: str) -> tuple[DataFrame, list[s
     DataFrame
         The histories of the cell's finished training runs; one row without numbers for a run that is damaged, and for
         a cell without runs. Columns are ``cell``, ``run`` and ``status``, the fields of the run's configuration (those
-        of its constraint as ``constraint.target`` …, lists as JSON), the parameters of a notebook, then those of a
-        history: ``epoch``, ``split``, ``layer``, ``metric``, ``value``.
+        of its constraint as ``constraint.target`` …, lists as JSON), the parameters of a notebook, ``version`` and
+        ``commit`` of the code that trained it, then those of a history: ``epoch``, ``split``, ``layer``, ``metric``,
+        ``value``.
     list of str
         A message for each damaged run, which names the file and the remedy.
     """
@@ -43,7 +45,9 @@ def cell_table(cell: Cell, folder: Path, status: str) -> tuple[DataFrame, list[s
     place = folder / cell.name
     directories = sorted(place.iterdir()) if is_page and place.is_dir() else [place]
     tables, damages = [], []
-    for directory in filter(is_finished, directories):
+    for directory in directories:
+        if not (is_finished(directory) or (status == "damaged" and not is_page)):
+            continue
         try:
             run = load_run(directory)
         except DamagedRunError as error:
@@ -52,6 +56,7 @@ def cell_table(cell: Cell, folder: Path, status: str) -> tuple[DataFrame, list[s
             continue
         history = pd.DataFrame(run.history, columns=_HISTORY)
         facts = _facts(cell, directory.name, status, values | asdict(run.config) if is_page else asdict(run.config))
+        facts |= {name: run.environment.get(name) for name in _MADE_BY}
         tables.append(pd.DataFrame(facts, index=history.index).join(history))
     return pd.concat(tables) if tables else _row(cell, "", status, values), damages
 
@@ -89,6 +94,14 @@ def check_results(folder: Path) -> None:
         ours = not (folder / RESULTS).exists()
     if not ours:
         raise FileExistsError(f"{folder}: it has results that no sweep wrote; move them, or choose another folder")
+
+
+def cells_of_another_grid(folder: Path, names: Iterable[str]) -> int:
+    """Return how many cells the present table has that are none of these."""
+    import pandas as pd
+
+    file = folder / RESULTS_CSV
+    return len(set(pd.read_csv(file, usecols=["cell"]).cell) - set(names)) if file.is_file() else 0
 
 
 def _row(cell: Cell, run: str, status: str, values: Mapping[str, Any]) -> DataFrame:

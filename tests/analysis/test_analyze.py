@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
 import selfsim
 from selfsim.analysis.analyze import Analysis, analyze
 from selfsim.analysis.statistics import STATISTICS
+from selfsim.figures.analysis import plot_analysis
 
 
 def some(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -293,7 +297,7 @@ def test_small_layers_of_unrelated_networks_do_not_keep_all_neighbours():
 
 def test_panels_of_many_layers_have_the_same_places_also_where_values_are_missing():
     layers = {f"blocks.{k}": torch.randn(64, 8 if k in (0, 11) else 40) for k in range(12)}  # 8 neurons do not scale
-    figure = selfsim.figures.analysis.plot_analysis(
+    figure = plot_analysis(
         {
             layer: {"rate": float(selfsim.ss_rate(x)), **({"octaves": 2.0} if x.shape[1] > 8 else {})}
             for layer, x in layers.items()
@@ -303,3 +307,29 @@ def test_panels_of_many_layers_have_the_same_places_also_where_values_are_missin
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
     ticks = [tick for axes in figure.axes for tick in axes.get_xticks()]
     assert all(tick == int(tick) for tick in ticks)
+
+
+def test_three_null_models_are_told_apart():
+    x = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+    nulls = ["shuffled", "gauss", "gauss-covariance"]
+    found = analyze(
+        nn.Sequential(nn.Linear(12, 12), nn.ReLU()), [x], statistics=["rate"], nulls=nulls, draws=5, samples=60
+    )
+    figure = found.plot()
+    FigureCanvasAgg(figure).draw()
+    entries = figure.legends[0].get_patches()
+    looks = {(patch.get_facecolor(), patch.get_hatch()) for patch in entries}
+    assert len(looks) == len(entries) == 3
+    page = found._repr_html_()
+    assert "dark: shuffled, light: gauss, black: gauss-covariance" in page
+    assert len(set(re.findall("<rect[^>]*fill='(#[0-9a-f]+)'", page))) == 3
+    box = figure.legends[0].get_window_extent(figure.canvas.get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
+def test_the_legend_of_a_comparison_fits_without_the_books_style(analysis):
+    with plt.rc_context(plt.rcParamsDefault):
+        figure = analysis.plot(analysis)
+        FigureCanvasAgg(figure).draw()
+        box = figure.legends[0].get_window_extent(figure.canvas.get_renderer())
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width

@@ -35,7 +35,8 @@ cells:
 grid: {seed: [0, 1], constraint: [null, {target: 0.2}]}
 """)
     runs = [(c.work.architecture, c.work.epochs, c.work.seed, c.work.constraint) for c in grid.cells]
-    held = {"target": 0.2}
+    given = {"target": 0.2}
+    held = TrainConfig("mlp", constraint=given).constraint
     assert runs == [
         (name, epochs, seed, constraint)
         for seed in (0, 1)
@@ -43,7 +44,7 @@ grid: {seed: [0, 1], constraint: [null, {target: 0.2}]}
         for name, epochs in (("mlp", 2), ("vit_small", 5))
     ]
     assert {c.work.learning_rate for c in grid.cells} == {0.003}
-    assert grid.cells[3].varied == {"architecture": "vit_small", "epochs": 5, "seed": 0, "constraint": held}
+    assert grid.cells[3].varied == {"architecture": "vit_small", "epochs": 5, "seed": 0, "constraint": given}
     assert [c.name for c in grid.cells] == [c.work.name for c in grid.cells]
 
 
@@ -54,7 +55,7 @@ grid: {constraint.target: [0.1, 0.2], constraint.weight: [1, 10]}
 """)
     ends = {"ends": "attached"}
     expected = [ends | {"target": target, "weight": weight} for target in (0.1, 0.2) for weight in (1, 10)]
-    assert [c.work.constraint for c in grid.cells] == expected
+    assert [c.work.constraint for c in grid.cells] == [TrainConfig("mlp", constraint=c).constraint for c in expected]
 
 
 def test_the_command_line_wins_over_lists_and_cells(read):
@@ -65,6 +66,25 @@ def test_the_command_line_wins_over_lists_and_cells(read):
     assert (grid.cells[0].work.data_dir, grid.cells[0].work.train_images) == ("2024", None)
     grid = read("parameters: {architecture: mlp}\ncells: [{seed: 0, epochs: 1}, {seed: 1}]", ("epochs", "7"))
     assert [(c.work.seed, c.work.epochs) for c in grid.cells] == [(0, 7), (1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "targets"),
+    [
+        ("grid: {constraint.target: [0.1, 0.2]}", ("constraint", "{target: 0.3}"), [0.3]),
+        ("grid: {constraint.target: [0.1, 0.2]}", ("constraint", "null"), [None]),
+        ("grid: {constraint.target: [0.1, 0.2]}", ("constraint.target", "0.3"), [0.3]),
+        ("grid: {constraint.target: [0.1, 0.2]}", ("constraint.cap", "0.2"), [0.1, 0.2]),
+        ("grid: {constraint: [{target: 0.1}, {target: 0.2, cap: 0.1}]}", ("constraint.target", "0.3"), [0.3, 0.3]),
+        ("parameters: {constraint.target: 0.1}\ngrid: {constraint: [{target: 0.2}, {target: 0.3}]}", None, [0.2, 0.3]),
+        ("parameters: {constraint: {target: 0.1}}\ngrid: {constraint.target: [0.2, 0.3]}", None, [0.2, 0.3]),
+    ],
+)
+def test_a_later_constraint_takes_the_place_of_earlier_options(read, text, given, targets):
+    text = text if "parameters" in text else f"parameters: {{architecture: mlp}}\n{text}"
+    text = text.replace("parameters: {c", "parameters: {architecture: mlp, c")
+    grid = read(text, *([given] if given else []))
+    assert [(c.work.constraint or {}).get("target") for c in grid.cells] == targets
 
 
 def test_a_notebook_s_cells_are_named_by_their_parameters(read):

@@ -301,6 +301,34 @@ def test_a_damaged_run_is_named_and_kept_out_of_the_table(written, tmp_path, nam
     assert list(table.value.fillna(-1)) == [0.5, 0.5, -1]
 
 
+def test_a_damaged_unfinished_run_is_named_too(written, tmp_path):
+    grid = written(f"parameters: {TINY}\ngrid: {{seed: [0, 1]}}")
+    finish(grid.cells[0], tmp_path / "out")
+    unfinished = tmp_path / "out" / grid.cells[1].name
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text("")
+    with pytest.raises(SweepError, match=r"1 training runs are damaged(?s:.*)config.json"):
+        sweep(grid, tmp_path / "out", progress=False)
+    assert list(pd.read_csv(tmp_path / "out" / "results.csv").status) == ["done", "damaged"]
+
+
+def test_home_is_the_home_directory_and_cells_of_an_earlier_grid_are_told(written, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for seed in (0, 1):
+        grid = written(f"parameters: {TINY}\ngrid: {{seed: [{seed}]}}")
+        finish(grid.cells[0], tmp_path / "out")
+        assert sweep(grid, "~/out") == tmp_path / "out" / RESULTS
+        told = "1 cells of an earlier grid leave the table" in capsys.readouterr().err
+        assert told == (seed == 1)
+    assert list(pd.read_csv(tmp_path / "out" / "results.csv").seed) == [1]
+
+
+def test_a_notebook_parameter_named_like_a_column_is_refused(written, tmp_path):
+    write_notebook(tmp_path / "taken.ipynb", "pass", parameters='layer: str = "a"\n')
+    with pytest.raises(ValueError, match="got 'layer', which is a column of the table; need another name"):
+        written("notebook: taken.ipynb\ngrid: {layer: [a, b]}")
+
+
 def test_results_that_no_sweep_wrote_are_refused(written, tmp_path):
     grid = written(f"parameters: {TINY}")
     finish(grid.cells[0], tmp_path / "out")
