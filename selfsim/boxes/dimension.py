@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,10 +99,18 @@ def fractal_dimension(
     TypeError, ValueError
         Not box counts; fewer than three sizes in the window; a level outside (0, 1).
 
+    Warns
+    -----
+    UserWarning
+        The components beyond the first make up more than a tenth of the boxes at a fitted size. Each adds a box at
+        every size, so that the counts fall too slowly, and an exponential decay can pass for a power law.
+
     Notes
     -----
     A size is fitted only if its count is below those of all smaller sizes, so a plateau is one point. The fit is
-    least squares of ln N_B on ln size. Time O(points³), memory O(points).
+    least squares of ln N_B on ln size. For lengths, give `box_counts` sizes that are evenly spaced in ln size: its
+    default ones are evenly spaced in ln(1 + size), so that the unit of length decides how many of them are short. Time
+    O(points³), memory O(points).
 
     References
     ----------
@@ -137,6 +146,12 @@ def fractal_dimension(
             "network, a wider window or fewer fewest_boxes"
         )
     sizes, boxes = sizes[keep], boxes[keep]
+    if counts.components - 1 > boxes.min() / 10:
+        warnings.warn(
+            f"counts: each of {counts.components} components has a box at every size, where all boxes are only "
+            f"{boxes.min():g} to {boxes.max():g}, so the dimension is too low; need the largest component",
+            stacklevel=2,
+        )
     x, y = np.log(sizes), np.log(boxes)
     from scipy.stats import linregress  # scipy.stats takes a second to import
 

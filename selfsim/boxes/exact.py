@@ -35,6 +35,11 @@ def cover_by_size(distances: Distances, limit: float, rng: np.random.Generator |
     """
     near = distances.square <= distances.reach(limit)
     sets = _largest_boxes(near)
+    if sets is None:
+        raise ValueError(
+            f"method: 'exact' has more than {MOST_SETS:,} largest boxes to choose from on these {len(near)} nodes; "
+            "need a smaller graph or another size, or box_bound for a lower bound"
+        )
     # A node in several chosen boxes goes to the first: any subset of a box is a box.
     return sets[:, minimum_cover(sets)].argmax(1) if len(near) else np.zeros(0, dtype=np.int64)
 
@@ -49,16 +54,14 @@ def cover_by_radius(distances: Distances, limit: float, rng: np.random.Generator
     return nearest(distances, minimum_cover(distances.square <= distances.reach(limit)))
 
 
-def _largest_boxes(near: NDArray) -> NDArray:
+def _largest_boxes(near: NDArray) -> NDArray | None:
+    """Return all largest boxes as columns ``(nodes, boxes)``; None for more than `MOST_SETS`."""
     import networkx as nx
 
     graph = nx.from_numpy_array(near & ~np.eye(len(near), dtype=bool))
     cliques = list(itertools.islice(nx.find_cliques(graph), MOST_SETS + 1))
     if len(cliques) > MOST_SETS:
-        raise ValueError(
-            f"method: 'exact' has more than {MOST_SETS:,} largest boxes to choose from on these {len(near)} nodes; "
-            "need a smaller graph or another size, or box_bound for a lower bound"
-        )
+        return None
     sets = np.zeros((len(near), len(cliques)), dtype=bool)
     for number, clique in enumerate(cliques):
         sets[clique, number] = True
@@ -172,7 +175,8 @@ def box_bound(
     near = distances.square <= distances.reach(distances.limit(name, size))
     if distances.n <= exact_up_to:
         sets = near if name == "r_B" else _largest_boxes(near)
-        return BoxBound(len(minimum_cover(sets)), True)
+        if sets is not None:
+            return BoxBound(len(minimum_cover(sets)), True)
     # By l_B two nodes fit in one box when they are near each other, by r_B when they are near a common centre.
     bound = packing_bound(near) if name == "r_B" else _apart(near.sum(1), lambda node: near[node])
     return BoxBound(bound, False)

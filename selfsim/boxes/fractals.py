@@ -119,7 +119,7 @@ def shm_tree(generation: int, *, m: int = 2, as_sparse: bool = False) -> nx.Grap
 
 
 def lattice(*sides: int, as_sparse: bool = False) -> nx.Graph | sparse.csr_array:
-    """Return the lattice of the given side lengths; its box dimension is their number.
+    """Return the lattice of the given side lengths; its box dimension is the number of sides above 1.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def lattice(*sides: int, as_sparse: bool = False) -> nx.Graph | sparse.csr_array
     place = np.arange(math.prod(sides)).reshape(sides)
     steps = [np.moveaxis(place, axis, 0) for axis in range(len(sides))]
     edges = np.concatenate([np.stack([along[:-1].ravel(), along[1:].ravel()], 1) for along in steps])
-    return _graph(edges, place.size, float(len(sides)), as_sparse)
+    return _graph(edges, place.size, float(sum(side > 1 for side in sides)), as_sparse)
 
 
 def sierpinski(generation: int, *, as_sparse: bool = False) -> nx.Graph | sparse.csr_array:

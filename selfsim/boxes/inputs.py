@@ -170,12 +170,12 @@ def as_distances(graph: Coverable, *, weight: str | None = None) -> Distances:
     ------
     TypeError, ValueError
         Something else, a directed graph or multigraph, negative, infinite or NaN lengths, an asymmetric matrix, a
-        non-zero diagonal.
+        non-zero diagonal, infinite distances between nodes that finite ones connect.
 
     Warns
     -----
     UserWarning
-        The distance matrix looks like an adjacency matrix: zeros and ones that break the triangle inequality.
+        The distance matrix looks like an adjacency matrix: its zeros break the triangle inequality.
 
     Notes
     -----
@@ -214,6 +214,7 @@ def _to_array(lengths: Any) -> NDArray[np.floating]:
     if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "fiu":
         kind = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
         raise TypeError(f"graph: got {kind}, need {NEEDS}")
+    lengths = np.asarray(lengths)  # np.matrix has other methods
     return lengths if lengths.dtype in (np.float32, np.float64) else lengths.astype(np.float64)
 
 
@@ -245,8 +246,7 @@ def _checked(lengths: NDArray[np.floating]) -> NDArray[np.floating]:
         if lengths.diagonal().any():
             lengths = lengths.copy()
             np.fill_diagonal(lengths, 0)
-        if longest == 1:
-            _warn_of_adjacency(lengths)
+        _check_matrix(lengths, rounding)
     return np.maximum(lengths, 0) if lengths.min() < 0 else lengths
 
 
@@ -266,18 +266,28 @@ def _symmetric(matrix: NDArray[np.floating], rounding: float) -> NDArray[np.floa
     return matrix / 2 + matrix.T / 2
 
 
-def _warn_of_adjacency(matrix: NDArray[np.floating]) -> None:
-    """Warn of zeros and ones where two nodes at distance 0 from a third are at distance 1 from each other."""
+def _check_matrix(matrix: NDArray[np.floating], rounding: float) -> None:
+    """Raise or warn where a matrix of edges is read as distances."""
+    finite = np.isfinite(matrix)
+    if not finite.all() and not finite[_connected(finite)].all():
+        raise ValueError(
+            "graph: got infinite distances between nodes that finite ones connect, need inf only between components; "
+            "if these are lengths of edges, pass them as a scipy.sparse matrix with weight='data'"
+        )
     zero = matrix == 0
-    if not (zero | (matrix == 1)).all():
-        return
-    sizes = np.bincount(sparse.csgraph.connected_components(sparse.csr_array(zero))[1])
-    if zero.sum() < (sizes**2).sum():
+    if zero.sum() > len(matrix) and (apart := matrix[_connected(zero)].max()) > rounding:
         warnings.warn(
-            "graph: got zeros and ones that break the triangle inequality, read as distances; if this is an adjacency "
-            "matrix, pass scipy.sparse.csr_array(matrix) or networkx.from_numpy_array(matrix)",
+            f"graph: got zeros that break the triangle inequality: nodes that they connect are up to {apart:g} apart. "
+            "They are read as distances; if this is an adjacency matrix, pass scipy.sparse.csr_array(matrix) or "
+            "networkx.from_numpy_array(matrix)",
             stacklevel=5,
         )
+
+
+def _connected(near: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for all pairs of nodes whether a path leads from one to the other."""
+    component = sparse.csgraph.connected_components(sparse.csr_array(near), directed=False)[1]
+    return component[:, None] == component
 
 
 def _from_networkx(graph: Any, weight: str | None) -> Distances:
@@ -307,7 +317,7 @@ def _is_length(value: Any) -> bool:
 
 
 def _from_sparse(matrix: sparse.sparray, weight: str | None) -> Distances:
-    if matrix.shape[0] != matrix.shape[1]:
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"graph: got a sparse matrix of shape {matrix.shape}, need a square adjacency matrix")
     if weight not in (None, "data"):
         raise ValueError(f"weight: got {weight!r} for a sparse matrix, need None (hops) or 'data' (its entries)")
@@ -332,6 +342,10 @@ def _from_sparse(matrix: sparse.sparray, weight: str | None) -> Distances:
     else:
         matrix = matrix.astype(np.float64)
     turned = matrix.T.tocsr()
-    if not all(np.array_equal(getattr(matrix, part), getattr(turned, part)) for part in ("indptr", "indices", "data")):
+    same = all(np.array_equal(getattr(matrix, part), getattr(turned, part)) for part in ("indptr", "indices"))
+    rounding = matrix.data.max(initial=0) * np.finfo(np.float64).eps ** 0.5
+    if not same or (weight and np.abs(matrix.data - turned.data).max(initial=0) > rounding):
         raise ValueError("graph: got an asymmetric sparse matrix, need an undirected graph")
+    if weight and not np.array_equal(matrix.data, turned.data):
+        matrix = (matrix + turned) / 2
     return Distances(matrix.shape[0], None, hops=weight is None, adjacency=matrix)

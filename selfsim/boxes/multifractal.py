@@ -73,7 +73,7 @@ def multifractal(
     resamples : int
         Bootstrap samples.
     level : float
-        Coverage of the intervals.
+        Nominal coverage of the intervals.
 
     Returns
     -------
@@ -87,7 +87,8 @@ def multifractal(
     Notes
     -----
     Time O(n (n + edges) + resamples centres radii orders), memory O(n²). The intervals cover the scatter between
-    centres, not the bias of short radii.
+    centres, not the bias of short radii. With fewer than some hundred centres they are too narrow for ``|q| > 2``: at
+    60 centres and a level of 0.95, they hold the value over all centres in about two of three draws.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Overlapping box covering (OBCA: Sun and Zhao, Chaos, Solitons & Fractals 69, 2014).
+"""Overlapping box covering (OBCA: Sun and Zhao, Phys. Rev. E 89, 2014).
 
 A box grows around a node that is in none yet. It takes nodes that are in no box first, then nodes of other boxes.
 Boxes all of whose nodes are in another box too are dropped at the end.

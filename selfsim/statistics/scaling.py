@@ -29,7 +29,7 @@ from . import correlation_law as law
 from .scaling_gradient import deviations
 
 # Distances between nodes of a network are whole numbers: fewer different ones fit any law.
-_FEWEST_POINTS = 4
+_FEWEST_POINTS = 6  # hops: trees of preferential attachment, small worlds, fit a power of four or five
 
 
 @overload
@@ -187,7 +187,8 @@ def scaling(
     threshold : float, optional
         The deviation below which a set with an octave scales, such as ``null_band(...).low``. By default that of noise
         in many dimensions, whose log distances are normal: 0.073 for 128 neurons, 0.080 for 1,024. For networks by
-        hops and box counts, that of exponential growth on the same points, the law of a small world.
+        hops, that of exponential growth on the same points, the law of a small world, less the margin of 2 units of
+        Akaike's criterion; for box counts, that of exponential decay.
     weight : str, optional
         Edge attribute with lengths, for a networkx graph.
     over : {"neurons", "samples"}
@@ -205,8 +206,9 @@ def scaling(
     -------
     Scaling
         Deviation, dimension and octaves are not estimable with fewer than 32 nodes (for the default window), with
-        coincident nodes at its start, with one distance over more than a third of it, or with fewer than four
-        different hops or box counts. With less than an octave, the dimension is not estimable.
+        coincident nodes at its start, with one distance over more than a third of it, with fewer than six
+        different hops, or with too few box counts for `fractal_dimension`. With less than an octave, the dimension is
+        not estimable.
 
     Raises
     ------
@@ -218,8 +220,8 @@ def scaling(
     -----
     ln r is averaged over octaves of the rank, which keeps the steps of discrete scaling (trees, Cantor's dust) from
     counting as deviation. On hops k, the line is fitted to the mean number of nodes within k hops against ``k + 1/2``,
-    the radius that makes lattices exact. Time O(n² samples + n² log n), and about as long again for each draw of the
-    intervals; memory O(n²).
+    the radius that makes lattices exact; pairs of two components do not count. Time O(n² samples + n² log n), and about
+    as long again for each draw of the intervals; memory O(n²).
 
     References
     ----------
@@ -326,18 +328,20 @@ def _of_hops(points: Distances, given: law.Window | None, threshold: float | Non
     window = given or law.Window(0.0, law.window_for(points.n, None).high)
     chosen = "given" if given else "the first hop to n ** -0.25 of all pairs"
     result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
-    pairs = points.n * (points.n - 1) // 2
-    if pairs * window.high < law.FEWEST_PAIRS:
-        return result(reason=f"got {points.n} nodes, need {law.FEWEST_PAIRS} pairs up to the end of the window")
     hops = points.condensed
-    shares = np.cumsum(np.bincount(hops[np.isfinite(hops)].astype(np.int64))[1:]) / pairs
+    hops = hops[np.isfinite(hops)].astype(np.int64)  # nodes of two components are no pair, isolated ones no nodes
+    if len(hops) * window.high < law.FEWEST_PAIRS:
+        return result(reason=f"got {points.n} nodes, need {law.FEWEST_PAIRS} pairs up to the end of the window")
+    nodes = np.count_nonzero(np.diff(points.adjacency.indptr))
+    within = np.cumsum(np.bincount(hops)[1:])
+    shares = within / len(hops)
     (kept,) = np.nonzero((shares >= window.low) & (shares <= window.high))
     if len(kept) < _FEWEST_POINTS:
         return result(reason=f"{len(kept)} different hops in the window, need {_FEWEST_POINTS}: a larger network")
-    radius, mass = np.log(kept + 1.5), np.log1p((points.n - 1) * shares[kept])
+    radius, mass = np.log(kept + 1.5), np.log1p(2 * within[kept] / nodes)
     deviation, slope = law.line(mass, radius)
     if threshold is None:
-        threshold = law.line(kept.astype(np.float64), mass)[0]
+        threshold = law.line(kept.astype(np.float64), mass)[0] * math.exp(-1 / len(kept))
     return result((deviation, 1 / slope, float(radius[-1] - radius[0]) / math.log(2)), threshold=threshold)
 
 
@@ -385,7 +389,7 @@ def _result(
         window=(window.low, window.high),
         chosen=chosen,
         n=n,
-        intervals=intervals or {},
+        intervals={} if short else intervals or {},
     )
 
 

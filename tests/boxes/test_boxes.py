@@ -276,6 +276,28 @@ class TestDistancesAsPeopleHaveThem:
             with pytest.warns(UserWarning, match=r"triangle inequality.*scipy\.sparse.*networkx"):
                 box_cover(nx.to_numpy_array(graph), l_B=2, method="greedy-coloring")
 
+    def test_weights_of_edges_passed_as_distances_are_found(self):
+        doubled = 2 * nx.to_numpy_array(nx.path_graph(6))
+        with pytest.warns(UserWarning, match=r"zeros that break the triangle inequality: .* up to 2 apart"):
+            box_cover(doubled, l_B=2, method="greedy-coloring")
+        edges = nx.to_numpy_array(nx.path_graph(6), nonedge=np.inf)
+        np.fill_diagonal(edges, 0)
+        with pytest.raises(ValueError, match="infinite distances between nodes that finite ones connect"):
+            box_cover(edges, l_B=2, method="greedy-coloring")
+        assert box_cover(
+            sparse.csr_array(np.ones((3, 3)) - np.eye(3)).todense().view(np.matrix), l_B=2, method="exact"
+        ).tolist() == [0, 0, 0]
+
+    def test_a_sparse_matrix_may_be_asymmetric_by_rounding(self):
+        lengths = sparse.csr_array(np.array([[0, 0.1 + 0.2, 0], [0.3, 0, 1], [0, 1, 0]]))
+        exact = sparse.csr_array(np.array([[0, 0.3, 0], [0.3, 0, 1], [0, 1, 0]]))
+        covers = [box_cover(m, l_B=1, weight="data", method="greedy-coloring").tolist() for m in (lengths, exact)]
+        assert covers[0] == covers[1]
+        with pytest.raises(ValueError, match="asymmetric sparse matrix"):
+            box_cover(
+                exact + sparse.csr_array(([1e-3], ([0], [1])), shape=(3, 3)), l_B=1, weight="data", method="exact"
+            )
+
     def test_zeros_and_ones_that_are_distances_are_not(self, recwarn):
         labels = np.array([0, 0, 1, 2, 2])
         for distances in ((labels[:, None] != labels) * 1.0, nx.to_numpy_array(nx.complete_graph(4))):

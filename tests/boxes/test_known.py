@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import networkx as nx
 import numpy as np
@@ -15,6 +16,7 @@ from scipy import sparse
 
 from selfsim import (
     BoxCounts,
+    box_bound,
     box_counts,
     box_cover,
     check_cover,
@@ -23,6 +25,7 @@ from selfsim import (
     renormalization_flow,
     renormalize,
 )
+from selfsim.boxes.exact import BoxBound
 from selfsim.boxes.fractals import flower, lattice, shm_tree, sierpinski
 from selfsim.boxes.renormalization import degree_tail
 from tests import reference_boxes
@@ -399,3 +402,24 @@ def test_seeds_of_a_method_without_chance_are_run_once():
     counts = box_counts(flower(2, 2, 3), method="memb", seeds=range(5))
     assert not counts.spread.any()
     assert all(a >= b for a, b in itertools.pairwise(counts.counts))
+
+
+def test_components_that_bend_the_counts_are_warned_of():
+    graph = nx.gnm_random_graph(1000, 1500, seed=0)
+    with pytest.warns(UserWarning, match="each of 65 components has a box at every size.*need the largest component"):
+        fractal_dimension(box_counts(graph, method="greedy-coloring"))
+    largest = graph.subgraph(max(nx.connected_components(graph), key=len))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fractal_dimension(box_counts(largest, method="greedy-coloring")).verdict == "exponential"
+
+
+def test_a_bound_where_the_best_cover_cannot_be_searched():
+    graph = nx.complement(nx.Graph([(2 * i, 2 * i + 1) for i in range(16)]))  # 2 ** 16 largest boxes
+    assert box_bound(graph, l_B=2) == BoxBound(boxes=2, exact=False)
+    with pytest.raises(ValueError, match="or box_bound for a lower bound"):
+        box_cover(graph, l_B=2, method="exact")
+
+
+def test_a_side_of_one_is_no_dimension():
+    assert lattice(1, 100).graph["dimension"] == 1.0

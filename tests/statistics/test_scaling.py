@@ -15,6 +15,7 @@ from scipy.spatial.distance import pdist
 
 import selfsim
 from selfsim import known_activations, scaling, scaling_deviation
+from selfsim.boxes.counts import BoxCounts
 from selfsim.boxes.fractals import lattice, sierpinski
 from selfsim.rate.distances import scaled_neurons
 from selfsim.rate.rate import gradient_by_weight
@@ -418,3 +419,22 @@ def test_bad_windows(window):
 def test_bad_options(options, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
         scaling(points(64, 2), **options)
+
+
+def test_pairs_of_two_components_do_not_count():
+    """Copies and isolated nodes change nothing but the window; before, copies of an expander "scaled"."""
+    alone, beside = scaling(lattice(30, 30)), scaling(nx.disjoint_union(lattice(30, 30), nx.empty_graph(3000)))
+    assert beside.scales and float(beside.dimension) == pytest.approx(float(alone.dimension), rel=0.02)
+    copies = nx.disjoint_union_all([nx.random_regular_graph(3, 200, seed=seed) for seed in range(5)])
+    assert not scaling(copies).scales
+
+
+@pytest.mark.parametrize("n", [1000, 4000])
+def test_trees_of_preferential_attachment_are_small_worlds(n):
+    assert not any(scaling(nx.barabasi_albert_graph(n, 1, seed=seed)).scales for seed in range(3))
+
+
+def test_box_counts_of_less_than_an_octave_have_no_interval():
+    sizes, boxes = np.array([1, 1.2, 1.4, 1.6]), np.array([100, 80, 60, 50])
+    found = scaling(BoxCounts(sizes, boxes, np.zeros(4), 200, "memb"))
+    assert not found.dimension.estimable and not found.intervals
