@@ -223,8 +223,9 @@ class Study:
         # Seed by seed, so that a study which is stopped early has whole pairs.
         cells = [(arm, seed) for seed in self.seeds for arm in ARMS] + [(FREE, seed) for seed in NOISE_SEEDS]
         plan = [(arm, seed) for arm, seed in cells if arm in rate_of and f"{family}-{arm}-{seed}" not in done]
+        self._check_same_machine(known.runs[known.runs.architecture == family], {seed for _, seed in plan})
         while plan:
-            fitting = self._fitting(family, len(plan))
+            fitting = self._fitting(family, min(len(plan), self.together))
             if not fitting:
                 return
             part, plan = plan[:fitting], plan[fitting:]
@@ -236,6 +237,14 @@ class Study:
                 here = slice(place, place + len(batch["validation"]))
                 place = here.stop
                 self._write_batch(names[here], part[here], configs[here], batch)
+
+    def _check_same_machine(self, done: pd.DataFrame, seeds: set[int]) -> None:
+        """Raise ``ValueError`` where the rest of a seed would be run on another card, or in another precision."""
+        here = _card(self.device), (self.fixed | self.changed)["precision"]
+        of_seeds = done[done.seed.isin(seeds)]
+        for seed, there in zip(of_seeds.seed, zip(of_seeds.card, of_seeds.precision, strict=True), strict=True):
+            if there != here:
+                raise ValueError(f"seeds: got {seed}, whose other runs were made on {there}, and this is {here}")
 
     def _write_batch(
         self,
@@ -295,7 +304,7 @@ class Study:
 
     def _batch(self, family: str, configs: Sequence[TrainConfig], images: Sequence[Images]) -> dict[str, Any]:
         clock = time.monotonic if self.device.type == "cuda" else time.process_time  # a CPU has other work
-        began = clock()
+        began, started = clock(), time.monotonic()
         config = configs[0]
         looks = {0, round(0.9 * config.epochs), config.epochs}
         with torch_settings():
@@ -310,7 +319,7 @@ class Study:
                     seen[epoch] = training_rates(stack)
             stack.finish()
             seconds = clock() - began
-            self.seconds_a_run[family] = seconds / len(configs)
+            self.seconds_a_run[family] = (time.monotonic() - started) / len(configs)
             last = {
                 (split, metric): [_last(history, split, metric) for history in stack.history]
                 for split, metric in (("validation", "accuracy"), ("train", "clean_accuracy"), ("test", "accuracy"))
@@ -323,14 +332,14 @@ class Study:
         }  # fmt: skip
 
     def _fitting(self, family: str, runs: int) -> int:
-        """Return how many of `runs` will be done in time: all, or whole seeds, or none."""
+        """Return how many of `runs` will be done in time: all, or whole seeds of several, or none."""
         seconds = self.seconds_a_run.get(family, 0.0)
         left = self.ends - time.monotonic()
         if left <= 0:
             return 0
         if runs * seconds <= left:
             return runs
-        arms = len(ARMS)
+        arms = min(len(ARMS), runs)
         return int(left / (arms * seconds)) * arms
 
     def _half_of_noise(self, family: str) -> dict[str, float]:

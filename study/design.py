@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from selfsim.training.config import TrainConfig
+from selfsim.training.pairs import constraint_text
 from selfsim.uncertainty import Interval
 
 # Stages a to f; stage c is two. Each is a grid in study/grids/ and a pair of tables in results/study/.
@@ -40,7 +41,7 @@ def arm(config: TrainConfig) -> str:
         return PUBLISHED
     target = target_of(config)
     if not options.get("plain"):
-        return f"target {target}, by the default" if options["weight"] is None else f"target {target}, capped"
+        return f"constraint {constraint_text(config)}"
     if isinstance(target, Mapping):
         return f"{target['schedule']} target" if "schedule" in target else "random targets"
     return f"target {target:g}, weight {options.get('weight', 10):g}"

@@ -206,7 +206,7 @@ def _chapters(chapters: Path) -> dict[str, str]:
     texts = [path.read_text(encoding="utf-8") for path in sorted(chapters.glob("*.ipynb"))]
     counted = re.compile(
         r"lies outside every null band in (\d+) of (\d+) cases.*?By chance at most ([\d.]+) would. "
-        r"Band by band, (\d+) outside the shuffled band and (\d+) outside the gauss band"
+        r"Band by band: (\d+) outside the shuffled band and (\d+) outside the Gaussian band"
     )
     found = [[float(number) for number in match.groups()] for text in texts if (match := counted.search(text))]
     outside, cases, by_chance, shuffled, gauss = map(sum, zip(*found, strict=True))

@@ -143,9 +143,10 @@ def _compute(tables: Convergence, seconds: float) -> str:
         f"{seconds / 3600:.1f} core-hours of a CPU" if card == CPU else f"{seconds / 60:.0f} minutes of one {card}"
         for card, seconds in by_card.items()
     )
-    mixed = len(by_card) > 1 and (runs.groupby(["architecture", "seed"]).card.nunique() == 1).all()
+    by_seed = runs.groupby(["architecture", "seed"])[["card", "precision"]].nunique()
+    mixed = len(by_card) > 1 and (by_seed == 1).all(axis=None)
     return f"{first}; the second took {spent}, not counting tuning and data loading." + (
-        " The runs of a seed were made on the same machine." if mixed else ""
+        " The runs of a seed were made on the same kind of machine and in the same precision." if mixed else ""
     )
 
 

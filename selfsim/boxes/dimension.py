@@ -102,8 +102,8 @@ def fractal_dimension(
     Warns
     -----
     UserWarning
-        The components beyond the first make up more than a tenth of the boxes at a fitted size. Each adds a box at
-        every size, so that the counts fall too slowly, and an exponential decay can pass for a power law.
+        The components beyond the first may make up more than a tenth of the boxes at a fitted size. Each small one adds
+        a box at every size: the counts fall too slowly, and an exponential decay can pass for a power law.
 
     Notes
     -----
@@ -148,8 +148,9 @@ def fractal_dimension(
     sizes, boxes = sizes[keep], boxes[keep]
     if counts.components - 1 > boxes.min() / 10:
         warnings.warn(
-            f"counts: each of {counts.components} components has a box at every size, where all boxes are only "
-            f"{boxes.min():g} to {boxes.max():g}, so the dimension is too low; need the largest component",
+            f"counts: {counts.components} components need at least as many boxes, and the fit has only "
+            f"{boxes.min():g} to {boxes.max():g}; if most components are small, the dimension is too low: take the "
+            "largest component",
             stacklevel=2,
         )
     x, y = np.log(sizes), np.log(boxes)

@@ -246,7 +246,7 @@ def _checked(lengths: NDArray[np.floating]) -> NDArray[np.floating]:
         if lengths.diagonal().any():
             lengths = lengths.copy()
             np.fill_diagonal(lengths, 0)
-        _check_matrix(lengths, rounding)
+        _check_matrix(lengths)
     return np.maximum(lengths, 0) if lengths.min() < 0 else lengths
 
 
@@ -266,7 +266,7 @@ def _symmetric(matrix: NDArray[np.floating], rounding: float) -> NDArray[np.floa
     return matrix / 2 + matrix.T / 2
 
 
-def _check_matrix(matrix: NDArray[np.floating], rounding: float) -> None:
+def _check_matrix(matrix: NDArray[np.floating]) -> None:
     """Raise or warn where a matrix of edges is read as distances."""
     finite = np.isfinite(matrix)
     if not finite.all() and not finite[_connected(finite)].all():
@@ -275,7 +275,9 @@ def _check_matrix(matrix: NDArray[np.floating], rounding: float) -> None:
             "if these are lengths of edges, pass them as a scipy.sparse matrix with weight='data'"
         )
     zero = matrix == 0
-    if zero.sum() > len(matrix) and (apart := matrix[_connected(zero)].max()) > rounding:
+    longest = matrix.max(where=finite, initial=0)
+    # Rounded distances break it by a little.
+    if zero.sum() > len(matrix) and (apart := matrix[_connected(zero)].max()) > longest / 10:
         warnings.warn(
             f"graph: got zeros that break the triangle inequality: nodes that they connect are up to {apart:g} apart. "
             "They are read as distances; if this is an adjacency matrix, pass scipy.sparse.csr_array(matrix) or "

@@ -220,7 +220,8 @@ def scaling(
     -----
     ln r is averaged over octaves of the rank, which keeps the steps of discrete scaling (trees, Cantor's dust) from
     counting as deviation. On hops k, the line is fitted to the mean number of nodes within k hops against ``k + 1/2``,
-    the radius that makes lattices exact; pairs of two components do not count. Time O(n² samples + n² log n), and about
+    the radius that makes lattices exact; pairs of two components do not count. Many small components still lower the
+    dimension, so take the largest. Time O(n² samples + n² log n), and about
     as long again for each draw of the intervals; memory O(n²).
 
     References
@@ -326,7 +327,7 @@ def _of_distances(points: Distances, given: law.Window | None, threshold: float 
 def _of_hops(points: Distances, given: law.Window | None, threshold: float | None) -> Scaling:
     """Fit the mean number of nodes within k hops, the node itself included, to ``k + 1/2``."""
     window = given or law.Window(0.0, law.window_for(points.n, None).high)
-    chosen = "given" if given else "the first hop to n ** -0.25 of all pairs"
+    chosen = "given" if given else "the first hop to n ** -0.25 of the connected pairs"
     result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
     hops = points.condensed
     hops = hops[np.isfinite(hops)].astype(np.int64)  # nodes of two components are no pair, isolated ones no nodes

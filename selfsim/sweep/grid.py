@@ -131,7 +131,10 @@ def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Gr
 def _given(name: str, text: str, types: Mapping[str, str]) -> Any:
     """Return the value of a parameter from the command line."""
     kind = _type_of(name, types, "-p")
-    return parse_yaml(text) if kind == "any" else parse_value(name, text, kind)
+    if kind != "any":
+        return parse_value(name, text, kind)
+    with errors_named(name):
+        return parse_yaml(text)
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def sweep(
         waiting = [cell for cell in grid.cells if plan.states[cell.name] in ("begun", "missing")]
         results = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
         if others := cells_of_another_grid(folder, results):
-            report(f"{others} cells of an earlier grid leave the table; their runs stay in {folder}", progress)
+            report(f"cells of an earlier grid leave the table: {others}; their runs stay in {folder}", progress)
         _write(results, folder)
         failures: dict[str, str] = {}
         if waiting:

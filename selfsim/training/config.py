@@ -107,10 +107,11 @@ class TrainConfig:
         of equals), or the moving average. Only these weights are evaluated on the test images.
     constraint : mapping, optional
         Arguments of `selfsim.SelfSimilarityConstraint`; with ``{"paper": True, …}`` those of its ``.paper``, with
-        ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint. The defaults of
-        `weight`, `cap`, `ramp`, `unit` and `ends` are written into the mapping, so that a stored run keeps its
-        meaning. With ``{"plain": True, …}`` the defaults are those of version 0.1, a penalty by itself: a weight of
-        10, no cap, no ramp, absolute units and detached ends.
+        ``{"scale": True, …}`` those of `selfsim.ScaleControl`. None trains without a constraint. With
+        ``{"plain": True, …}``, the defaults are those of version 0.1: a weight of 10, no cap, no ramp, absolute units
+        and detached ends. A mapping of none of these kinds gets the defaults of `weight`, `cap`, `ramp`, `unit` and
+        `ends` written into it, so that a stored run keeps its meaning. Give ``"ends": None`` beside a changed `weight`
+        or `measure` to have them decided anew.
     layers : int or list of str, optional
         Layers to follow and to constrain, as for `selfsim.Probe`. By default the natural blocks.
     samples : int
@@ -259,7 +260,7 @@ class TrainConfig:
         try:
             values = {name: value for name, value in asdict(self).items() if _LATER.get(name, ...) != value}
             if self.constraint:  # as version 0.1 wrote it: a stored run keeps its name
-                values["constraint"] = {option: value for option, value in self.constraint.items() if option != "plain"}
+                values["constraint"].pop("plain", None)
             return json.dumps(values, indent=1) + "\n"
         except TypeError as error:
             raise TypeError(
@@ -320,15 +321,14 @@ def check_same_configuration(stored: Mapping[str, Any], config: TrainConfig, *, 
     """
     there = {option.name: option.default for option in fields(TrainConfig)} | dict(stored)
     here = _LATER | json.loads(config.as_json())
-    different = [
-        f"{name} is {there[name]!r} there and {here.get(name)!r} here"
-        for name in here | there
-        if there[name] != here.get(name)
-    ]
-    if different:
+    names = [name for name in here | there if there[name] != here.get(name)]
+    if names:
+        different = [f"{name} is {there[name]!r} there and {here.get(name)!r} here" for name in names]
+        plain = names == ["constraint"] and "plain" in (stored_config(stored).constraint or {})
+        remedy = " (a run of version 0.1 goes on with constraint={'plain': True, …})" if plain else ""
         raise ValueError(
             f"directory: {where!r} holds a run with another configuration ({'; '.join(different)}); need another "
-            "directory, or runs=..., which names one for each configuration"
+            f"directory, or runs=..., which names one for each configuration{remedy}"
         )
 
 
@@ -344,7 +344,7 @@ def _checked_layers(layers: object) -> int | list[str] | None:
 
 
 def _explicit(options: Mapping | None, made: SelfSimilarityConstraint | ScaleControl | None) -> Mapping | None:
-    """Return the options of a constraint, with the defaults of those that version 0.1 had otherwise."""
+    """Return the options of a constraint, with the defaults that differ from those of version 0.1."""
     if options is None:
         return None
     options = {option: value for option, value in options.items() if option not in _KINDS or value}

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +22,16 @@ from ..validation import untraced
 _CALLS_WITHOUT_STEP = 1000
 _CHANGED_VIEW = "its output is a view that is changed in place, as by nn.ReLU(inplace=True); need inplace=False"
 _SINGLE = "activations"  # the name of a single tensor's layer
+
+
+class _ByLayer(dict[str, Any]):
+    """Targets by layer, which are changed as a whole."""
+
+    def __setitem__(self, layer: str, target: Any) -> None:
+        raise TypeError(f"target: got one for {layer!r}, need all: constraint.target = {{**constraint.target, …}}")
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
 
 
 class LayerPenalty(ABC):
@@ -111,8 +120,8 @@ class LayerPenalty(ABC):
 
     @property
     def target(self) -> Any:
-        """The target of all layers, or a read-only mapping with one for each; a new one holds from the next call on."""
-        return MappingProxyType(self._target) if isinstance(self._target, dict) else self._target
+        """The target of all layers, or a mapping with one for each; to change one, set the whole, which is checked."""
+        return _ByLayer(self._target) if isinstance(self._target, dict) else self._target
 
     @target.setter
     def target(self, target: Any) -> None:

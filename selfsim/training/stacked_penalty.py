@@ -36,7 +36,7 @@ class StackedPenalty:
     def __init__(self, constraints: Constraints, layers: Sequence[str], device: torch.device) -> None:
         self.constraints, self.layers = constraints, tuple(layers)
         for constraint in constraints:
-            if constraint is not None and isinstance(constraint.target, Mapping):
+            if constraint is not None and isinstance(constraint.target, dict):
                 check_target_names(constraint.target, layers)
         on_device: Any = dict(dtype=torch.float32, device=device)
 

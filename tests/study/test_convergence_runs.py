@@ -71,6 +71,42 @@ def test_stops_in_time(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_study_that_is_cut_off_has_whole_pairs(tmp_path, monkeypatch):
+    """Seeds come before arms, however many are trained at once; an hour's limit is asked for before each batch."""
+    trained, now = [], [0.0]
+
+    def batch(study, family, configs, images):
+        trained.extend((config.seed, bool(config.mixup)) for config in configs)
+        now[0] += 10.0
+        study.seconds_a_run[family] = 10.0 / len(configs)
+        return {"validation": [0.0] * len(configs)}
+
+    monkeypatch.setattr(convergence.Study, "_batch", batch)
+    monkeypatch.setattr(convergence.Study, "_write_batch", lambda *a: None)
+    monkeypatch.setattr(convergence.time, "monotonic", lambda: now[0])
+    tuned = [tuned_row("free", "none"), tuned_row("control", "mixup")]
+    convergence_tables.write(tmp_path, tuning=pd.DataFrame(tuned))
+    options = ["--stages", "runs", "--together", "1", "--seeds", "0", "1", "2", "--minutes", "0.7"]
+    convergence.main(arguments(tmp_path, *options))
+    assert trained == [(0, False), (0, True), (1, False), (1, True)]
+
+
+@pytest.mark.long
+def test_a_seed_is_not_finished_on_another_machine(tmp_path, results):
+    found = convergence_tables.read(results)
+    runs, history = (table[table.run.str.contains("free")] for table in (found.runs, found.history))
+    convergence_tables.write(tmp_path, runs=runs.assign(precision="bfloat16"), history=history, tuning=found.tuning)
+    with pytest.raises(ValueError, match="seeds: got 0, whose other runs were made on .*bfloat16"):
+        convergence.main(arguments(tmp_path, "--stages", "runs"))
+
+
+def tuned_row(arm, form):
+    return {
+        "architecture": "mlp", "arm": arm, "form": form, "learning_rate": 0.001, "seed": convergence.TUNING_SEED,
+        "validation_accuracy": 0.5, "chosen": True, "train_accuracy": 0.5,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, torch.OutOfMemoryError])
 def test_a_study_that_is_cut_off_keeps_the_batches_before(tmp_path, monkeypatch, stop):
     whole = convergence.Study._batch
@@ -83,11 +119,7 @@ def test_a_study_that_is_cut_off_keeps_the_batches_before(tmp_path, monkeypatch,
         return whole(study, family, configs, images)
 
     monkeypatch.setattr(convergence.Study, "_batch", cut_off)
-    tuned = [{
-        "architecture": "mlp", "arm": "free", "form": "none", "learning_rate": 0.001, "seed": convergence.TUNING_SEED,
-        "validation_accuracy": 0.5, "chosen": True, "train_accuracy": 0.5,
-    }]  # fmt: skip
-    convergence_tables.write(tmp_path, tuning=pd.DataFrame(tuned))
+    convergence_tables.write(tmp_path, tuning=pd.DataFrame([tuned_row("free", "none")]))
     with pytest.raises(stop):
         convergence.main(arguments(tmp_path, "--stages", "runs", "--together", "1", "--option", "epochs", "1"))
     assert convergence_tables.read(tmp_path).runs.run.tolist() == ["mlp-free-0"]

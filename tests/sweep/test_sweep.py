@@ -318,7 +318,7 @@ def test_home_is_the_home_directory_and_cells_of_an_earlier_grid_are_told(writte
         grid = written(f"parameters: {TINY}\ngrid: {{seed: [{seed}]}}")
         finish(grid.cells[0], tmp_path / "out")
         assert sweep(grid, "~/out") == tmp_path / "out" / RESULTS
-        told = "1 cells of an earlier grid leave the table" in capsys.readouterr().err
+        told = "cells of an earlier grid leave the table: 1" in capsys.readouterr().err
         assert told == (seed == 1)
     assert list(pd.read_csv(tmp_path / "out" / "results.csv").seed) == [1]
 

@@ -9,6 +9,7 @@ import pytest
 
 from selfsim import SelfSimilarityConstraint, TrainConfig, load_run, train
 from selfsim.training.config import stored_config
+from selfsim.training.schedules import Linear
 
 
 def options_of(made):
@@ -79,8 +80,23 @@ def test_a_plain_run_is_loaded_as_one(tmp_path):
     )
     train(config, directory=tmp_path / "run", device="cpu")
     assert load_run(tmp_path / "run").config == config
-    with pytest.raises(ValueError, match="constraint is {} there and {'cap': 0.3"):
+    with pytest.raises(ValueError, match="constraint is {} there and {'cap': 0.3.*goes on with constraint={'plain'"):
         train(dataclasses.replace(config, constraint={}), directory=tmp_path / "run", device="cpu")
+
+
+def test_schedules_as_objects_are_stored_too():
+    config = TrainConfig("mlp", constraint={"plain": True, "target": Linear(0.2, 0.1)})
+    assert config.name == "mlp-acb8f763ced4"  # of version 0.1
+    assert stored_config(json.loads(config.as_json())).make_constraint().target == Linear(0.2, 0.1)
+
+
+def test_ends_are_decided_anew_on_request():
+    default = TrainConfig("mlp", constraint={}).constraint
+    changed = TrainConfig("mlp", constraint=default | {"weight": 10, "cap": None, "ends": None})
+    assert changed.constraint["ends"] == "detached"
+    assert (
+        TrainConfig("mlp", constraint=default | {"measure": "scaling", "ends": None}).constraint["ends"] == "detached"
+    )
 
 
 def test_only_one_kind():

@@ -12,7 +12,6 @@ from selfsim.models.branch import Branch
 from selfsim.training.stacked_penalty import StackedPenalty
 
 SMALL = dict(train_images=128, validation_images=64, test_images=64, samples=32, batch_size=32, augment=True)
-# With attached ends, few neurons have a gradient at all, and rounding decides on the steps of the others.
 CAPPED = {"target": 0.1, "cap": 0.3, "ramp": [0, 0.5], "ends": "detached"}
 CONSTRAINTS = {
     "none": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -27,10 +28,11 @@ def test_a_new_target_holds_from_the_next_call_on():
 
 def test_targets_by_layer_are_set_as_a_whole_where_they_are_checked():
     constraint = SelfSimilarityConstraint({"a": 0.1, "b": 0.2}, ramp=None)
-    with pytest.raises(TypeError, match="assignment"):
+    with pytest.raises(TypeError, match="target: got one for 'a', need all"):
         constraint.target["a"] = 2
     constraint.target = {**constraint.target, "a": 0.3}
     assert copy.deepcopy(constraint).targets == {"a": 0.3, "b": 0.2}
+    assert pickle.loads(pickle.dumps(constraint.target)) == constraint.target
     x = {"a": torch.randn(16, 8), "b": torch.randn(16, 8)}
     assert constraint(x) == SelfSimilarityConstraint({"a": 0.3, "b": 0.2}, ramp=None)(x)
 
