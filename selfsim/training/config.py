@@ -196,6 +196,7 @@ class TrainConfig:
         self._set(layers=_checked_layers(self.layers))
         if not (self.constraint is None or isinstance(self.constraint, Mapping)):
             raise ValueError(f"constraint: got {self.constraint!r}, need None or a mapping of its options")
+        self._set(constraint=_one_form(self.constraint))
         made = self.make_constraint()  # wrong options fail here, before any data are loaded
         self._set(constraint=_one_form(_explicit(self.constraint, made)))
 
