@@ -269,27 +269,27 @@ def _symmetric(matrix: NDArray[np.floating], rounding: float) -> NDArray[np.floa
 def _check_matrix(matrix: NDArray[np.floating]) -> None:
     """Raise or warn where a matrix of edges is read as distances."""
     finite = np.isfinite(matrix)
-    if not finite.all() and not finite[_connected(finite)].all():
+    if not finite.all() and _joins_others(finite) is not None:
         raise ValueError(
             "graph: got infinite distances between nodes that finite ones connect, need inf only between components; "
             "if these are lengths of edges, pass them as a scipy.sparse matrix with weight='data'"
         )
     zero = matrix == 0
-    longest = matrix.max(where=finite, initial=0)
-    # Rounded distances break it by a little.
-    if zero.sum() > len(matrix) and (apart := matrix[_connected(zero)].max()) > longest / 10:
-        warnings.warn(
-            f"graph: got zeros that break the triangle inequality: nodes that they connect are up to {apart:g} apart. "
-            "They are read as distances; if this is an adjacency matrix, pass scipy.sparse.csr_array(matrix) or "
-            "networkx.from_numpy_array(matrix)",
-            stacklevel=5,
-        )
+    if zero.sum() > len(matrix) and (component := _joins_others(zero)) is not None:
+        apart = matrix[component[:, None] == component].max()
+        if apart > matrix.max(where=finite, initial=0) / 10:  # rounded distances break it by a little
+            warnings.warn(
+                f"graph: got zeros that break the triangle inequality: nodes that they connect are up to {apart:g} "
+                "apart. They are read as distances; if this is an adjacency matrix, pass "
+                "scipy.sparse.csr_array(matrix) or networkx.from_numpy_array(matrix)",
+                stacklevel=5,
+            )
 
 
-def _connected(near: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return for all pairs of nodes whether a path leads from one to the other."""
+def _joins_others(near: NDArray[np.bool_]) -> NDArray[np.integer] | None:
+    """Return the component of each node if paths of near pairs join pairs that are not near; else None."""
     component = sparse.csgraph.connected_components(sparse.csr_array(near), directed=False)[1]
-    return component[:, None] == component
+    return component if near.sum() < (np.bincount(component) ** 2).sum() else None
 
 
 def _from_networkx(graph: Any, weight: str | None) -> Distances:
