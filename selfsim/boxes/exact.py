@@ -142,7 +142,8 @@ def box_bound(
     graph, l_B, r_B, weight
         As for `box_cover`: exactly one of `l_B` and `r_B`.
     exact_up_to : int
-        Up to this many nodes the optimum is computed; above, nodes are counted no two of which fit in one box.
+        Up to this many nodes the optimum is computed, unless it has too many boxes to choose from. Else nodes are
+        counted no two of which fit in one box.
 
     Returns
     -------

@@ -221,8 +221,8 @@ def scaling(
     ln r is averaged over octaves of the rank, which keeps the steps of discrete scaling (trees, Cantor's dust) from
     counting as deviation. On hops k, the line is fitted to the mean number of nodes within k hops against ``k + 1/2``,
     the radius that makes lattices exact; pairs of two components do not count. Many small components still lower the
-    dimension, so take the largest. Time O(n² samples + n² log n), and about
-    as long again for each draw of the intervals; memory O(n²).
+    dimension, so take the largest. Time O(n² samples + n² log n), and about as long again for each draw of the
+    intervals; memory O(n²).
 
     References
     ----------

@@ -37,8 +37,10 @@ _KEYS = {
 }
 
 
-# Of the table of results, beside the parameters of a cell.
-COLUMNS = frozenset({"cell", "run", "status", "version", "commit", "epoch", "split", "layer", "metric", "value"})
+# Columns of the table of results beside the parameters of a cell.
+FIRST = ("cell", "run", "status")
+MADE_BY = ("version", "commit")  # of the code that trained a run
+HISTORY = ("epoch", "split", "layer", "metric", "value")
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def _type_of(name: str, types: Mapping[str, str], where: str) -> str:
 
 def _cell(values: dict[str, Any], varied: dict[str, Any], notebook: Path | None) -> Cell:
     if notebook:
-        if taken := COLUMNS & values.keys():
+        if taken := {*FIRST, *MADE_BY, *HISTORY} & values.keys():
             raise ValueError(f"parameters: got {min(taken)!r}, which is a column of the table; need another name")
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         chapter = Chapter(f"{notebook.stem}-{digest[:10]}", None, notebook, values)

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import write_atomic
 from ..publish.run_list import Chapter
-from .grid import Cell
+from .grid import FIRST, HISTORY, MADE_BY, Cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 RESULTS, RESULTS_CSV = "results.parquet", "results.csv"
-_FIRST = ("cell", "run", "status")
-_MADE_BY = ("version", "commit")  # of the code that trained a run
-_HISTORY = ("epoch", "split", "layer", "metric", "value")
 
 
 def cell_table(cell: Cell, folder: Path, status: str) -> tuple[DataFrame, list[str]]:
@@ -54,9 +51,9 @@ def cell_table(cell: Cell, folder: Path, status: str) -> tuple[DataFrame, list[s
             damages.append(str(error))
             tables.append(_row(cell, directory.name, "damaged", values))
             continue
-        history = pd.DataFrame(run.history, columns=_HISTORY)
+        history = pd.DataFrame(run.history, columns=HISTORY)
         facts = _facts(cell, directory.name, status, values | asdict(run.config) if is_page else asdict(run.config))
-        facts |= {name: run.environment.get(name) for name in _MADE_BY}
+        facts |= {name: run.environment.get(name) for name in MADE_BY}
         tables.append(pd.DataFrame(facts, index=history.index).join(history))
     return pd.concat(tables) if tables else _row(cell, "", status, values), damages
 
@@ -67,8 +64,8 @@ def write_results(tables: Iterable[DataFrame], folder: Path) -> None:
 
     table = pd.concat(tables, ignore_index=True)
     # The history's columns come last, and are there before anything is finished.
-    own = [name for name in table if name not in _HISTORY]
-    table = table.reindex(columns=[*own, *_HISTORY])
+    own = [name for name in table if name not in HISTORY]
+    table = table.reindex(columns=[*own, *HISTORY])
     for name in own:
         values = table[name].dropna()
         if len({type(value) for value in values}) > 1 and not all(map(_is_number, values)):
@@ -89,7 +86,7 @@ def check_results(folder: Path) -> None:
     csv = folder / RESULTS_CSV
     if csv.is_file():
         with open(csv, encoding="utf-8", errors="replace") as file:
-            ours = file.readline().startswith(",".join(_FIRST))
+            ours = file.readline().startswith(",".join(FIRST))
     else:
         ours = not (folder / RESULTS).exists()
     if not ours:
@@ -111,7 +108,7 @@ def _row(cell: Cell, run: str, status: str, values: Mapping[str, Any]) -> DataFr
 
 
 def _facts(cell: Cell, run: str, status: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(zip(_FIRST, (cell.name, run, status), strict=True)) | _flat(values)
+    return dict(zip(FIRST, (cell.name, run, status), strict=True)) | _flat(values)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -325,7 +325,7 @@ def check_same_configuration(stored: Mapping[str, Any], config: TrainConfig, *, 
     names = [name for name in here | there if there[name] != here.get(name)]
     if names:
         different = [f"{name} is {there[name]!r} there and {here.get(name)!r} here" for name in names]
-        plain = names == ["constraint"] and "plain" in (stored_config(stored).constraint or {})
+        plain = names == ["constraint"] and config.constraint and "plain" in (stored_config(stored).constraint or {})
         remedy = " (a run of version 0.1 goes on with constraint={'plain': True, …})" if plain else ""
         raise ValueError(
             f"directory: {where!r} holds a run with another configuration ({'; '.join(different)}); need another "

@@ -27,8 +27,10 @@ _SINGLE = "activations"  # the name of a single tensor's layer
 class _ByLayer(dict[str, Any]):
     """Targets by layer, which are changed as a whole."""
 
-    def __setitem__(self, layer: str, target: Any) -> None:
-        raise TypeError(f"target: got one for {layer!r}, need all: constraint.target = {{**constraint.target, …}}")
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("target: got a change of one layer, need all: constraint.target = {**constraint.target, …}")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)

@@ -28,8 +28,10 @@ def test_a_new_target_holds_from_the_next_call_on():
 
 def test_targets_by_layer_are_set_as_a_whole_where_they_are_checked():
     constraint = SelfSimilarityConstraint({"a": 0.1, "b": 0.2}, ramp=None)
-    with pytest.raises(TypeError, match="target: got one for 'a', need all"):
+    with pytest.raises(TypeError, match="target: got a change of one layer, need all"):
         constraint.target["a"] = 2
+    with pytest.raises(TypeError, match="target: got a change of one layer, need all"):
+        constraint.target.update(a=0.2)
     constraint.target = {**constraint.target, "a": 0.3}
     assert copy.deepcopy(constraint).targets == {"a": 0.3, "b": 0.2}
     assert pickle.loads(pickle.dumps(constraint.target)) == constraint.target
