@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_BANDED = ("rate", "deviation")
+# The statistics with null bands.
+_BANDED: Mapping[str, Callable[[Any], Tensor]] = {
+    "rate": ss_rate,
+    "rate_median_unit": functools.partial(ss_rate, unit="median"),
+    "deviation": scaling_deviation,
+}
 _OWN_COLUMNS = {"neurons", "samples", "note", *_BANDED, "dimension", "octaves", "scales"}
 DEFAULT_STATISTICS = ("rate", "scaling", "dimension", "spectrum")
 
@@ -171,8 +176,7 @@ def _analyzed(
                 row[column], reason = _number(value)
             if reason:
                 notes[column] = reason
-    known: dict[str, Callable[[Any], Tensor]] = {"rate": ss_rate, "deviation": scaling_deviation}
-    banded = {column: compute for column, compute in known.items() if _is_number(row.get(column))}
+    banded = {column: compute for column, compute in _BANDED.items() if _is_number(row.get(column))}
     bands: dict[str, dict[str, NullBand]] = {}
     for k, null in enumerate(nulls if banded else ()):
         try:
@@ -199,7 +203,7 @@ def band_columns(column: str, null: str, *, first: bool) -> tuple[str, str, str]
 
 _BAND_COLUMNS = {
     name
-    for column, null, first in itertools.product(("rate", "deviation"), NULLS, (True, False))
+    for column, null, first in itertools.product(_BANDED, NULLS, (True, False))
     for name in band_columns(column, null, first=first)
 }
 
@@ -247,7 +251,7 @@ class Analysis:
     rows : dict of str to dict
         The values of each layer by column, as in `to_pandas`.
     bands : dict of str to dict of str to dict of str to NullBand
-        Null bands by layer, null model and column ("rate", "deviation").
+        Null bands by layer, null model and column ("rate", "rate_median_unit", "deviation").
 
     Examples
     --------
@@ -298,7 +302,10 @@ class Analysis:
         return FeatureNetwork(self.activations[check_choice(layer, self.layers, name="layer")])
 
     def bands_of(self, column: str = "rate") -> dict[str, list[NullBand]]:
-        """Return the null bands of `column`, "rate" or "deviation", by layer: one for each null model."""
+        """Return the null bands by layer, one for each null model.
+
+        `column` is "rate", "rate_median_unit" or "deviation", one that was asked for.
+        """
         check_choice(column, _BANDED, name="column")
         return {
             layer: [of_null[column] for of_null in nulls.values() if column in of_null]
@@ -306,7 +313,7 @@ class Analysis:
         }
 
     def outside(self, column: str = "rate") -> dict[str, list[str]]:
-        """Return the layers whose `column`, "rate" or "deviation", lies outside its band, by null model.
+        """Return the layers whose `column` lies outside its band, by null model; columns as in `bands_of`.
 
         A band of level 0.95 leaves out 1 of 20 draws without structure, so of many layers a few are outside by chance.
         """

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..models.images import Images
 from ..statistics.null_models import NullBand
-from ..training.pairs import PAIRED_METRICS, RATES, final_value, mean_over_layers
+from ..training.pairs import final_value, mean_over_layers, shared_metrics
 from ..training.runs import Run
 from .style import (
     CONSTRAINED,
@@ -52,7 +52,14 @@ def plot_images(images: Images) -> Figure:
     return closed(figure)
 
 
-def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float | None = None) -> Figure:
+def plot_rates(
+    free: Sequence[Run],
+    held: Sequence[Run],
+    *,
+    bands: Bands,
+    target: float | None = None,
+    metric: str = "ss_rate",
+) -> Figure:
     """Plot the SS rate of every layer over the epochs, with and without constraint, beside its null bands.
 
     Parameters
@@ -65,6 +72,9 @@ def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target
         Drawn from the mean of their lower ends to that of their upper ones.
     target : float, optional
         The constraint's.
+    metric : str
+        The rate in the runs' histories; "ss_rate_median_unit" is the one that the constraint reads by default. The
+        bands should be those of the same rate.
 
     Returns
     -------
@@ -75,15 +85,19 @@ def plot_rates(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target
         for of_null in zip(*(run[layer] for run in bands), strict=True):
             _draw_band(axes, of_null)
         for runs, style in ((free, UNCONSTRAINED), (held, CONSTRAINED)):
-            draw_seeds(axes, [pd.Series(run.series("ss_rate", layer=layer), _evaluated(run)) for run in runs], style)
+            draw_seeds(
+                axes, [pd.Series(run.series(metric, layer=layer), _evaluated(run, metric)) for run in runs], style
+            )
         if target is not None:
             axes.axhline(target, **TARGET)
         axes.set_title(layer, loc="left")
     common_axis(grid[0], "rate")
-    return labelled(figure, grid, x="epoch", y="SS rate", ncols=3)
+    return labelled(figure, grid, x="epoch", y=METRIC_TITLES[metric], ncols=3)
 
 
-def plot_targets(free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, bands: Bands) -> Figure:
+def plot_targets(
+    free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, bands: Bands, metric: str = "ss_rate"
+) -> Figure:
     """Plot the target and the rate of each setting over the epochs, beside the rate without constraint.
 
     Parameters
@@ -93,6 +107,8 @@ def plot_targets(free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, 
     settings : mapping of titles to sequence of Run
     bands : sequence of mapping of layers to sequence of NullBand
         One mapping for each run of `free`; the first band of each layer is drawn.
+    metric : str
+        As in `plot_rates`.
 
     Returns
     -------
@@ -103,17 +119,17 @@ def plot_targets(free: Sequence[Run], settings: Mapping[str, Sequence[Run]], *, 
     for axes, (title, constrained) in zip(grid, settings.items(), strict=True):
         _draw_band(axes, [band for run in bands for (band, *_) in run.values()])
         for runs, style in ((free, UNCONSTRAINED), (constrained, CONSTRAINED)):
-            draw_seeds(axes, [pd.Series(mean_over_layers(run, "ss_rate"), _evaluated(run)) for run in runs], style)
+            draw_seeds(axes, [pd.Series(mean_over_layers(run, metric), _evaluated(run, metric)) for run in runs], style)
         targets = np.mean([mean_over_layers(run, "target", split="train") for run in constrained], 0)
         # The target of an epoch holds from its beginning to its end.
         axes.stairs(targets, np.arange(len(targets) + 1), baseline=None, **TARGET)
         axes.set_title(title, loc="left")
     grid[0].set_ylim(0, None)
-    return labelled(figure, grid, x="epoch", y="SS rate")
+    return labelled(figure, grid, x="epoch", y=METRIC_TITLES[metric])
 
 
 def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
-    """Plot what the constraint changed, seed by seed: accuracy, the rate and the two robust rates, median distance.
+    """Plot what the constraint changed, seed by seed: accuracy, rates, median distance.
 
     Parameters
     ----------
@@ -129,7 +145,7 @@ def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:
 
 
 def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
-    """Plot what each setting ended with: runs as dots, means as bars, one panel a metric.
+    """Plot what each setting ended with: runs as dots, means as bars, one panel a metric that all have.
 
     Parameters
     ----------
@@ -140,16 +156,17 @@ def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
+    metrics = shared_metrics(run for runs in settings.values() for run in runs)
     rows = [
         {"setting": title, "seed": run.config.seed, "metric": metric, "value": final_value(run, metric)}
         for title, runs in settings.items()
         for run in runs
-        for metric in PAIRED_METRICS
+        for metric in metrics
     ]
     table = pd.DataFrame(rows)
     palette = dict.fromkeys(settings, CONSTRAINED["color"]) | {next(iter(settings)): UNCONSTRAINED["color"]}
-    figure, grid = panels(len(PAIRED_METRICS), columns=2, height=0.4 * len(settings) + 0.8, width=NARROW)
-    for axes, metric in zip(grid, PAIRED_METRICS, strict=True):
+    figure, grid = panels(len(metrics), columns=2, height=0.4 * len(settings) + 0.8, width=NARROW)
+    for axes, metric in zip(grid, metrics, strict=True):
         common: dict[str, Any] = {"data": table[table.metric == metric], "x": "value", "y": "setting", "ax": axes}
         sns.lineplot(**common, units="seed", estimator=None, sort=False, orient="y", color=GREY, zorder=1)
         sns.stripplot(**common, hue="setting", palette=palette, jitter=False, size=6, legend=False)
@@ -158,7 +175,7 @@ def plot_settings(settings: Mapping[str, Sequence[Run]]) -> Figure:
         axes.set(xlabel="", ylabel="")
         axes.margins(x=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
-        if metric in RATES:
+        if metric.startswith("ss_rate"):
             common_axis(axes, "rate", way="x")
     return closed(figure)
 
@@ -173,9 +190,9 @@ def draw_seeds(axes: Axes, series: Sequence[pd.Series], style: Style) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
-def _evaluated(run: Run) -> list[int]:
-    """Return the epochs after which a run was evaluated."""
-    return sorted({row.epoch for row in run.history if (row.metric, row.split) == ("ss_rate", "validation")})
+def _evaluated(run: Run, metric: str) -> list[int]:
+    """Return the epochs after which a metric of the layers was measured."""
+    return sorted({row.epoch for row in run.history if (row.metric, row.split) == (metric, "validation")})
 
 
 def _draw_band(axes: Axes, bands: Sequence[NullBand]) -> None:

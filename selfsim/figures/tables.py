@@ -12,7 +12,7 @@ from ..models.architectures import architecture
 from ..models.data import DATASETS
 from ..statistics.null_models import NullBand
 from ..training.config import TrainConfig
-from ..training.pairs import PAIRED_METRICS, RATES, check_paired, final_values, paired_runs
+from ..training.pairs import check_paired, final_values, paired_runs, shared_metrics
 from ..training.runs import Run
 from ..uncertainty import Interval, paired_difference
 
@@ -21,6 +21,7 @@ Bands = Sequence[Mapping[str, Sequence[NullBand]]]  # one mapping a run, from la
 METRIC_TITLES = {
     "accuracy": "test accuracy",
     "ss_rate": "SS rate",
+    "ss_rate_median_unit": "SS rate in units of the median",
     "ss_rate_left_out": "SS rate without 3 most distant",
     "ss_rate_quantiles": "SS rate between quantiles",
     "median_distance": "median distance",
@@ -39,7 +40,8 @@ def pair_table(free: Sequence[Run], held: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a metric; rates and distances are means over layers after the last epoch, accuracy is on test.
+        One row a metric that all runs have; rates and distances are means over layers after the last epoch, accuracy
+        is on test.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def pair_table(free: Sequence[Run], held: Sequence[Run]) -> pd.DataFrame:
     """
     check_paired(free, held, name="free, held")
     rows = {}
-    for metric in PAIRED_METRICS:
+    for metric in shared_metrics([*free, *held]):
         a, b = final_values(free, metric), final_values(held, metric)
         rows[METRIC_TITLES[metric]] = {
             "unconstrained": f"{np.mean(a):.3f}",
@@ -69,7 +71,7 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row an architecture: the rate and the two robust rates without and with the constraint (means over layers
+        One row an architecture: the rates that all runs have, without and with the constraint (means over layers
         and seeds), the factor of the median distance, the paired difference of the test accuracy.
 
     Raises
@@ -81,7 +83,7 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
     for (name, _), pairs in paired_runs(runs).items():
         free, held = zip(*pairs, strict=True)
         row = {"architecture": architecture(name).title}
-        for metric in RATES:
+        for metric in [metric for metric in shared_metrics(runs) if metric.startswith("ss_rate")]:
             row[METRIC_TITLES[metric]] = " → ".join(
                 f"{np.mean(final_values(side, metric)):.3f}" for side in (free, held)
             )
@@ -102,7 +104,7 @@ def network_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame({f"seed {run.config.seed}": rows})
 
 
-def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -> pd.DataFrame:
+def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands, metric: str = "ss_rate") -> pd.DataFrame:
     """Tabulate the SS rate of each layer before and after training, beside its null bands.
 
     Parameters
@@ -111,6 +113,9 @@ def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -
         Runs with the same seeds, without and (if there are any) with the constraint.
     bands : sequence of mapping of layers to sequence of NullBand
         One mapping for each run of `free`: its own layers' bands, one a null model.
+    metric : str
+        The rate in the runs' histories; "ss_rate_median_unit" is the one that the constraint reads by default. The
+        bands should be those of the same rate.
 
     Returns
     -------
@@ -120,14 +125,14 @@ def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands) -
     """
     rows = {}
     for layer in free[0].layers:
-        row = {"untrained": _mean_rate(free, layer, 0), "trained": _mean_rate(free, layer, -1)}
+        row = {"untrained": _mean_rate(free, layer, metric, 0), "trained": _mean_rate(free, layer, metric)}
         if held:
-            row["constrained"] = _mean_rate(held, layer, -1)
+            row["constrained"] = _mean_rate(held, layer, metric)
         for of_null in zip(*(run[layer] for run in bands), strict=True):
             low, high = np.mean([(band.low, band.high) for band in of_null], axis=0)
             row[f"null: {of_null[0].null}"] = f"{low:.3f} to {high:.3f}"
             if not held:
-                row[f"z ({of_null[0].null})"] = _mean_z(free, layer, of_null)
+                row[f"z ({of_null[0].null})"] = _mean_z(free, layer, of_null, metric)
         rows[layer] = row
     return pd.DataFrame(rows).T.rename_axis("layer")
 
@@ -137,33 +142,36 @@ def images_in_words(config: TrainConfig) -> str:
     return (f"{config.train_images:,} images of " if config.train_images else "") + DATASETS[config.dataset]
 
 
-def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float) -> str:
-    """Answer a chapter's questions in Markdown, from its numbers: noise, the pull, the layer as a whole, the price."""
+def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float, metric: str = "ss_rate") -> str:
+    """Answer a chapter's questions in Markdown, from its numbers: noise, the pull, the layer as a whole, the price.
+
+    Parameters as in `rate_table`; `target` is the constraint's.
+    """
     check_paired(free, held, name="free, held")
     outside = np.array(
         [
-            [not band.low <= _rate(run, layer) <= band.high for band in of_run[layer]]
+            [not band.low <= _rate(run, layer, metric) <= band.high for band in of_run[layer]]
             for run, of_run in zip(free, bands, strict=True)
             for layer in run.layers
         ]
     )
     first = bands[0][free[0].layers[0]]
     lowest = [{layer: min(band.low for band in of_layer) for layer, of_layer in run.items()} for run in bands]
-    below = [_rate(run, layer) < low[layer] for run, low in zip(held, lowest, strict=True) for layer in low]
+    below = [_rate(run, layer, metric) < low[layer] for run, low in zip(held, lowest, strict=True) for layer in low]
     apart = " and ".join(
         f"{number} outside the {'Gaussian' if band.null == 'gauss' else band.null} band"
         for band, number in zip(first, outside.sum(0), strict=True)
     )
     by_chance = (1 - min(band.level for band in first)) * len(outside)
-    before, after = (f"{np.mean(final_values(runs, 'ss_rate')):.3f}" for runs in (free, held))
-    change = f", a change of {_difference(free, held, 'ss_rate'):+.3f}" if len(free) > 1 else ""
+    before, after = (f"{np.mean(final_values(runs, metric)):.3f}" for runs in (free, held))
+    change = f", a change of {_difference(free, held, metric):+.3f}" if len(free) > 1 else ""
     left_out, quantiles = (_change(free, held, metric) for metric in ("ss_rate_left_out", "ss_rate_quantiles"))
     return _with_minus_signs(
         (
             f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "
-            f"constraint, the SS rate lies outside every null band in {outside.all(1).sum()} of {len(outside)} cases "
-            f"(layers: {len(free[0].layers)}, seeds: {len(free)}). By chance at most {by_chance:.2g} would. "
-            f"Band by band: {apart}.",
+            f"constraint, the {METRIC_TITLES[metric]} lies outside every null band in {outside.all(1).sum()} of "
+            f"{len(outside)} cases (layers: {len(free[0].layers)}, seeds: {len(free)}). "
+            f"By chance at most {by_chance:.2g} would. Band by band: {apart}.",
             f"- **Can the constraint move it?** With the target {target:g}, the mean rate goes from {before} to "
             f"{after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
             f"- **Does the layer follow as a whole?** The rate without the three most distant neurons changes by "
@@ -203,15 +211,15 @@ def _difference(free: Sequence[Run], held: Sequence[Run], metric: str) -> Interv
     return paired_difference(final_values(held, metric), final_values(free, metric))
 
 
-def _mean_z(runs: Sequence[Run], layer: str, bands: Sequence[NullBand]) -> str:
+def _mean_z(runs: Sequence[Run], layer: str, bands: Sequence[NullBand], metric: str) -> str:
     if any(band.high - band.low < _NARROW for band in bands):
         return "narrow"
-    return f"{np.mean([band.z_score(_rate(run, layer)) for run, band in zip(runs, bands, strict=True)]):+.1f}"
+    return f"{np.mean([band.z_score(_rate(run, layer, metric)) for run, band in zip(runs, bands, strict=True)]):+.1f}"
 
 
-def _rate(run: Run, layer: str, epoch: int = -1) -> float:
-    return run.series("ss_rate", layer=layer)[epoch]
+def _rate(run: Run, layer: str, metric: str, epoch: int = -1) -> float:
+    return run.series(metric, layer=layer)[epoch]
 
 
-def _mean_rate(runs: Sequence[Run], layer: str, epoch: int) -> str:
-    return f"{np.mean([_rate(run, layer, epoch) for run in runs]):.3f}"
+def _mean_rate(runs: Sequence[Run], layer: str, metric: str, epoch: int = -1) -> str:
+    return f"{np.mean([_rate(run, layer, metric, epoch) for run in runs]):.3f}"

@@ -16,10 +16,10 @@ from ..rate.distances import pair_distances
 from ..rate.rate import ss_rate
 from ..statistics.movement import Arrangement
 
-# Two robust rates beside the rate: without three most distant neurons, and with the curve between two quantiles.
-# They differ from a rate that single neurons or single pairs decide.
+# The rate, the rate that the constraint reads by default, and two that no single neuron or pair decides.
 RATES: dict[str, Callable[..., Tensor]] = {
     "ss_rate": ss_rate,
+    "ss_rate_median_unit": partial(ss_rate, unit="median"),
     "ss_rate_left_out": partial(ss_rate, leave_out=3),
     "ss_rate_quantiles": partial(ss_rate, quantiles=(0.01, 0.99)),
 }
@@ -55,7 +55,7 @@ def scores(model: nn.Module, images: Images, split: str, *, epoch: int, device: 
 
 
 def layer_rows(hidden: Mapping[str, Arrangement], before: Mapping[str, Arrangement] | None, *, epoch: int) -> list[Row]:
-    """Return for each layer its rate, the robust rates, the median distance, and what was kept since the last epoch.
+    """Return for each layer its rates, the median distance, and what was kept since the last epoch.
 
     Parameters
     ----------

@@ -81,11 +81,11 @@ def train(
         its "target" for each layer, "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at
         the epoch's first step, "weight_distance" from the start and, in float16, "skipped_steps": steps whose
         gradients overflowed, so that neither weights nor learning rate changed. For each layer, on the first
-        `config.samples` validation images in eval mode, "ss_rate", "ss_rate_left_out" (without the 3 most distant
-        neurons), "ss_rate_quantiles" (the curve ends at the quantiles .01 and .99 of the distances),
-        "median_distance" and, from epoch 1, "neighbours_kept", "boxes_kept" and "drivers_kept" as `movement` defines
-        them. At the end accuracy and loss on "test", of the weights that ``config.select`` chose. A layer that has
-        collapsed, with all distances equal, has no rate: NaN.
+        `config.samples` validation images in eval mode, "ss_rate", "ss_rate_median_unit" (as the constraint reads it by
+        default), "ss_rate_left_out" (without the 3 most distant neurons), "ss_rate_quantiles" (the curve ends at the
+        quantiles .01 and .99 of the distances), "median_distance" and, from epoch 1, "neighbours_kept", "boxes_kept"
+        and "drivers_kept" as `movement` defines them. At the end accuracy and loss on "test", of the weights that
+        ``config.select`` chose. A layer that has collapsed, with all distances equal, has no rate: NaN.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from .config import TrainConfig
 from .runs import Run
 
 # Each is one number a run: the accuracy on the test images, or a mean over layers after the last epoch.
-PAIRED_METRICS = ("accuracy", "ss_rate", "ss_rate_left_out", "ss_rate_quantiles", "median_distance")
-# The SS rate, and the two robust rates that no single neuron or pair decides.
-RATES = PAIRED_METRICS[1:4]
+# Runs of version 0.1 have no rate in units of the median.
+RATES = ("ss_rate", "ss_rate_left_out", "ss_rate_quantiles")  # the last two do not hang on a single neuron or pair
+MEDIAN_UNIT = "ss_rate_median_unit"
+PAIRED_METRICS = ("accuracy", "ss_rate", MEDIAN_UNIT, *RATES[1:], "median_distance")
 
 Pair = tuple[Run, Run]  # control, treated
 
@@ -52,6 +53,12 @@ def final_value(run: Run, metric: str) -> float:
 def final_values(runs: Sequence[Run], metric: str) -> list[float]:
     """Return `final_value` of every run."""
     return [final_value(run, metric) for run in runs]
+
+
+def shared_metrics(runs: Iterable[Run]) -> list[str]:
+    """Return those of `PAIRED_METRICS` that the histories of all runs have."""
+    known = [{row.metric for row in run.history} for run in runs]
+    return [metric for metric in PAIRED_METRICS if all(metric in names for names in known)]
 
 
 def check_paired(control: Sequence[Run], treated: Sequence[Run], *, name: str = "control, treated") -> None:

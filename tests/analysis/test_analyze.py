@@ -253,8 +253,26 @@ def test_layers_outside_their_bands(analysis):
         for layer in analysis.layers:
             band = analysis.bands[layer][null]["deviation"]
             assert (layer in layers) == (not band.low <= analysis.rows[layer]["deviation"] <= band.high)
-    with pytest.raises(ValueError, match="column: got 'octaves', need one of 'rate', 'deviation'"):
+    with pytest.raises(ValueError, match="column: got 'octaves', need one of 'rate', 'rate_median_unit', 'deviation'"):
         analysis.outside("octaves")
+
+
+def test_the_rate_in_units_of_the_median_has_bands_of_its_own():
+    one = analyze(perceptron(), LOADER, **QUICK, statistics=["rate", "rate_median_unit"])
+    for layer, bands in one.bands_of("rate_median_unit").items():
+        for band, null in zip(bands, ("shuffled", "gauss"), strict=True):
+            rates = [
+                float(
+                    selfsim.ss_rate(
+                        selfsim.null_activations(one.activations[layer], null=null, seed=draw), unit="median"
+                    )
+                )
+                for draw in range(len(band.values))
+            ]
+            np.testing.assert_allclose(band.values, rates, rtol=1e-6)
+        assert bands[0].values.tolist() != one.bands_of("rate")[layer][0].values.tolist()
+        assert one.rows[layer]["rate_median_unit_null_low"] == bands[0].low
+    assert one.measures == ["neurons", "samples", "rate", "rate_median_unit"]
 
 
 def test_few_and_equal_neurons_are_rows_with_reasons():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -73,6 +74,43 @@ def test_with_the_constraint_beside_it_the_table_has_no_z():
     table = figures.rate_table(UNCONSTRAINED, CONSTRAINED, bands=BANDS)
     assert list(table) == ["untrained", "trained", "constrained", "null: gauss", "null: shuffled"]
     assert table.loc["b", "constrained"] == "0.120"
+
+
+def in_units_of_the_median(one, factor):
+    """A run whose history also has the rate in units of the median, `factor` times the other."""
+    rows = [row for row in one.history if row.metric == "ss_rate"]
+    rows = [row._replace(metric="ss_rate_median_unit", value=factor * row.value) for row in rows]
+    return dataclasses.replace(one, history=[*one.history, *rows])
+
+
+def test_tables_and_figures_show_the_rate_that_is_asked_for():
+    free, held = ([in_units_of_the_median(run, 0.5) for run in runs] for runs in (UNCONSTRAINED, CONSTRAINED))
+    options = {"bands": BANDS, "metric": "ss_rate_median_unit"}
+    assert figures.rate_table(free, **options).loc["a", "trained"] == "0.150"
+    assert figures.rate_table(free, held, **options).loc["b", "constrained"] == "0.060"
+    said = figures.summary(free, held, target=0.1, **options)
+    assert "the SS rate in units of the median lies outside every null band in 4 of 4 cases" in said
+    assert "the mean rate goes from 0.100 to 0.068" in said
+    assert figures.pair_table(free, held).loc["SS rate in units of the median"].iloc[0] == "0.100"
+    axes = figures.plot_rates(free, held, **options).axes[0]
+    assert [list(line.get_ydata()) for line in axes.get_lines()[:2]] == [[0.25, 0.1], [0.25, 0.2]]
+    drawn = figures.plot_pairs(free, held).axes
+    assert any("median" in axes.get_title("left").split() for axes in drawn if "units" in axes.get_title("left"))
+
+
+def test_runs_without_the_rate_in_units_of_the_median_are_shown_without_it():
+    # Those of version 0.1.
+    for runs in ((UNCONSTRAINED, CONSTRAINED), ([in_units_of_the_median(UNCONSTRAINED[0], 0.5)], CONSTRAINED[:1])):
+        assert list(figures.pair_table(*runs).index) == [
+            "test accuracy",
+            "SS rate",
+            "SS rate without 3 most distant",
+            "SS rate between quantiles",
+            "median distance",
+        ]
+        assert len(figures.plot_pairs(*runs).axes) == 5
+    with pytest.raises(KeyError, match="no metric 'ss_rate_median_unit'"):
+        figures.rate_table(UNCONSTRAINED, bands=BANDS, metric="ss_rate_median_unit")
 
 
 def test_a_band_that_is_nearly_a_point_has_no_z():

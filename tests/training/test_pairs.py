@@ -33,7 +33,7 @@ ALONE = made_run("pvt", 0, 0.3)
 
 def test_metrics_are_means_over_layers_and_the_accuracy_is_that_on_test():
     assert mean_over_layers(CONTROL[0], "ss_rate") == pytest.approx([0.3, 0.3])
-    assert [final_value(TREATED[0], metric) for metric in PAIRED_METRICS] == pytest.approx([0.91] + 4 * [0.15])
+    assert [final_value(TREATED[0], metric) for metric in PAIRED_METRICS] == pytest.approx([0.91] + 5 * [0.15])
 
 
 def test_runs_are_paired_by_seed_whatever_their_order():
@@ -46,7 +46,12 @@ def test_the_gain_is_the_mean_over_pairs_and_the_table_has_all_metrics():
     runs = [*CONTROL, *TREATED, ALONE]
     assert accuracy_gains(runs) == {"mlp": pytest.approx(0.01)}
     row = reach_table(runs).loc["Plain MLP"]
-    assert row["SS rate"] == row["SS rate without 3 most distant"] == "0.300 → 0.150"
+    assert (
+        row["SS rate"]
+        == row["SS rate in units of the median"]
+        == row["SS rate without 3 most distant"]
+        == "0.300 → 0.150"
+    )
     assert row["median distance, factor"] == "0.50"
     assert row["test accuracy, change"].startswith("+0.010")
 

@@ -13,6 +13,7 @@ import torch
 from selfsim import Probe, TrainConfig, activations, create, load_images, load_run, load_runs, ss_rate, train
 from selfsim.models.seeding import seeded
 from selfsim.training import loop
+from selfsim.training.pairs import PAIRED_METRICS
 from selfsim.training.recipe import Shifts, augmentation, make_optimizer, make_schedule, shifted
 
 EPOCHS = 12
@@ -42,7 +43,7 @@ def test_learns(free):
 def test_history_is_complete(free, constrained):
     assert free.layers == [f"blocks.{i}" for i in range(6)]
     for run in (free, constrained):
-        for metric in ("ss_rate", "ss_rate_left_out", "ss_rate_quantiles", "median_distance"):
+        for metric in PAIRED_METRICS[1:]:
             assert all(len(run.series(metric, layer=layer)) == EPOCHS + 1 for layer in run.layers)
         for metric in ("neighbours_kept", "boxes_kept", "drivers_kept"):
             kept = [run.series(metric, layer=layer) for layer in run.layers]
@@ -59,9 +60,13 @@ def test_followed_rates_are_those_of_the_model(free, digits):
     hidden = activations(free.model, digits.batches("validation"), samples=128, device="cpu")
     for layer, values in hidden.items():
         assert free.series("ss_rate", layer=layer)[-1] == pytest.approx(ss_rate(values).item(), abs=1e-5)
-        assert free.series("ss_rate_left_out", layer=layer)[-1] == pytest.approx(
-            ss_rate(values, leave_out=3).item(), abs=1e-5
-        )
+        for metric, options in (
+            ("ss_rate_left_out", {"leave_out": 3}),
+            ("ss_rate_median_unit", {"unit": "median"}),
+            ("ss_rate_quantiles", {"quantiles": (0.01, 0.99)}),
+        ):
+            rate = ss_rate(values, **options).item()
+            assert free.series(metric, layer=layer)[-1] == pytest.approx(rate, abs=1e-5)
 
 
 def test_constraint_moves_the_rate_to_its_target(free, constrained):
