@@ -24,7 +24,8 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
     columns = [column for column in columns if column != "samples" or len(samples) > 1]
     if "rate" in columns:
         columns.insert(columns.index("rate") + 1, _BANDS)
-    header = "".join(f"<th scope='col'>{html.escape(column)}</th>" for column in ["layer", *columns])
+    names = [html.escape(column).replace("_", "_<wbr>") for column in ["layer", *columns]]
+    header = "".join(f"<th scope='col'>{name}</th>" for name in names)
     axis = _axis(rows, bands)
     nulls = list(dict.fromkeys(null for of_layer in bands.values() for null in of_layer))
     shades = dict(zip(nulls, _SHADES, strict=False))

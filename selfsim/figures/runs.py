@@ -92,7 +92,7 @@ def plot_rates(
             axes.axhline(target, **TARGET)
         axes.set_title(layer, loc="left")
     common_axis(grid[0], "rate")
-    return labelled(figure, grid, x="epoch", y=METRIC_TITLES[metric], ncols=3)
+    return labelled(figure, grid, x="epoch", y=textwrap.fill(METRIC_TITLES[metric], 17), ncols=3)
 
 
 def plot_targets(
@@ -125,7 +125,7 @@ def plot_targets(
         axes.stairs(targets, np.arange(len(targets) + 1), baseline=None, **TARGET)
         axes.set_title(title, loc="left")
     grid[0].set_ylim(0, None)
-    return labelled(figure, grid, x="epoch", y=METRIC_TITLES[metric])
+    return labelled(figure, grid, x="epoch", y=textwrap.fill(METRIC_TITLES[metric], 17))
 
 
 def plot_pairs(free: Sequence[Run], held: Sequence[Run]) -> Figure:

@@ -113,6 +113,12 @@ def test_runs_without_the_rate_in_units_of_the_median_are_shown_without_it():
         figures.rate_table(UNCONSTRAINED, bands=BANDS, metric="ss_rate_median_unit")
 
 
+def test_equal_accuracies_are_no_interval():
+    held = [run(seed, (0.15, 0.12), target=0.1) for seed in (0, 1)]
+    said = figures.summary(UNCONSTRAINED, held, bands=BANDS, target=0.1)
+    assert said.endswith("In each of 2 pairs of seeds the test accuracy is the same with and without the constraint.")
+
+
 def test_a_band_that_is_nearly_a_point_has_no_z():
     narrow = [
         {"a": [band(0.2, 0.2 + 1e-6)], "b": [band(0.1, 0.2)]},
