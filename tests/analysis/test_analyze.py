@@ -102,7 +102,7 @@ def test_columns_never_collide_and_never_hide():
             analyze(perceptron(), LOADER, statistics=statistics, **QUICK)
     found = analyze(perceptron(), LOADER, statistics=["rate", mean_low], **QUICK)
     assert found.measures == ["neurons", "samples", "rate", "mean_low"]
-    assert "<th scope='col'>mean_low</th>" in found._repr_html_()
+    assert "<th scope='col'>mean_<wbr>low</th>" in found._repr_html_()
     assert "null_low" not in repr(found) and "mean_low" in repr(found)
 
 
