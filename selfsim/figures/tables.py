@@ -142,21 +142,39 @@ def images_in_words(config: TrainConfig) -> str:
     return (f"{config.train_images:,} images of " if config.train_images else "") + DATASETS[config.dataset]
 
 
-def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: float, metric: str = "ss_rate") -> str:
+def summary(
+    free: Sequence[Run],
+    held: Sequence[Run],
+    *,
+    bands: Bands,
+    target: float,
+    metric: str = "ss_rate",
+    metric_bands: Bands | None = None,
+) -> str:
     """Answer a chapter's questions in Markdown, from its numbers: noise, the pull, the layer as a whole, the price.
 
-    Parameters as in `rate_table`; `target` is the constraint's.
+    Parameters
+    ----------
+    free, held, bands
+        As in `rate_table`, of the SS rate.
+    target : float
+        The constraint's.
+    metric : str
+        The rate that the constraint reads.
+    metric_bands : sequence of mapping of layers to sequence of NullBand, optional
+        The bands of that rate; by default `bands`.
     """
     check_paired(free, held, name="free, held")
     outside = np.array(
         [
-            [not band.low <= _rate(run, layer, metric) <= band.high for band in of_run[layer]]
+            [not band.low <= _rate(run, layer, "ss_rate") <= band.high for band in of_run[layer]]
             for run, of_run in zip(free, bands, strict=True)
             for layer in run.layers
         ]
     )
     first = bands[0][free[0].layers[0]]
-    lowest = [{layer: min(band.low for band in of_layer) for layer, of_layer in run.items()} for run in bands]
+    pulled = bands if metric_bands is None else metric_bands
+    lowest = [{layer: min(band.low for band in of_layer) for layer, of_layer in run.items()} for run in pulled]
     below = [_rate(run, layer, metric) < low[layer] for run, low in zip(held, lowest, strict=True) for layer in low]
     apart = " and ".join(
         f"{number} outside the {'Gaussian' if band.null == 'gauss' else band.null} band"
@@ -169,11 +187,11 @@ def summary(free: Sequence[Run], held: Sequence[Run], *, bands: Bands, target: f
     return _with_minus_signs(
         (
             f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "
-            f"constraint, the {METRIC_TITLES[metric]} lies outside every null band in {outside.all(1).sum()} of "
-            f"{len(outside)} cases (layers: {len(free[0].layers)}, seeds: {len(free)}). "
-            f"By chance at most {by_chance:.2g} would. Band by band: {apart}.",
-            f"- **Can the constraint move it?** With the target {target:g}, the mean rate goes from {before} to "
-            f"{after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
+            f"constraint, the SS rate lies outside every null band in {outside.all(1).sum()} of {len(outside)} cases "
+            f"(layers: {len(free[0].layers)}, seeds: {len(free)}). By chance at most {by_chance:.2g} would. "
+            f"Band by band: {apart}.",
+            f"- **Can the constraint move it?** With the target {target:g}, the mean {METRIC_TITLES[metric]} goes "
+            f"from {before} to {after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
             f"- **Does the layer follow as a whole?** The rate without the three most distant neurons changes by "
             f"{left_out}, the rate between quantiles by {quantiles}, and the median distance by a factor of "
             f"{_distance_factor(free, held)}.",

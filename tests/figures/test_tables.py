@@ -49,7 +49,7 @@ def test_each_seed_is_counted_in_its_own_band():
     assert differs.endswith("2 outside the Gaussian band and 1 outside the shuffled band.")
     swapped = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[::-1], target=0.1)
     assert "in 3 of 4 cases" in swapped  # layer a always, layer b with seed 0 alone
-    assert "the mean rate goes from 0.200 to 0.135, a change of −0.065 [" in moves
+    assert "the mean SS rate goes from 0.200 to 0.135, a change of −0.065 [" in moves
     assert "lies below every band in 3 of 4 cases" in moves  # not layer b of the first seed: 0.12 and a band from 0.09
     assert re.search(r"distant neurons changes by −0\.065 \[\S+, \S+\], the rate between quantiles by −0\.065", follows)
     assert follows.endswith("by a factor of 0.72.")  # 0.9 and 0.54: means over layers, then over seeds
@@ -88,9 +88,11 @@ def test_tables_and_figures_show_the_rate_that_is_asked_for():
     options = {"bands": BANDS, "metric": "ss_rate_median_unit"}
     assert figures.rate_table(free, **options).loc["a", "trained"] == "0.150"
     assert figures.rate_table(free, held, **options).loc["b", "constrained"] == "0.060"
-    said = figures.summary(free, held, target=0.1, **options)
-    assert "the SS rate in units of the median lies outside every null band in 4 of 4 cases" in said
-    assert "the mean rate goes from 0.100 to 0.068" in said
+    above = [{layer: [band(0.07, 0.2)] for layer in LAYERS}] * 2
+    said = figures.summary(free, held, bands=BANDS, target=0.1, metric=options["metric"], metric_bands=above)
+    assert "the SS rate lies outside every null band in 1 of 4 cases" in said
+    assert "the mean SS rate in units of the median goes from 0.100 to 0.068" in said
+    assert "lies below every band in 2 of 4 cases" in said  # layer b: 0.06; layer a: 0.075
     assert figures.pair_table(free, held).loc["SS rate in units of the median"].iloc[0] == "0.100"
     axes = figures.plot_rates(free, held, **options).axes[0]
     assert [list(line.get_ydata()) for line in axes.get_lines()[:2]] == [[0.25, 0.1], [0.25, 0.2]]
