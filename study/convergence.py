@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ import torch
 
 import selfsim
 from selfsim import TrainConfig, null_band, scaling_deviation, ss_rate
+from selfsim.files import write_atomic
 from selfsim.models.images import Images
 from selfsim.training.provenance import environment_facts
 from selfsim.training.stack import Stack
@@ -124,7 +126,7 @@ class Study:
 
     def constraint(self, family: str, arm: str) -> dict[str, Any]:
         """Return the options of an arm's constraint, with its targets by layer."""
-        converged = json.loads(self.converged_file.read_text())[family]
+        converged = self._converged()[family]
         if arm == PUBLISHED:
             return {"paper": True, "target": converged["ss_rate"], "weight": 0.05, "gate": 0.05, "gate_every": 5}
         default = {"weight": None, "cap": 0.3, "ramp": [0.3, 0.6], "unit": "median", "ends": "detached"}
@@ -147,70 +149,91 @@ class Study:
 
     def tune_free(self, family: str) -> None:
         """Tune free and control, and keep the rates at which the tuned free run converged."""
-        found = self._tune(family, (FREE, CONTROL))
-        if found is None:
-            return
-        best, rates = found
-        known = json.loads(self.converged_file.read_text()) if self.converged_file.is_file() else {}
-        of_free = {
-            name: {layer: values[best] for layer, values in by_layer.items()} for name, by_layer in rates.items()
-        }
-        known[family] = of_free | {"half_of_noise": self._half_of_noise(family)}
-        self.converged_file.write_text(json.dumps(known, indent=1) + "\n")
+        if self._tune(family, (FREE, CONTROL)) and "half_of_noise" not in self._converged()[family]:
+            self._keep_converged(family, half_of_noise=self._half_of_noise(family))
 
     def tune(self, family: str) -> None:
         """Tune the constrained arms, whose targets come from the tuned free run."""
-        if self.converged_file.is_file() and family in json.loads(self.converged_file.read_text()):
+        if "half_of_noise" in self._converged().get(family, {}):  # written last
             self._tune(family, (HOLD, LOWER, SCALING, PUBLISHED))
 
-    def _tune(self, family: str, arms: Sequence[str]) -> tuple[int, dict[str, dict[str, list[float]]]] | None:
-        """Tune arms; return the place of the best free run and the rates of all runs, None if nothing was run."""
-        known = tables.read(self.results).tuning
-        done = known[(known.architecture == family)].arm
-        arms = [arm for arm in arms if arm not in set(done)]
+    def _tune(self, family: str, arms: Sequence[str]) -> bool:
+        """Tune arms as far as the minutes go, and return whether they are tuned."""
         tried = self.rates or tuple(SMALLEST_RATES[family] * 2**step for step in range(RATES))
         plan = [
             (arm, form, rate) for arm in arms for form in (CONTROLS if arm == CONTROL else ("none",)) for rate in tried
         ]
-        configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form) for arm, form, rate in plan]
-        if not configs or self._fitting(family, len(configs)) < len(configs):
-            return None
-        batches = list(self._trained(family, configs))
-        scores, clean = ([v for batch in batches for v in batch[name]] for name in ("validation", "clean"))
+        done = {_in_table(row.arm, row.form, row.learning_rate) for row in self._tuning(family).itertuples()}
+        left = [cell for cell in plan if _in_table(*cell) not in done]
+        if not left:
+            return True
+        while left:
+            fitting = self._fitting(family, min(len(left), self.together))
+            if not fitting:
+                return False
+            part, left = left[:fitting], left[fitting:]
+            configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form) for arm, form, rate in part]
+            for batch in self._trained(family, configs):
+                here, part = part[: len(batch["validation"])], part[len(batch["validation"]) :]
+                self._write_tuning(family, here, batch)
+        found = self._tuning(family)
+        for arm in arms:
+            of_arm = found.index[found.arm == arm]
+            found.loc[of_arm, "chosen"] = of_arm == max(of_arm, key=lambda place: _order(found.loc[place]))
+        tables.write(self.results, tuning=found)
+        return True
+
+    def _write_tuning(self, family: str, cells: Sequence[tuple[str, str, float]], batch: dict[str, Any]) -> None:
+        """Keep the accuracies of some tuning runs, and the converged rates of the best free run so far."""
+        scores = zip(batch["validation"], batch["clean"], strict=True)
         rows = [
             {
                 "architecture": family, "arm": arm, "form": form, "learning_rate": rate, "seed": TUNING_SEED,
                 "validation_accuracy": score, "chosen": False, "train_accuracy": of_train,
             }
-            for (arm, form, rate), score, of_train in zip(plan, scores, clean, strict=True)
+            for (arm, form, rate), (score, of_train) in zip(cells, scores, strict=True)
         ]  # fmt: skip
-        for arm in arms:
-            of_arm = [row for row in rows if row["arm"] == arm]
-            max(of_arm, key=lambda row: (row["validation_accuracy"], -row["learning_rate"]))["chosen"] = True
-        tables.write(self.results, tuning=pd.DataFrame(rows))
-        self._write_curves(family, plan, batches)
-        best = next((place for place, row in enumerate(rows) if row["arm"] == FREE and row["chosen"]), 0)
-        rates = {
-            name: {layer: [v for batch in batches for v in batch["rates"][name][layer]] for layer in batch_layers}
-            for name, batch_layers in batches[0]["rates"].items()
-        }
-        return best, rates
+        fresh, known = pd.DataFrame(rows), self._tuning(family)
+        best = max((_order(row) for row in known[known.arm == FREE].itertuples()), default=(-math.inf, -math.inf))
+        for place in fresh.index[fresh.arm == FREE]:
+            if _order(fresh.loc[place]) > best:
+                best = _order(fresh.loc[place])
+                rates = batch["rates"].items()
+                converged = {name: {layer: of[place] for layer, of in by_layer.items()} for name, by_layer in rates}
+                self._keep_converged(family, **converged)
+        self._write_curves(family, cells, batch["history"])
+        tables.write(self.results, tuning=fresh)  # last: what it has is not run again
+
+    def _tuning(self, family: str) -> pd.DataFrame:
+        known = tables.read(self.results).tuning
+        return known[(known.architecture == family) & (known.seed == TUNING_SEED)]
+
+    def _converged(self) -> dict[str, Any]:
+        return json.loads(self.converged_file.read_text()) if self.converged_file.is_file() else {}
+
+    def _keep_converged(self, family: str, **values: dict[str, Any]) -> None:
+        known = self._converged()
+        self.results.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(known | {family: known.get(family, {}) | values}, indent=1) + "\n"
+        write_atomic(self.converged_file, text.encode())
 
     def _write_curves(
-        self, family: str, plan: Sequence[tuple[str, str, float]], batches: Sequence[dict[str, Any]]
+        self, family: str, cells: Sequence[tuple[str, str, float]], histories: Sequence[Sequence[Any]]
     ) -> None:
-        """Keep the validation accuracy of the tuning runs at every look, for the regime."""
-        histories = [history for batch in batches for history in batch["history"]]
+        """Keep the validation accuracy of tuning runs at every look, for the regime."""
         rows = [
             (family, arm, form, rate, row.epoch, row.value)
-            for (arm, form, rate), history in zip(plan, histories, strict=True)
+            for (arm, form, rate), history in zip(cells, histories, strict=True)
             for row in history
             if (row.split, row.metric) == ("validation", "accuracy")
         ]
-        fresh = pd.DataFrame(rows, columns=["architecture", "arm", "form", "learning_rate", "epoch", "accuracy"])
+        columns = ["architecture", "arm", "form", "learning_rate", "epoch", "accuracy"]
         file = self.results / "tuning-curves.csv"
         stored = [pd.read_csv(file)] if file.is_file() else []
-        pd.concat([*stored, fresh]).to_csv(file, index=False, float_format="%.6g")
+        table = pd.concat([*stored, pd.DataFrame(rows, columns=columns)])
+        table = table.drop_duplicates([*columns[:4], "epoch"], keep="last")
+        self.results.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, table.to_csv(index=False, float_format="%.6g").encode())
 
     def runs(self, family: str) -> None:
         """Train all arms of one architecture with every seed."""
@@ -390,6 +413,17 @@ def training_rates(stack: Stack) -> dict[str, dict[str, list[float]]]:
         name: {layer: (total / len(batches)).tolist() for layer, total in by_layer.items()}
         for name, by_layer in sums.items()
     }
+
+
+def _in_table(arm: str, form: str, learning_rate: float) -> tuple[str, str, str]:
+    """Return the key of a tuning run, its learning rate with the digits of the table."""
+    return arm, form, f"{learning_rate:.6g}"
+
+
+def _order(row: Any) -> tuple[float, float]:
+    """Return what is largest in the best tuning run: of equal ones that with the lowest learning rate."""
+    score = row.validation_accuracy
+    return (-math.inf if math.isnan(score) else score), -row.learning_rate
 
 
 def _last(history: Sequence[Any], split: str, metric: str) -> float:

@@ -1,6 +1,7 @@
 """The second study's runner on tiny networks and the digits."""
 
 import json
+from contextlib import suppress
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from selfsim import TrainConfig, load_images
 from selfsim.rate.options import RateOptions
+from selfsim.training.evaluation import Row
 from selfsim.training.measure import ScalingOptions, converged_rates
 from selfsim.training.runs import Run
 from selfsim.training.stack import Stack
@@ -124,6 +126,38 @@ def test_a_study_that_is_cut_off_keeps_the_batches_before(tmp_path, monkeypatch,
         convergence.main(arguments(tmp_path, "--stages", "runs", "--together", "1", "--option", "epochs", "1"))
     assert convergence_tables.read(tmp_path).runs.run.tolist() == ["mlp-free-0"]
     assert [config.seed for config in trained] == [0]
+
+
+def test_tuning_that_is_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """The tables, the converged rates and the curves are those of a tuning in one go."""
+    configs, stop_at = [], [3]
+
+    def batch(study, family, given, images):
+        if len(configs) == stop_at[0]:
+            raise KeyboardInterrupt
+        configs.extend(given)
+        score = {0.001: 0.5, 0.002: 0.75, 0.004: 0.75}[given[0].learning_rate] - 0.1 * bool(given[0].mixup)
+        rates = {name: {"layer": [given[0].learning_rate]} for name in ("ss_rate", "ss_rate_median")}
+        history = [Row(0, "validation", "", "accuracy", score)]
+        return {"validation": [score], "clean": [1.0], "history": [history], "rates": rates}
+
+    monkeypatch.setattr(convergence.Study, "_batch", batch)
+    monkeypatch.setattr(convergence.Study, "_half_of_noise", lambda *a: {"layer": 0.1})
+    options = ["--stages", "tune-free", "tune", "--together", "1", "--rates", "0.004", "0.001", "0.002"]
+    with pytest.raises(KeyboardInterrupt):
+        convergence.main(arguments(tmp_path / "parts", *options))
+    assert json.loads((tmp_path / "parts" / "converged.json").read_text())["mlp"]["ss_rate"] == {"layer": 0.002}
+    assert not convergence_tables.read(tmp_path / "parts").tuning.chosen.any()
+    for stop_at[0] in (5, 1000):
+        with suppress(KeyboardInterrupt):
+            convergence.main(arguments(tmp_path / "parts", *options))
+    assert len(configs) == 3 * (1 + 2 + 4)  # free, two forms of control, four constrained arms
+    convergence.main(arguments(tmp_path / "at once", *options))
+    parts, at_once = ({f.name: f.read_text() for f in (tmp_path / name).iterdir()} for name in ("parts", "at once"))
+    assert parts == at_once
+    found = convergence_tables.read(tmp_path / "parts").tuning
+    assert found[found.chosen].learning_rate.tolist() == [0.002] * 6
+    assert set(found[found.chosen].form) == {"none", "decay"}
 
 
 def test_training_rates_are_what_a_constraint_reads():
