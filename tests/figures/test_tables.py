@@ -116,9 +116,12 @@ def test_runs_without_the_rate_in_units_of_the_median_are_shown_without_it():
 
 
 def test_equal_accuracies_are_no_interval():
-    held = [run(seed, (0.15, 0.12), target=0.1) for seed in (0, 1)]
-    said = figures.summary(UNCONSTRAINED, held, bands=BANDS, target=0.1)
-    assert said.endswith("In each of 2 pairs of seeds the test accuracy is the same with and without the constraint.")
+    for accuracy, change in ((0.9, "is the same"), (0.91, "changes by +1.0 points")):
+        held = [run(seed, (0.15, 0.12), target=0.1, accuracy=accuracy) for seed in (0, 1)]
+        said = figures.summary(UNCONSTRAINED, held, bands=BANDS, target=0.1)
+        assert said.endswith(
+            f"In each of 2 pairs of seeds the test accuracy {change} with the constraint: no spread, no interval."
+        )
 
 
 def test_a_band_that_is_nearly_a_point_has_no_z():
