@@ -221,7 +221,7 @@ def _price(free: Sequence[Run], held: Sequence[Run]) -> str:
     gain = _difference(free, held, "accuracy")
     if gain.high - gain.low < 1e-9:  # as the accuracies of few test images can be
         changes = f"changes by {100 * gain.estimate:+.1f} points" if gain.estimate else "is the same"
-        return f"In each of {gain.n} pairs of seeds the test accuracy {changes} with the constraint: no spread, no interval."
+        return f"In each of {gain.n} pairs of seeds the test accuracy {changes}: without a spread there is no interval."
     no_change = "so no change is shown"
     verdict = no_change if gain.low <= 0 <= gain.high else "a gain" if gain.estimate > 0 else "a loss"
     points = f"{100 * gain.estimate:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"

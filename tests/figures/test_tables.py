@@ -120,7 +120,7 @@ def test_equal_accuracies_are_no_interval():
         held = [run(seed, (0.15, 0.12), target=0.1, accuracy=accuracy) for seed in (0, 1)]
         said = figures.summary(UNCONSTRAINED, held, bands=BANDS, target=0.1)
         assert said.endswith(
-            f"In each of 2 pairs of seeds the test accuracy {change} with the constraint: no spread, no interval."
+            f"In each of 2 pairs of seeds the test accuracy {change}: without a spread there is no interval."
         )
 
 
