@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from tqdm.auto import tqdm
 
 from ..checks import as_number, check_choice, check_flag, check_integer, check_number, check_seed, errors_named
@@ -26,7 +27,7 @@ from ..statistics.movement import movement
 from ..statistics.null_models import NULLS, NullBand, null_band
 from ..statistics.scaling import scaling_deviation
 from .html_table import html_table
-from .statistics import STATISTICS
+from .statistics import COLUMNS, STATISTICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,9 +163,10 @@ def _analyzed(
     notes: dict[str, str] = {}
     for name, statistic in statistics.items():
         try:
-            values = statistic(activations)
-        except (ValueError, ModuleNotFoundError) as error:
-            row[name], notes[name] = math.nan, str(error)
+            values = statistic(activations if name in STATISTICS else activations.clone())  # it may change them
+        except (ValueError, ArithmeticError, LinAlgError, ModuleNotFoundError) as error:
+            row |= dict.fromkeys(COLUMNS.get(name, (name,)), math.nan)
+            notes[name] = str(error)
             continue
         for column, value in (values if isinstance(values, Mapping) else {name: values}).items():
             own = name not in STATISTICS and column in {*_OWN_COLUMNS, *_BAND_COLUMNS, *STATISTICS}
@@ -301,12 +303,16 @@ class Analysis:
         """Return the feature network of one layer."""
         return FeatureNetwork(self.activations[check_choice(layer, self.layers, name="layer")])
 
+    def _check_banded(self, column: str) -> None:
+        if check_choice(column, _BANDED, name="column") not in self.columns:
+            raise ValueError(f"column: got {column!r}, need one of the columns {', '.join(self.columns)}")
+
     def bands_of(self, column: str = "rate") -> dict[str, list[NullBand]]:
         """Return the null bands by layer, one for each null model.
 
         `column` is "rate", "rate_median_unit" or "deviation", one that was asked for.
         """
-        check_choice(column, _BANDED, name="column")
+        self._check_banded(column)
         return {
             layer: [of_null[column] for of_null in nulls.values() if column in of_null]
             for layer, nulls in self.bands.items()
@@ -317,7 +323,7 @@ class Analysis:
 
         A band of level 0.95 leaves out 1 of 20 draws without structure, so of many layers a few are outside by chance.
         """
-        check_choice(column, _BANDED, name="column")
+        self._check_banded(column)
         found: dict[str, list[str]] = {}
         for layer, of_layer in self.bands.items():
             for null, bands in of_layer.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 import selfsim
@@ -18,10 +17,6 @@ Values = Mapping[str, Any]  # column -> a number, or an estimate with its reason
 def _scaling(activations: Tensor) -> Values:
     found = selfsim.scaling(activations, draws=0)
     return {name: getattr(found, name) for name in ("deviation", "dimension", "octaves", "scales")}
-
-
-def _median_distance(activations: Tensor) -> float:
-    return float(np.median(selfsim.pair_distances(activations).double().cpu().numpy()))
 
 
 def _spectrum(activations: Tensor) -> Values:
@@ -44,11 +39,18 @@ STATISTICS: Mapping[str, Callable[[Tensor], Any]] = {
     "scaling": _scaling,
     "dimension": lambda x: {"sample_dimension": selfsim.correlation_dimension(x)},
     "spectrum": _spectrum,
-    "median_distance": _median_distance,
+    "median_distance": lambda x: selfsim.pair_distances(x).median(),
     "rate_quantiles": lambda x: selfsim.ss_rate(x, quantiles=(0.01, 0.99)),
     "rate_left_out": lambda x: selfsim.ss_rate(x, leave_out=3),
     "rate_median_unit": lambda x: selfsim.ss_rate(x, unit="median"),
     "rate_linkage": lambda x: selfsim.ss_rate(x, count="complete-linkage"),
     "two_nn": lambda x: selfsim.two_nn(x),
     "topology": _topology,
+}
+# The columns of those that have others than their name.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "scaling": ("deviation", "dimension", "octaves", "scales"),
+    "dimension": ("sample_dimension",),
+    "spectrum": ("exponent", "spectrum"),
+    "topology": ("clustering", "path_length", "modularity"),
 }

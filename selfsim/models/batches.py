@@ -47,11 +47,21 @@ def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) ->
     if isinstance(first, np.ndarray):
         raise TypeError("loader: got batches of NumPy arrays, need tensors; see torch.from_numpy")
     output = model(*to_device(inputs, device), **to_device(names, device))
+    return output, _samples(first)
+
+
+def batch_samples(model: nn.Module, batch: Any) -> int | None:
+    """Return the number of samples in a batch if the first input shows it."""
+    inputs, names = _arguments(model, batch)
+    return _samples(next(iter([*inputs, *names.values()])))
+
+
+def _samples(first: Any) -> int | None:
     if isinstance(first, PackedSequence):
-        return output, int(first.batch_sizes[0])
+        return int(first.batch_sizes[0])
     if isinstance(graphs := getattr(first, "num_graphs", None), int):  # a batch of torch_geometric
-        return output, graphs
-    return output, len(first) if isinstance(first, Tensor) and first.ndim else None
+        return graphs
+    return len(first) if isinstance(first, Tensor) and first.ndim else None
 
 
 def batch_targets(batch: Any) -> Any:

@@ -18,7 +18,7 @@ _MEASURED_IMAGES = 5000
 _SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Images and their classes.
 
@@ -39,6 +39,8 @@ class Split:
             raise ValueError(f"images: got {got}, need uint8 of shape (N, channels, pixels, pixels)")
         if self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels: got shape {tuple(self.labels.shape)}, need {tuple(self.images.shape[:1])}")
+        if self.labels.is_floating_point():
+            raise ValueError(f"labels: got {self.labels.dtype}, need whole numbers, torch.int64")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,7 +50,7 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """A data set in memory.
 

@@ -122,10 +122,11 @@ def _named(entry: str, modules: dict[str, nn.Module]) -> list[str]:
             return weighted[:1] if entry == "stem" else weighted[-1:]
         if entry not in modules:
             raise ValueError(f"layers: got {entry!r}, but no module of this model has weights")
-    # Wrapped models have names with a prefix.
+    # Names in a wrapped model have a prefix that those of the model inside lack.
     parts = re.sub(r"^((module|_orig_mod)\.)+", "", str(entry)).split(".")
     found = [name for name in modules if name == entry]
-    found = found or [name for name in modules if isinstance(entry, str) and _matches(name.split("."), parts)]
+    for pattern in (str(entry).split("."), parts) if isinstance(entry, str) else ():
+        found = found or [name for name in modules if _matches(name.split("."), pattern)]
     if not found:
         kind = "no module matches" if re.search(r"[*?[]", str(entry)) else "got"
         raise ValueError(f"layers: {kind} {entry!r}, need one of {_listed(modules)}{_nearest(parts, modules)}")
@@ -183,7 +184,8 @@ def natural_layers(model: nn.Module) -> list[str]:
     """
     model = unwrapped(model)
     modules = _named_modules(model)
-    if blocks := _blocks(model):
+    # A block with two names is read once: `modules` has its first one.
+    if blocks := [name for name in _blocks(model) if name in modules]:
         with_stem = type(modules[blocks[0]]).__name__ == "ResBlock" and "stem" in modules
         return ["stem"] * with_stem + blocks
     features = getattr(model, "features", None)

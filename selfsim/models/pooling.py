@@ -241,14 +241,15 @@ def known_channels(module: nn.Module, model: nn.Module | None = None) -> KnownCh
     for other in model.modules():
         passed = passed or other is module
         if any(True for _ in other.parameters()) and not has_parts(other):
-            around[passed].append(_known(other))
+            around[passed] += [known for known in (_known(other),) if known != KnownChannels()]
     # Of the layers after it, a head says nothing, and a convolution only what fits.
     after = [KnownChannels(), *(known for known in around[True] if known.first)]
     return KnownChannels(before=tuple(dict.fromkeys(around[False][::-1] or after)))
 
 
 def _known(module: nn.Module) -> KnownChannels:
-    widths = {p.numel() for p in module.parameters() if not is_lazy(p) and p.ndim == 1}
+    # One number, such as the slope of a PReLU, tells no number of channels.
+    widths = {p.numel() for p in module.parameters() if not is_lazy(p) and p.ndim == 1 and p.numel() > 1}
     first: set[int] = set()
     last = False
     for part in module.modules():

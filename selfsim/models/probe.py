@@ -30,7 +30,8 @@ class Probe:
     Parameters
     ----------
     model : nn.Module
-        Any network. It has hooks only inside the ``with`` block. `DistributedDataParallel` and `torch.compile` are
+        Any network. It has hooks only inside the ``with`` block, where another thread must not use it.
+        `DistributedDataParallel` and `torch.compile` are
         looked through.
     layers : int or sequence of str, optional
         By default the natural blocks, that is every residual block or stage. An integer: that many of them, evenly
@@ -334,7 +335,8 @@ def activations(
     Parameters
     ----------
     model : nn.Module
-        Moved to `device` for the passes and back. The training mode of every module is restored.
+        Moved to `device` for the passes and back; one that lies on several devices stays there. The training mode of
+        every module is restored. Another thread must not use it meanwhile: its passes would be read, too.
     loader : iterable
         Batches ``x``, ``(x, y)``, ``(x1, x2, y)``, ``((x1, x2), y)`` or dicts; see `call_with_batch`.
     layers, pooling, channels, part
@@ -343,7 +345,7 @@ def activations(
         Number of samples, taken from the front. None takes all. Rates depend on it: compare rates of equally many
         samples only.
     device : str
-        ``"auto"``: CUDA if there is a card, else the CPU.
+        ``"auto"``: CUDA if there is a card, else the CPU. The only choice for a model on several devices.
     mask : str, optional
         Key of the batches, which are then dicts, for the mask of the tokens that count, such as "attention_mask".
         Padding on the left moves the tokens of models with absolute positions, such as GPT-2, unless the batches have
@@ -373,8 +375,8 @@ def activations(
     """
     if samples is not None:
         samples = check_integer(samples, name="samples")
-    device = resolve_device(device)
     probe = Probe(model, layers, pooling=pooling, channels=channels, part=part)
+    device = _device_for(model, device)
     pieces: dict[str, list[Tensor]] = {layer: [] for layer in probe.layers}
     seen = 0
     if isinstance(loader, (str, Tensor, np.ndarray)) or not isinstance(loader, Iterable):
@@ -410,16 +412,34 @@ def activations(
     return {layer: torch.cat(parts)[:samples] for layer, parts in pieces.items()}
 
 
+def _device_for(model: nn.Module, device: str | torch.device) -> torch.device:
+    """Return where inputs go: to `device`, or to the first part of a model that lies on several devices."""
+    homes = list(dict.fromkeys(p.device for p in model.parameters()))
+    if len(homes) < 2:
+        return resolve_device(device)
+    if device != "auto":
+        names = ", ".join(map(str, homes))
+        raise ValueError(f"device: got {str(device)!r} for a model on {names}; need 'auto', which leaves it there")
+    return homes[0]
+
+
 @contextmanager
 def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put the model on `device` and into eval mode, and restore both afterwards, module by module."""
+    """Put the model on `device` and into eval mode, and restore both afterwards, module by module.
+
+    A model on several devices stays where it is.
+    """
     modes = {module: module.training for module in model.modules()}
-    home = next((p.device for p in model.parameters()), device)
+    homes = {p.device for p in model.parameters()}
     try:
-        model.to(device).eval()
+        (model.to(device) if len(homes) == 1 else model).eval()
         yield
     finally:
-        model.to(home)
+        if len(homes) == 1:
+            model.to(next(iter(homes)))
+        for module, training in modes.items():  # containers before their parts
+            if module.training != training:
+                module.train(training)  # may do more than set the flag, as where LoRA unmerges its weights
         for module, training in modes.items():
             module.training = training
 

@@ -63,7 +63,8 @@ class Part:
         classes, counts = np.unique(self.labels, return_counts=True)
         if counts.min() < 2:
             raise ValueError(
-                f"data_dir: class {classes[counts.argmin()]} has 1 image; need at least 2 of each class, better 10"
+                f"data_dir: class {classes[counts.argmin()]} has 1 image left for two parts; need at least 3 of each "
+                "class, better 10"
             )
         options = dict(stratify=self.labels, random_state=seed % 2**32)
         return train_test_split(np.arange(len(self)), test_size=second, **options)

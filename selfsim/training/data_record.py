@@ -58,7 +58,7 @@ def fingerprints_of(run: Run) -> Mapping[str, str]:
 
 def same_data_set(one: TrainConfig, other: TrainConfig) -> bool:
     """Whether two configurations have one data set and size; folders of images are one if they lie at one place."""
-    places = [Path(config.data_dir or "").resolve() for config in (one, other)]
+    places = [Path(config.data_dir or "").expanduser().resolve() for config in (one, other)]
     same_place = one.dataset != "folder" or places[0] == places[1]
     return (one.dataset, one.size) == (other.dataset, other.size) and same_place
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_choice, check_integer, check_number
-from ..models.batches import batch_targets, call_with_batch, to_device
+from ..models.batches import batch_samples, batch_targets, call_with_batch, to_device
 from ..models.layers import unwrapped
 from ..models.pooling import first_tensor
 from ..models.probe import Probe
@@ -89,8 +89,8 @@ def propose_constraint(
         Not changed.
     batches : iterable
         Batches ``(inputs, targets)``, or dicts with "labels" or "targets", in any form that `activations` takes. Their
-        size is that of the training to come, because rates depend on it. At most `steps` batches are kept in memory; if
-        there are fewer, they are repeated.
+        size is that of the training to come, because rates depend on it; those of another size than the first are left
+        out. At most `steps` batches are kept in memory; if there are fewer, they are repeated.
     task_loss : callable, optional
         From the model's output and the targets to the loss. The targets are the last entry of a tuple, or the labels of
         a dict; without labels, the dict. By default the loss that the output holds as ``loss``, as in models of Hugging
@@ -157,9 +157,13 @@ def propose_constraint(
     batches = list(itertools.islice(batches, steps))
     if not batches:
         raise ValueError("batches: got none, need at least one (inputs, targets)")
-    model = copy.deepcopy(unwrapped(model)).to(device).train()
-    probe = Probe(model, layers)
-    with seeded(seed, device):
+    size = batch_samples(model, batches[0])
+    batches = [batch for batch in batches if batch_samples(model, batch) == size]
+    if not any(True for _ in model.parameters()):
+        raise ValueError("model: got one without parameters, need layers that can be trained")
+    with torch.inference_mode(False), torch.enable_grad(), seeded(seed, device):
+        model = copy.deepcopy(unwrapped(model)).to(device).train()
+        probe = Probe(model, layers)
         with torch.no_grad(), probe:
             call_with_batch(model, batches[0], device)
         bands = {layer: null_band(rate, x, draws=draws, seed=seed) for layer, x in probe.activations.items()}
@@ -209,6 +213,8 @@ def _gradient_lengths(
         with probe:
             output, _ = call_with_batch(model, batch, device)
         loss = (task_loss or _default_loss)(output, to_device(batch_targets(batch), device))
+        if not loss.requires_grad and any(p.requires_grad for p in model.parameters()):
+            raise ValueError("task_loss: got a loss without gradient, need one that depends on the model's parameters")
         penalty = _gradient_length(constraint(probe), model, keep_graph=True) if step in measured else None
         task = _gradient_length(loss, model)
         if penalty is not None:

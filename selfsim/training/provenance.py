@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -162,7 +162,7 @@ def provenance(
     rows = {
         "Package": f"selfsim {facts['version']}{commit}" + (" (modified)" if facts["modified"] else ""),
         "Parameters": ", ".join(f"{name}={value!r}" for name, value in parameters.items()) or "none",
-        "Seeds": str(seeds) if isinstance(seeds, int) else ", ".join(map(str, seeds)) or "none",
+        "Seeds": ", ".join(map(str, seeds if isinstance(seeds, Iterable) else [seeds])) or "none",
         "Device": f"{facts['device']}, {facts['cores']} CPU cores, {facts['platform']}",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -171,5 +171,6 @@ def provenance(
         seconds = time.time() - started
         if seconds < 0:
             raise ValueError(f"started: got {started!r}, which lies {-seconds:.0f} s in the future")
-        rows["Run time"] = f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+        whole = round(seconds)
+        rows["Run time"] = f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
     return Provenance(rows)

@@ -155,7 +155,7 @@ class FollowTheNull:
     Examples
     --------
     >>> round(FollowTheNull(offset=-0.1)(ScheduleInput(0, 128, 96)), 2)
-    0.12
+    0.11
     """
 
     offset: float = 0.0

@@ -87,7 +87,9 @@ def test_statistics_by_name_and_of_the_callers_own():
     assert list(table.columns) == ["neurons", "samples", "rate", "median_distance", "largest", "note"]
     hidden = selfsim.activations(perceptron(), LOADER, samples=64, device="cpu")
     assert table.largest["1"] == hidden["1"].max().item()
-    assert table.median_distance["1"] == pytest.approx(float(np.median(selfsim.pair_distances(hidden["1"]))))
+    # Of an even number of pairs the lower middle one, as in the unit of the rate and in histories.
+    distances = np.sort(selfsim.pair_distances(hidden["1"]).numpy())
+    assert table.median_distance["1"] == distances[(len(distances) - 1) // 2]
 
 
 def test_columns_never_collide_and_never_hide():
@@ -273,6 +275,45 @@ def test_the_rate_in_units_of_the_median_has_bands_of_its_own():
         assert bands[0].values.tolist() != one.bands_of("rate")[layer][0].values.tolist()
         assert one.rows[layer]["rate_median_unit_null_low"] == bands[0].low
     assert one.measures == ["neurons", "samples", "rate", "rate_median_unit"]
+
+
+def test_a_statistic_that_changes_its_argument_changes_nothing_else(analysis):
+    def centred(x):
+        x -= x.mean(0)
+        return x.abs().max()
+
+    names = ["rate", "scaling", "dimension", "spectrum"]
+    for statistics in ([centred, *names], [*names, centred]):
+        found = analyze(perceptron(), LOADER, **QUICK, statistics=statistics)
+        for layer, row in analysis.rows.items():
+            assert found.activations[layer].equal(analysis.activations[layer])
+            assert {key: found.rows[layer][key] for key in row if row[key] == row[key]} == {
+                key: value for key, value in row.items() if value == value
+            }
+
+
+def test_bands_of_what_was_not_asked_for_are_an_error(analysis):
+    for answer in (analysis.outside, analysis.bands_of):
+        with pytest.raises(ValueError, match="column: got 'rate_median_unit', need one of the columns neurons, "):
+            answer("rate_median_unit")
+
+
+def test_a_statistic_that_fails_in_one_layer_leaves_the_others():
+    def inverse(x):
+        return torch.linalg.inv(x.T @ x).trace()
+
+    def divided(x):
+        return 1 / int(x[0, 0].item() > 0)
+
+    model = nn.Sequential(nn.Linear(20, 5), nn.ReLU(), nn.Linear(5, 1), nn.Linear(1, 60))
+    with torch.no_grad():
+        model[0].weight[0] = model[0].bias[0] = 0
+    statistics = [inverse, divided, "scaling", "topology"]
+    found = analyze(model, LOADER, **QUICK, layers=["1", "2", "3"], statistics=statistics)
+    assert "inverse: " in found.rows["1"]["note"] and "divided: division by zero" in found.rows["1"]["note"]
+    assert math.isfinite(found.rows["2"]["inverse"])
+    assert "scaling: " in found.rows["2"]["note"] and math.isnan(found.rows["2"]["deviation"])
+    assert not {"scaling", "topology"} & set(found.columns)
 
 
 def test_few_and_equal_neurons_are_rows_with_reasons():

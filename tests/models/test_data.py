@@ -207,7 +207,7 @@ class TestFolder:
 
     def test_one_image_of_a_class(self, tmp_path):
         make_folder(tmp_path, ("",), per_class=1)
-        with pytest.raises(ValueError, match="has 1 image; need at least 2"):
+        with pytest.raises(ValueError, match="class 0 has 1 image left for two parts; need at least 3 of each class"):
             load_images("folder", data_dir=tmp_path, pixels=8)
 
 
@@ -353,6 +353,7 @@ def test_splits_of_other_types_or_sizes_are_refused():
         ((images / 255, labels), "images: got torch.float32 of shape .3, 1, 8, 8., need uint8"),
         ((images[:, 0], labels), "images: got torch.uint8 of shape .3, 8, 8., need uint8"),
         ((images, labels[:2]), "labels: got shape .2,., need .3,."),
+        ((images, labels / 2), "labels: got torch.float32, need whole numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             Split(*wrong)

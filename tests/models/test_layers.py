@@ -120,6 +120,23 @@ def test_shared_blocks_are_read_under_any_of_their_names_at_the_last_call():
     assert torch.equal(probe.activations["0"], last) and torch.equal(probe.activations["2"], last)
 
 
+def test_a_block_in_two_containers_is_one_natural_layer():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.ModuleList(nn.TransformerEncoderLayer(8, 2) for _ in range(2))
+            self.decoder = nn.ModuleList([self.encoder[1], nn.TransformerEncoderLayer(8, 2)])
+
+    assert natural_layers(Twice()) == ["encoder.0", "encoder.1", "decoder.1"]
+
+
+def test_a_model_with_a_part_called_module_is_no_wrapped_one():
+    averaged = torch.optim.swa_utils.AveragedModel(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)))
+    assert list(chosen_layers(averaged, ["module.*"])) == ["module.0", "module.1", "module.2"]
+    assert list(chosen_layers(averaged, ["module.[01]"])) == ["module.0", "module.1"]
+    assert list(chosen_layers(averaged.module, ["module.[01]"])) == ["0", "1"]
+
+
 def test_data_parallel_is_refused():
     with pytest.raises(ValueError, match="model: got nn.DataParallel"):
         Probe(nn.DataParallel(nn.Sequential(nn.Linear(2, 2))), ["0"])

@@ -94,6 +94,8 @@ def test_channels_are_found_by_the_layers_own_parameters(module, x):
         ((nn.Conv1d(1, 16, 3, padding=1), nn.ReLU()), (4, 1, 16), (16, 16)),
         ((nn.Conv2d(3, 16, 1), nn.ReLU(), nn.MaxPool2d(1)), (4, 3, 16, 20), (16, 16, 16)),
         ((nn.Linear(6, 11, bias=False), nn.GELU()), (4, 3, 5, 6), (11, 11)),
+        ((nn.Conv1d(1, 16, 3), nn.BatchNorm1d(16), nn.PReLU(), nn.PReLU(16)), (4, 1, 50), (16,) * 4),
+        ((nn.Linear(6, 11, bias=False), nn.PReLU()), (4, 3, 5, 6), (11, 11)),
         ((nn.Conv2d(3, 8, 2, 2), nn.Flatten(2), Transposed(), nn.Dropout(0.0)), (2, 3, 8, 4), (8, 8, 8, 8)),
     ],
 )

@@ -315,6 +315,39 @@ class TestActivations:
         assert (model.training, model[1].training, model[2].training) == (True, False, True)
         assert all(p.grad is None for p in model.parameters())
 
+    def test_layers_that_do_more_than_set_a_flag_are_put_back_too(self):
+        """As LoRA does, which merges its weights in eval mode."""
+
+        class Merging(nn.Linear):
+            merged = False
+
+            def train(self, mode=True):
+                self.merged = not mode
+                return super().train(mode)
+
+        model = nn.Sequential(nn.Linear(4, 5), Merging(5, 5), nn.Sequential(Merging(5, 5)))
+        model[2].eval()
+        for before in [(True, False, False), (False, True, True)]:
+            model.train(before[0])
+            model[2].train(before[2] and False)
+            activations(model, self.batches(), layers=["1"], samples=6, device="cpu")
+            assert model[1].merged == (not before[0]) and model[2][0].merged
+            assert [m.training for m in (model, model[1], model[2], model[2][0])] == [
+                before[0],
+                before[0],
+                False,
+                False,
+            ]
+
+    def test_a_model_on_several_devices_stays_there(self, monkeypatch):
+        model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5, device="meta"))
+        monkeypatch.setattr(model, "to", lambda *a: pytest.fail("it was moved"))
+        model[1].forward = lambda x: x
+        got = activations(model, self.batches(), layers=["0"], samples=6)["0"]
+        torch.testing.assert_close(got, model[0](self.batches()[0]).detach())
+        with pytest.raises(ValueError, match="device: got 'cpu' for a model on cpu, meta; need 'auto'"):
+            activations(model, self.batches(), layers=["0"], samples=6, device="cpu")
+
     def test_modes_as_they_were_after_an_exception(self):
         model = mlp()
         with pytest.raises(RuntimeError):

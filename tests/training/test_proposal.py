@@ -175,6 +175,33 @@ def test_messages(model, batches, options, message):
         propose_constraint(model, batches, device="cpu", **options)
 
 
+def test_a_smaller_batch_is_left_out(model, batches):
+    x, y = batches[0]
+    options = dict(steps=5, draws=5, device="cpu")
+    whole = propose_constraint(model, batches[:3], **options | {"steps": 3})
+    with_rest = propose_constraint(model, [*batches[:3], (x[:2], y[:2])], **options | {"steps": 4})
+    repeated = propose_constraint(model, [*batches[:3], batches[0]], **options | {"steps": 4})
+    assert with_rest.rates == repeated.rates and with_rest.rates != whole.rates
+    assert with_rest.targets.keys() == whole.targets.keys()
+    assert all(abs(with_rest.targets[layer] - whole.targets[layer]) < 0.03 for layer in whole.targets)
+
+
+def test_it_trains_where_gradients_are_off(model, batches):
+    options = dict(steps=2, draws=2, device="cpu")
+    expected = propose_constraint(model, batches, **options)
+    for off in (torch.no_grad(), torch.inference_mode()):
+        with off:
+            assert propose_constraint(model, batches, **options).weight == expected.weight
+
+
+def test_what_cannot_be_trained_is_named(model, batches):
+    options = dict(steps=2, draws=2, device="cpu")
+    with pytest.raises(ValueError, match="task_loss: got a loss without gradient"):
+        propose_constraint(model, batches, task_loss=lambda output, y: output.detach().square().mean(), **options)
+    with pytest.raises(ValueError, match="model: got one without parameters"):
+        propose_constraint(nn.Sequential(nn.Flatten(), nn.ReLU()), batches, layers=["1"], **options)
+
+
 def test_needs_batches(model):
     with pytest.raises(ValueError, match="batches: got none"):
         propose_constraint(model, [], device="cpu")

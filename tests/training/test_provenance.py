@@ -6,6 +6,7 @@ import datetime
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
 import selfsim
@@ -33,6 +34,8 @@ def test_it_holds_all_that_a_page_must_name():
     assert 0 <= (datetime.datetime.now(datetime.UTC) - date).total_seconds() < 120
     assert made["Run time"] in ("61 s", "62 s", "63 s")
     assert provenance(parameters={}, seeds=0, started=time.time() - 150.1).rows["Run time"] == "2 min 30 s"
+    assert provenance(parameters={}, seeds=0, started=time.time() - 179.8).rows["Run time"] == "3 min 0 s"
+    assert provenance(parameters={}, seeds=np.int64(3)).rows["Seeds"] == "3"
 
 
 def test_the_table_is_accessible_and_escaped():
