@@ -326,18 +326,12 @@ class TestActivations:
                 return super().train(mode)
 
         model = nn.Sequential(nn.Linear(4, 5), Merging(5, 5), nn.Sequential(Merging(5, 5)))
-        model[2].eval()
-        for before in [(True, False, False), (False, True, True)]:
-            model.train(before[0])
-            model[2].train(before[2] and False)
+        for training in (True, False):
+            model.train(training)
+            model[2].eval()
             activations(model, self.batches(), layers=["1"], samples=6, device="cpu")
-            assert model[1].merged == (not before[0]) and model[2][0].merged
-            assert [m.training for m in (model, model[1], model[2], model[2][0])] == [
-                before[0],
-                before[0],
-                False,
-                False,
-            ]
+            assert (model[1].merged, model[2][0].merged) == (not training, True)
+            assert [m.training for m in (model, model[1], model[2], model[2][0])] == [training, training, False, False]
 
     def test_a_model_on_several_devices_stays_there(self, monkeypatch):
         model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5, device="meta"))
