@@ -252,6 +252,8 @@ def _change(line: dict | None) -> str:
     if line["interval"] is None:
         return ends([line["accuracy change"]])
     interval = Interval(line["accuracy change"], *line["interval"], level=0.95, n=line["seeds"])
+    if interval.low == interval.high:
+        return ends([interval.estimate]) + " in each pair"
     return change(interval).replace(", ", ",\u00a0")
 
 

@@ -114,7 +114,7 @@ def _limit(finding: Finding) -> str:
         return "Not tested."
     if finding.verdict == "not shown":
         return "A difference between PoolFormer and the others is not shown."
-    return f"At a target of 0.1, PoolFormer {finding.verdict}."
+    return f"At a target of 0.1 and a weight of 10, PoolFormer {finding.verdict}."
 
 
 def _groups(finding: Finding) -> str:

@@ -65,8 +65,9 @@ def comparable(runs: Sequence[Run], constraint: Mapping | None = None) -> list[R
     if constraint is not None:
         constraint = TrainConfig("mlp", constraint=constraint).constraint
         runs = [run for run in runs if run.config.constraint in (None, constraint)]
-    if not runs:
-        raise ValueError(f"runs: got none without constraint or with {constraint}")
+    kinds = {run.config.constraint is None for run in runs}
+    if not runs or (constraint is not None and kinds == {True}):
+        raise ValueError(f"runs: got {len(runs)} without a constraint and none under {constraint}")
     data = {(run.config.dataset, run.config.size) for run in runs}
     if len(data) > 1:
         raise ValueError(f"runs: got those on {', '.join(map(str, sorted(data)))}, need one data set and size")

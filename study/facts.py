@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from selfsim.models.architectures import architecture
+from selfsim.models.architectures import ARCHITECTURES, architecture
 from selfsim.statistics.scaling import scaling
 from selfsim.training.runs import Run
+from selfsim.uncertainty import mean_interval
 
 from . import convergence_tables, design
 from .answer import answer_facts
@@ -312,6 +313,8 @@ def _defaults(benchmarks: Path) -> dict[str, str]:
             said[f"defaults.{key}.{kin}.fell"] = NUMBERS[(low < high).sum()]
         said[f"defaults.{key}.moved"] = NUMBERS[(way >= 0.5).sum()]
         said[f"defaults.{key}.mean"] = _points(by_family.mean())
+        if len(by_family) == len(ARCHITECTURES):
+            said[f"defaults.{key}.interval"] = points(mean_interval((by_family / 100).tolist()), 2)
         said[f"defaults.{key}.pairs"] = str(len(change))
         own = [line for line in result["table"] if (line["size"], line["candidate"]) == (size, candidate)]
         if intervals := [line["interval"] for line in own if line["interval"]]:

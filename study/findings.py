@@ -157,7 +157,7 @@ def gains_table(
 
 
 def default_gains(runs: Sequence[Run]) -> dict[str, Interval]:
-    """Return the gain of every architecture under this project's constraint, where there are pairs enough."""
+    """Return the gain of every architecture at a target of 0.1 and a weight of 10, where there are pairs enough."""
     table = gains_table(runs, arms=(DEFAULT,))
     return {name: interval for (name, _), interval in table.interval.items() if interval is not None}
 
@@ -268,7 +268,12 @@ def _relation(gains: Mapping[str, Interval], invariance: pd.DataFrame | None, ru
     effects = _effects(table, digits=2, what="rank correlation ")
     if not any(interval.low > 0 for interval in gains.values()):
         return Finding(
-            "C5", question, design.NOT_TESTABLE, ("no family gains at a target of 0.1", *effects), tested, table
+            "C5",
+            question,
+            design.NOT_TESTABLE,
+            ("no family gains at a target of 0.1 and a weight of 10", *effects),
+            tested,
+            table,
         )
     table["verdict"] = [design.relation_verdict(rho) for rho in rows.values()]
     return Finding("C5", question, design.overall_verdict(table.verdict), effects, tested, table)

@@ -107,7 +107,7 @@ def plot_dose(runs: Sequence[Run]) -> Figure:
 
 
 def _arm_style(name: str, arms: Sequence[str]) -> tuple[str, str]:
-    """Return colour and marker of an arm; unconstrained and the default constraint look as everywhere in the book."""
+    """Return colour and marker of an arm; unconstrained and the target of 0.1 look as everywhere in the book."""
     if name in (NO_CONSTRAINT, DEFAULT):
         style = UNCONSTRAINED if name == NO_CONSTRAINT else CONSTRAINED
         return style["color"], style["marker"]

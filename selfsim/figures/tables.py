@@ -12,7 +12,7 @@ from ..models.architectures import architecture
 from ..models.data import DATASETS
 from ..statistics.null_models import NullBand
 from ..training.config import TrainConfig
-from ..training.pairs import check_paired, final_values, paired_runs, shared_metrics
+from ..training.pairs import check_paired, final_values, paired_runs, pulled_metric, shared_metrics
 from ..training.runs import Run
 from ..uncertainty import Interval, paired_difference
 
@@ -55,7 +55,7 @@ def pair_table(free: Sequence[Run], held: Sequence[Run]) -> pd.DataFrame:
         rows[METRIC_TITLES[metric]] = {
             "unconstrained": f"{np.mean(a):.3f}",
             "constrained": f"{np.mean(b):.3f}",
-            "difference [95 % interval]": f"{paired_difference(b, a):+.3f}" if len(a) > 1 else "one seed: none",
+            "difference [95 % interval]": _written(paired_difference(b, a)) if len(a) > 1 else "one seed: none",
         }
     return pd.DataFrame(rows).T.rename_axis("measure")
 
@@ -72,7 +72,8 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row an architecture: the rates that all runs have, without and with the constraint (means over layers
-        and seeds), the factor of the median distance, the paired difference of the test accuracy.
+        and seeds), how much of the way to its target the rate went that the constraint reads, the factor of the median
+        distance (geometric mean over seeds), the paired difference of the test accuracy.
 
     Raises
     ------
@@ -87,6 +88,7 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
             row[METRIC_TITLES[metric]] = " → ".join(
                 f"{np.mean(final_values(side, metric)):.3f}" for side in (free, held)
             )
+        row["of the way to the target"] = _way(free, held)
         row["median distance, factor"] = _distance_factor(free, held)
         rows.append(row | {"test accuracy, change": _change(free, held, "accuracy")})
     return pd.DataFrame(rows).set_index("architecture")
@@ -187,12 +189,14 @@ def summary(
     return _with_minus_signs(
         (
             f"- **Does a trained layer differ from noise?** Trained on {images_in_words(free[0].config)} without "
-            f"constraint, the SS rate lies outside every null band in {outside.all(1).sum()} of {len(outside)} cases "
-            f"(layers: {len(free[0].layers)}, seeds: {len(free)}). By chance at most {by_chance:.2g} would. "
+            f"constraint, the SS rate (in absolute units) lies outside every null band in {outside.all(1).sum()} of "
+            f"{len(outside)} cases (layers: {len(free[0].layers)}, seeds: {len(free)}). "
+            f"By chance at most {by_chance:.2g} would. "
             f"Band by band: {apart}.",
             f"- **Can the constraint move it?** With the target {target:g}, the mean {METRIC_TITLES[metric]} goes "
             f"from {before} to {after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
-            f"- **Does the layer follow as a whole?** The rate without the three most distant neurons changes by "
+            f"- **Does the layer follow as a whole?** {_follows(free, held, metric)} "
+            f"The rate without the three most distant neurons changes by "
             f"{left_out}, the rate between quantiles by {quantiles}, and the median distance by a factor of "
             f"{_distance_factor(free, held)}.",
             f"- **At what price?** {_price(free, held)}",
@@ -204,22 +208,47 @@ def _with_minus_signs(lines: Iterable[str]) -> str:
     return re.sub(r"(?<=[ \[])-(?=\d)", "\u2212", "\n".join(lines))
 
 
+def _way(free: Sequence[Run], held: Sequence[Run]) -> str:
+    """Return the share of the way from the rate without constraint to the target, where there is one target."""
+    metric, target = pulled_metric(held[0].config), (held[0].config.constraint or {}).get("target")
+    if not isinstance(target, float | int) or metric not in shared_metrics([*free, *held]):
+        return "–"
+    before, after = (float(np.mean(final_values(side, metric))) for side in (free, held))
+    return f"{100 * (before - after) / (before - target):.0f} %" if abs(before - target) > 0.01 else "–"
+
+
+def _written(interval: Interval) -> str:
+    if interval.high - interval.low < 1e-9:  # as the accuracies of few test images can be
+        return f"{interval.estimate:+.3f} in each pair"
+    return f"{interval:+.3f}"
+
+
 def _change(free: Sequence[Run], held: Sequence[Run], metric: str) -> str:
     if len(free) > 1:
-        return f"{_difference(free, held, metric):+.3f}"
+        return _written(_difference(free, held, metric))
     return f"{final_values(held, metric)[0] - final_values(free, metric)[0]:+.3f}"
 
 
 def _distance_factor(free: Sequence[Run], held: Sequence[Run]) -> str:
     before, after = (np.array(final_values(runs, "median_distance")) for runs in (free, held))
-    return f"{np.mean(after / before):.2f}"
+    return f"{np.exp(np.log(after / before).mean()):.2f}"
+
+
+def _follows(free: Sequence[Run], held: Sequence[Run], metric: str) -> str:
+    """Say whether the two robust rates are shown to go where the constraint pulled the rate."""
+    if len(free) < 2:
+        return "One seed cannot show it."
+    pull = np.sign(np.mean(final_values(held, metric)) - np.mean(final_values(free, metric)))
+    robust = [_difference(free, held, name) for name in ("ss_rate_left_out", "ss_rate_quantiles")]
+    shown = sum(min(pull * change.low, pull * change.high) > 0 for change in robust)
+    return ("It is not shown.", "In part.", "Yes.")[shown]
 
 
 def _price(free: Sequence[Run], held: Sequence[Run]) -> str:
     if len(free) < 2:
         return "With a single seed nothing can be said about the accuracy."
     gain = _difference(free, held, "accuracy")
-    if gain.high - gain.low < 1e-9:  # as the accuracies of few test images can be
+    if gain.high - gain.low < 1e-9:
         changes = f"changes by {100 * gain.estimate:+.1f} points" if gain.estimate else "is the same"
         return f"In each of {gain.n} pairs of seeds the test accuracy {changes}: without a spread there is no interval."
     no_change = "so no change is shown"

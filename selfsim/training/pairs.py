@@ -55,6 +55,11 @@ def final_values(runs: Sequence[Run], metric: str) -> list[float]:
     return [final_value(run, metric) for run in runs]
 
 
+def pulled_metric(config: TrainConfig) -> str:
+    """Return the metric that a run's constraint pulls: the SS rate, in units of the median by default."""
+    return MEDIAN_UNIT if (config.constraint or {}).get("unit") == "median" else "ss_rate"
+
+
 def shared_metrics(runs: Iterable[Run]) -> list[str]:
     """Return those of `PAIRED_METRICS` that the histories of all runs have."""
     known = [{row.metric for row in run.history} for run in runs]

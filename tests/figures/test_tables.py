@@ -51,8 +51,9 @@ def test_each_seed_is_counted_in_its_own_band():
     assert "in 3 of 4 cases" in swapped  # layer a always, layer b with seed 0 alone
     assert "the mean SS rate goes from 0.200 to 0.135, a change of −0.065 [" in moves
     assert "lies below every band in 3 of 4 cases" in moves  # not layer b of the first seed: 0.12 and a band from 0.09
+    assert follows.startswith("- **Does the layer follow as a whole?** It is not shown. ")
     assert re.search(r"distant neurons changes by −0\.065 \[\S+, \S+\], the rate between quantiles by −0\.065", follows)
-    assert follows.endswith("by a factor of 0.72.")  # 0.9 and 0.54: means over layers, then over seeds
+    assert follows.endswith("by a factor of 0.70.")  # 0.9 and 0.54: geometric mean over seeds
     assert re.search(r"Over 2 paired seeds the test accuracy changes by −1\.5 points \[\S+, \S+\]", costs)
     with pytest.raises(ValueError, match="zip"):
         figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[:1], target=0.1)
@@ -90,7 +91,7 @@ def test_tables_and_figures_show_the_rate_that_is_asked_for():
     assert figures.rate_table(free, held, **options).loc["b", "constrained"] == "0.060"
     above = [{layer: [band(0.07, 0.2)] for layer in LAYERS}] * 2
     said = figures.summary(free, held, bands=BANDS, target=0.1, metric=options["metric"], metric_bands=above)
-    assert "the SS rate lies outside every null band in 1 of 4 cases" in said
+    assert "the SS rate (in absolute units) lies outside every null band in 1 of 4 cases" in said
     assert "the mean SS rate in units of the median goes from 0.100 to 0.068" in said
     assert "lies below every band in 2 of 4 cases" in said  # layer b: 0.06; layer a: 0.075
     assert figures.pair_table(free, held).loc["SS rate in units of the median"].iloc[0] == "0.100"
@@ -115,10 +116,33 @@ def test_runs_without_the_rate_in_units_of_the_median_are_shown_without_it():
         figures.rate_table(UNCONSTRAINED, bands=BANDS, metric="ss_rate_median_unit")
 
 
+@pytest.mark.parametrize(
+    ("left_out", "quantiles", "said"),
+    [(-0.1, -0.1, "Yes."), (-0.1, 0.0, "In part."), (0.1, 0.1, "It is not shown."), (0.1, -0.1, "In part.")],
+)
+def test_a_layer_follows_as_a_whole_if_both_robust_rates_do(left_out, quantiles, said):
+    """The constraint pulls the rate down by 0.1; the changes of the others vary by 0.001 from seed to seed."""
+
+    def held(seed):
+        one = run(seed, (0.2, 0.2), target=0.1)
+        change = {"ss_rate": -0.1, "ss_rate_left_out": left_out, "ss_rate_quantiles": quantiles}
+        rows = [
+            row._replace(value=0.3 + change.get(row.metric, 0) + 0.001 * seed) if row.epoch == 1 and row.layer else row
+            for row in one.history
+        ]
+        return dataclasses.replace(one, history=rows)
+
+    free = [run(seed, (0.3, 0.3)) for seed in (0, 1, 2)]
+    bands = [{layer: [band(0.2, 0.3)] for layer in LAYERS}] * 3
+    answer = figures.summary(free, [held(seed) for seed in (0, 1, 2)], bands=bands, target=0.1).splitlines()[2]
+    assert answer.startswith(f"- **Does the layer follow as a whole?** {said} ")
+
+
 def test_equal_accuracies_are_no_interval():
     for accuracy, change in ((0.9, "is the same"), (0.91, "changes by +1.0 points")):
         held = [run(seed, (0.15, 0.12), target=0.1, accuracy=accuracy) for seed in (0, 1)]
         said = figures.summary(UNCONSTRAINED, held, bands=BANDS, target=0.1)
+        assert " in each pair" in figures.pair_table(UNCONSTRAINED, held).loc["test accuracy"].iloc[-1]
         assert said.endswith(
             f"In each of 2 pairs of seeds the test accuracy {change}: without a spread there is no interval."
         )

@@ -88,7 +88,7 @@ def test_a_claim_that_cannot_be_tested_says_why():
 def test_poolformer_against_the_others():
     assert "not shown" in said("C6", limit=finding("limit", "not shown"))
     text = said("C6", limit=finding("limit", "loses more than 7 of 9 others; no family gains"))
-    assert text == "At a target of 0.1, PoolFormer loses more than 7 of 9 others; no family gains."
+    assert text == "At a target of 0.1 and a weight of 10, PoolFormer loses more than 7 of 9 others; no family gains."
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from selfsim.training.pairs import (
     final_value,
     mean_over_layers,
     paired_runs,
+    pulled_metric,
 )
 from selfsim.training.runs import Run
 
@@ -52,8 +53,16 @@ def test_the_gain_is_the_mean_over_pairs_and_the_table_has_all_metrics():
         == row["SS rate without 3 most distant"]
         == "0.300 → 0.150"
     )
+    assert row["of the way to the target"] == "75 %"  # from 0.30 to 0.15 of 0.10
     assert row["median distance, factor"] == "0.50"
-    assert row["test accuracy, change"].startswith("+0.010")
+    assert row["test accuracy, change"] == "+0.010 in each pair"
+    falling = [made_run("mlp", seed, 0.15, target={"schedule": "linear", "start": 0.2, "end": 0.1}) for seed in (0, 1)]
+    assert reach_table([*CONTROL, *falling]).loc["Plain MLP", "of the way to the target"] == "–"
+
+
+def test_a_constraint_pulls_the_rate_in_its_own_units():
+    plain = TrainConfig("mlp", constraint={"plain": True})
+    assert pulled_metric(TREATED[0].config) == "ss_rate_median_unit" != pulled_metric(plain) == "ss_rate"
 
 
 def test_a_seed_that_is_there_twice_is_refused():
