@@ -19,6 +19,7 @@ from .loops import compiled_loops_pay, distances_of_rows, fill_rows, keep_freed_
 
 # What depends on the number of nodes alone is cached for up to so many.
 MANY_NODES = 2_100
+NO_DERIVATIVE = "ss_rate, scaling_deviation: the gradient has no derivative; need a loss with first derivatives only"
 # Rows of a block on a CPU: few enough for the cache, enough for the matrix product.
 _ROWS = 256
 

@@ -26,6 +26,7 @@ from ..boxes.correlation_sum import surrogate_count, surrogate_drop
 from ..validation import check_finite
 from .area import Array, axis_of, module_of
 from .distances import (
+    NO_DERIVATIVE,
     NoRange,
     add_gradient,
     by_distance,
@@ -220,7 +221,7 @@ class PaperRate(torch.autograd.Function):
 
         ends = torch.stack([torch.stack(torch.aminmax(distances(*block))) for block in blocks])
         low, high = ends[:, 0].amin().item(), ends[:, 1].amax().item()
-        ctx.save_for_backward(neurons, scale)
+        ctx.save_for_backward(activations, neurons, scale)
         ctx.rest = None
         one = float(scale) * activations.shape[0] ** 0.5
         if not high - low > equal_within(neurons.dtype) * high:  # so it is with NaN and Inf, too
@@ -235,16 +236,33 @@ class PaperRate(torch.autograd.Function):
         return neurons.new_tensor(sum_over_scales(surrogate_drop(fraction, n)))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        neurons, scale = ctx.saved_tensors
-        if ctx.rest is None:
-            return torch.full_like(neurons, math.nan), None, None, None
-        at, fraction, one, blocks, distances = ctx.rest
-        slope = bump_sum(at, straight_through_weight(fraction, neurons.shape[1]), neurons.dtype)
-        centred = without_offset(neurons)
-        gradient = torch.zeros_like(neurons)
-        for rows, pairs in blocks:
-            raw = distances(rows, pairs)
-            add_gradient(gradient, centred, by_distance(slope(raw / one), raw), rows)
-        return gradient * (upstream * scale / one), None, None, None
+        activations, neurons, scale = ctx.saved_tensors
+        with torch.no_grad():
+            gradient = _gradient_of(ctx.rest, neurons, scale, upstream)
+        return _OnlyFirst.apply(gradient, activations, upstream), None, None, None
+
+
+def _gradient_of(rest: Any, neurons: Tensor, scale: Tensor, upstream: Tensor) -> Tensor:
+    if rest is None:
+        return torch.full_like(neurons, math.nan)
+    at, fraction, one, blocks, distances = rest
+    slope = bump_sum(at, straight_through_weight(fraction, neurons.shape[1]), neurons.dtype)
+    centred = without_offset(neurons)
+    gradient = torch.zeros_like(neurons)
+    for rows, pairs in blocks:
+        raw = distances(rows, pairs)
+        add_gradient(gradient, centred, by_distance(slope(raw / one), raw), rows)
+    return gradient * (upstream * scale / one)
+
+
+class _OnlyFirst(torch.autograd.Function):
+    """A gradient that depends on activations, and has no derivative by them; as a constant it would be wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, activations: Tensor, upstream: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        raise RuntimeError(NO_DERIVATIVE)

@@ -26,6 +26,7 @@ from ..validation import by_layer, check_activations, check_finite, over_batch, 
 from .area import Array, Axis, add_at_ends, area, end_places, numbers_at, surrogate_steps
 from .bins import area_by_bins, bins_pay
 from .distances import (
+    NO_DERIVATIVE,
     NoRange,
     add_gradient,
     by_distance,
@@ -238,9 +239,7 @@ class GradientByDistances(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        raise RuntimeError(
-            "ss_rate, scaling_deviation: the gradient has no derivative; need a loss with first derivatives only"
-        )
+        raise RuntimeError(NO_DERIVATIVE)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *arguments: Any) -> Any:
