@@ -46,6 +46,33 @@ def test_gauss_keeps_the_overall_spread():
     assert draw.std().item() == pytest.approx(x.std().item(), rel=0.1)
 
 
+def test_gauss_has_mean_0_and_one_spread_for_all_neurons():
+    x = some() * torch.tensor([10.0] * 10 + [0.1] * 10) + 50
+    draws = torch.stack([null_activations(x, null="gauss", seed=seed) for seed in range(40)])
+    spread = float(x.std(correction=0))
+    assert abs(float(draws.mean())) < 4 * spread / draws.numel() ** 0.5
+    of_neurons = draws.flatten(0, 1).std(0) / spread
+    assert 0.9 < float(of_neurons.min()) and float(of_neurons.max()) < 1.1
+
+
+def test_gauss_covariance_has_the_means_and_the_covariance_of_the_neurons():
+    x = some().double()[:, :6] * torch.arange(1.0, 7.0) + 5 * torch.arange(6.0)
+    draws = torch.cat([null_activations(x, null="gauss-covariance", seed=seed) for seed in range(400)])
+    deviations = x.std(0, correction=0)
+    assert (abs(draws.mean(0) - x.mean(0)) < 5 * deviations / len(draws) ** 0.5).all()
+    found, expected = np.cov(draws.numpy().T), np.cov(x.numpy().T)
+    np.testing.assert_allclose(
+        found / np.outer(deviations, deviations), expected / np.outer(deviations, deviations), atol=0.05
+    )
+
+
+def test_a_band_has_the_level_that_was_asked_for():
+    x = some()
+    bands = [null_band(ss_rate, x, draws=60, level=level) for level in (0.5, 0.9)]
+    assert [band.level for band in bands] == [0.5, 0.9]
+    assert bands[1].low < bands[0].low < bands[0].high < bands[1].high
+
+
 @pytest.mark.parametrize("unit", [1e-200, 1e160, 1e307])
 @pytest.mark.parametrize("null", ["gauss", "gauss-covariance", "shuffled"])
 def test_draws_at_any_magnitude(null, unit):

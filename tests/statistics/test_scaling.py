@@ -438,3 +438,56 @@ def test_box_counts_of_less_than_an_octave_have_no_interval():
     sizes, boxes = np.array([1, 1.2, 1.4, 1.6]), np.array([100, 80, 60, 50])
     found = scaling(BoxCounts(sizes, boxes, np.zeros(4), 200, "memb"))
     assert not found.dimension.estimable and not found.intervals
+
+
+@pytest.mark.parametrize(("over", "method"), [("neurons", "pairs"), ("samples", "halves")])
+def test_intervals_come_from_random_halves(over, method):
+    """Each is that of `samples_interval`, with the seed, the draws and the level that were given."""
+    x, options = noise(200), {"draws": 12, "seed": 5, "level": 0.7}
+    found = scaling(x, over=over, **options)
+    whole = x if over == "samples" else torch.arange(x.shape[1], dtype=torch.float64)[:, None]
+
+    def estimate(part: torch.Tensor, name: str) -> float:
+        chosen = part if over == "samples" else x[:, part[:, 0].long().sort().values]
+        return float(getattr(scaling(chosen, window=found.window, draws=0), name))
+
+    assert found.intervals
+    for name, interval in found.intervals.items():
+        expected = selfsim.samples_interval(
+            lambda part, name=name: estimate(part, name), whole, method=method, **options
+        )
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
+        assert interval.level == 0.7
+
+
+def test_an_interval_does_not_go_below_0():
+    found = [scaling(noise(100, seed), draws=3, level=0.999) for seed in range(6)]
+    ends = [interval.low for one in found for interval in one.intervals.values()]
+    assert 0.0 in ends and min(ends) == 0.0
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_the_interval_of_box_counts_is_that_of_the_fit(level):
+    counts = selfsim.box_counts(lattice(40, 40), method="memb")
+    found, fit_ = scaling(counts, level=level), selfsim.fractal_dimension(counts, level=level)
+    interval = found.intervals["dimension"]
+    assert (interval.low, interval.high, interval.level) == (fit_.low, fit_.high, level)
+
+
+def test_the_threshold_is_that_of_the_window():
+    given = (0.05, 0.6)
+    found = scaling(points(128, 2), window=given, draws=0)
+    assert found.threshold == noise_deviation(128, Window(*given)) != scaling(points(128, 2), draws=0).threshold
+
+
+def test_hops_have_to_beat_an_exponential_by_akaikes_criterion():
+    graph = lattice(25, 25)
+    found = scaling(graph)
+    lengths = dict(nx.all_pairs_shortest_path_length(graph))
+    hops = np.array([d for i, of_i in lengths.items() for j, d in of_i.items() if i < j])
+    radii = np.arange(1, hops.max() + 1)
+    within = np.array([(hops <= r).sum() for r in radii])
+    kept = within <= found.window[1] * len(hops)
+    radii, mass = radii[kept], np.log1p(2 * within[kept] / len(graph))
+    r = np.corrcoef(radii, mass)[0, 1]
+    assert found.threshold == pytest.approx(math.sqrt(1 - r * r) * math.exp(-1 / len(radii)), rel=1e-6)
