@@ -52,7 +52,7 @@ def test_gauss_has_mean_0_and_one_spread_for_all_neurons():
     spread = float(x.std(correction=0))
     assert abs(float(draws.mean())) < 4 * spread / draws.numel() ** 0.5
     of_neurons = draws.flatten(0, 1).std(0) / spread
-    assert 0.9 < float(of_neurons.min()) and float(of_neurons.max()) < 1.1
+    assert float(of_neurons.min()) > 0.9 and float(of_neurons.max()) < 1.1
 
 
 def test_gauss_covariance_has_the_means_and_the_covariance_of_the_neurons():
