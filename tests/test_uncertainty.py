@@ -22,7 +22,8 @@ from selfsim import (
     ss_rate,
 )
 from selfsim.statistics.null_models import NullBand
-from selfsim.uncertainty import exponent_interval
+from selfsim.statistics.rescaling import rescaled
+from selfsim.uncertainty import _variance, exponent_interval
 
 
 def some() -> torch.Tensor:
@@ -180,6 +181,55 @@ def test_a_draw_without_a_number_is_an_error():
         null_band(ss_rate, null="gauss")
     with pytest.raises(ValueError, match="statistic: got an empty mapping"):
         null_band({}, some())
+
+
+def test_numbers_are_rescaled_by_their_largest_size():
+    x = torch.tensor([-3e250, 2.0, 1e200], dtype=torch.float64)
+    for values in (x, -x):
+        scaled, unit = rescaled(values)
+        assert torch.equal(scaled * unit, values) and 0.5 <= float(scaled.abs().max()) <= 2
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.99])
+def test_intervals_of_any_level_by_scipy(level):
+    values = [0.3, 0.1, 0.7, 0.45, 0.2]
+    mean = mean_interval(values, level=level)
+    expected = stats.t.interval(level, 4, loc=np.mean(values), scale=stats.sem(values))
+    assert (mean.low, mean.high) == pytest.approx(expected)
+    exponent = exponent_interval(2.5, 100, level=level)
+    assert (exponent.low, exponent.high) == pytest.approx(stats.norm.interval(level, 2.5, 1.5 / 10))
+    x, y = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]
+    rank, rho = rank_correlation(x, y, level=level), stats.spearmanr(x, y).statistic
+    ends = stats.norm.interval(level, np.arctanh(rho), ((1 + rho**2 / 2) / 3) ** 0.5)
+    assert (rank.low, rank.high) == pytest.approx(np.tanh(ends))
+
+
+def test_a_falling_relation_is_the_mirror_of_a_rising_one():
+    x = np.arange(7.0)
+    for y in (x, [1.0, 0.0, 3.0, 2.0, 6.0, 5.0, 4.0]):
+        rising, falling = rank_correlation(x, y), rank_correlation(x, -np.asarray(y))
+        assert (falling.estimate, falling.low, falling.high) == pytest.approx(
+            (-rising.estimate, -rising.high, -rising.low)
+        )
+
+
+def test_the_interval_over_samples_takes_estimate_seed_draws_and_level():
+    x = some()
+    found = samples_interval(ss_rate, x, draws=10, seed=3)
+    assert found.estimate == ss_rate(x).item()
+    assert found == samples_interval(ss_rate, x, draws=10, seed=3) != samples_interval(ss_rate, x, draws=10, seed=4)
+    narrow = samples_interval(ss_rate, x, draws=10, seed=3, level=0.6)
+    # Of 64 samples, but no more than ten draws.
+    ratio = stats.t.ppf(0.8, 9) / stats.t.ppf(0.975, 9)
+    assert (narrow.high - narrow.low) / (found.high - found.low) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(("signs", "share"), [((1, 1), 1 / 3), ((1, -1), 1.0)])
+def test_the_variance_over_pairs_lies_between_a_third_of_that_of_halves_and_that(signs, share):
+    """Halves that move alike would give less than nothing, and halves that move against each other too much."""
+    drawn = np.random.default_rng(0).normal(size=30)
+    values = np.outer(drawn - drawn.mean(), signs)
+    assert _variance(values, "pairs", 40) == pytest.approx(share * _variance(values, "halves", 40))
 
 
 def test_rank_correlation():

@@ -92,3 +92,26 @@ def test_there_are_as_many_boxes_as_asked_for_where_distances_are_tied():
         _, kept, _ = Arrangement(groups, boxes=boxes)._marks
         assert len(set(kept)) == boxes
     assert movement(groups, groups[:, order], boxes=3).boxes_kept < 0.5
+
+
+@pytest.mark.parametrize(
+    ("n", "options"),
+    [
+        (64, {"neighbours": 10, "boxes": 6, "drivers": 4}),
+        (12, {"neighbours": 10, "boxes": 2, "drivers": 4}),
+        (11, {"neighbours": 5, "boxes": 2, "drivers": 4}),
+        (8, {"neighbours": 3, "boxes": 2, "drivers": 4}),
+        (4, {"neighbours": 1, "boxes": 2, "drivers": 3}),
+    ],
+)
+def test_numbers_by_default(n, options):
+    before = [drawn(20, n, seed) for seed in range(3)]
+    after = [x + 0.7 * drawn(20, n, seed + 9) for seed, x in enumerate(before)]
+    for x, y in zip(before, after, strict=True):
+        assert movement(x, y) == movement(x, y, **options)
+    others = [{name: value + step} for name, value in options.items() for step in (-1, 1)]
+    allowed = {"neighbours": range(1, n - 1), "boxes": range(2, n), "drivers": range(1, n)}
+    for other in others:
+        ((name, value),) = other.items()
+        if value in allowed[name] and n > 8:
+            assert any(movement(x, y) != movement(x, y, **other) for x, y in zip(before, after, strict=True))

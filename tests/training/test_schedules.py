@@ -36,6 +36,31 @@ def at(progress: float) -> ScheduleInput:
     return ScheduleInput(progress, samples=64, neurons=48)
 
 
+@pytest.mark.parametrize(
+    ("losses", "stalls"),
+    [
+        ((1.0, 0.5, 0.9, 0.4, 0.6), False),  # the best of the last two, 0.4, counts
+        ((1.0, 0.5, 0.9, 0.49, 0.6), True),  # and the best before them, 0.5
+        ((1.0, 0.9), False),  # nothing before
+    ],
+)
+def test_adaptive_compares_the_best_losses_and_goes_to_the_present_rate(losses, stalls):
+    past = replace(at(0.5), task_losses=losses, rates=(0.9, 0.3), target=0.2)
+    expected = 0.2 + 0.5 * ((0.3 if stalls else 0.1) - 0.2)
+    assert Adaptive(goal=0.1, patience=2, least=0.1, share=0.5)(past) == pytest.approx(expected)
+
+
+def test_hold_stays_in_the_range_of_targets():
+    assert Hold(0.5)(replace(at(0.6), rates=(0.2, 1.3))) == 1.0
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_the_null_that_is_followed_is_a_mean_over_its_draws(draws):
+    generator = torch.Generator().manual_seed(4)
+    noise = [ss_rate(torch.randn(64, 48, generator=generator)).item() for _ in range(draws)]
+    assert FollowTheNull(draws=draws, seed=4)(at(0.0)) == pytest.approx(math.fsum(noise) / draws)
+
+
 @given(start=rates, end=rates, progress=rates)
 def test_closed_forms(start, end, progress):
     cosine = start + (end - start) * math.sin(math.pi * progress / 2) ** 2
