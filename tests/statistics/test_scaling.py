@@ -468,7 +468,7 @@ def test_an_interval_does_not_go_below_0():
 
 @pytest.mark.parametrize("level", [0.5, 0.95])
 def test_the_interval_of_box_counts_is_that_of_the_fit(level):
-    counts = selfsim.box_counts(lattice(40, 40), method="memb")
+    counts = selfsim.box_counts(sierpinski(6), method="memb")
     found, fit_ = scaling(counts, level=level), selfsim.fractal_dimension(counts, level=level)
     interval = found.intervals["dimension"]
     assert (interval.low, interval.high, interval.level) == (fit_.low, fit_.high, level)

@@ -11,7 +11,7 @@ from selfsim import SelfSimilarityConstraint, TrainConfig, ss_rate, train
 from selfsim.rate.options import RateOptions
 from selfsim.training import penalty
 from selfsim.training.constraint import gate_factor, pull_of
-from selfsim.training.measure import ScalingOptions, converged_rates
+from selfsim.training.measure import ScalingOptions, converged_rates, with_shape_gradient
 from selfsim.training.penalty import capped_sum
 
 CAP = 0.3
@@ -177,3 +177,15 @@ def test_options_of_the_measure_arrive():
     held = SelfSimilarityConstraint.hold(run, unit="absolute", ends="detached")
     assert held.targets == converged_rates(run, RateOptions(unit="absolute", ends="detached"))
     assert held.targets != SelfSimilarityConstraint.hold(run).targets
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e25), (torch.float32, 1e-25), (torch.float16, 1.0)])
+def test_the_gradient_of_the_shape_leaves_out_the_scale(dtype, scale):
+    x = (scale * some(200, 400)).to(dtype).requires_grad_()
+    along = some(200, 400, seed=1).to(dtype)
+    (found,) = torch.autograd.grad(with_shape_gradient(x), x, along)
+    centred = x.detach().double() - x.detach().double().mean(-1, keepdim=True)
+    unit = centred / centred.norm()
+    expected = along.double() - (along.double() * unit).sum() * unit
+    torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=2e-3)
+    assert abs(float((found.double() * unit).sum())) < 1e-2 * float(found.double().norm())
