@@ -174,6 +174,18 @@ def pooled(
     return (x.masked_fill(~mask, 0).sum(places, dtype=sums) / mask.sum(places)).to(x.dtype)
 
 
+def check_mask(mask: object) -> None:
+    """Raise unless `mask` is a tensor of 0 and 1, (samples, tokens), with a token that counts in every sample."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask: got {type(mask).__name__}, need a tensor (samples, tokens)")
+    if mask.ndim < 2:
+        raise ValueError(f"mask: got shape {tuple(mask.shape)}, need (samples, tokens)")
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("mask: got other values than 0 and 1, need 1 (or True) where a token counts and 0 elsewhere")
+    if not bool(mask.flatten(1).any(1).all()):
+        raise ValueError("mask: got a sample without places that count, which has no mean")
+
+
 def channel_axis(shape: torch.Size, known: KnownChannels = KnownChannels()) -> int:
     """Return the axis of a layer's output that holds its channels: 1 or the last one.
 

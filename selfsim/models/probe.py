@@ -21,7 +21,7 @@ from ..validation import resolve_device, untraced
 from .batches import call_with_batch
 from .branch import Branch
 from .layers import chosen_layers, draw_layers, unwrapped
-from .pooling import CHANNELS, POOLINGS, KnownChannels, first_tensor, known_channels, pooled
+from .pooling import CHANNELS, POOLINGS, KnownChannels, check_mask, first_tensor, known_channels, pooled
 
 
 class Probe:
@@ -200,7 +200,7 @@ class Probe:
         with ExitStack() as block:  # if anything below fails, what was done is undone
             block.callback(setattr, self, "mask", None)
             if self.mask is not None:
-                _check_mask(self.mask)
+                check_mask(self.mask)
             self._forget()
             self.drawn = tuple(draw_layers(self.layers, self.draw, self._generator))
             block.callback(self._root.register_forward_pre_hook(self._note_call).remove)
@@ -442,14 +442,3 @@ def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
                 module.train(training)  # may do more than set the flag, as where LoRA unmerges its weights
         for module, training in modes.items():
             module.training = training
-
-
-def _check_mask(mask: object) -> None:
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"mask: got {type(mask).__name__}, need a tensor (samples, tokens)")
-    if mask.ndim < 2:
-        raise ValueError(f"mask: got shape {tuple(mask.shape)}, need (samples, tokens)")
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        raise ValueError("mask: got other values than 0 and 1, need 1 (or True) where a token counts and 0 elsewhere")
-    if not bool(mask.flatten(1).any(1).all()):
-        raise ValueError("mask: got a sample without places that count, which has no mean")
