@@ -66,15 +66,17 @@ def answer_facts(
     """
     comparisons = by_family(tables)
     pools = over_families(tables, comparisons)
+    if not {HOLD, CONTROL} <= set(pools.index):
+        raise ValueError("convergence: got too few pairs of the arms hold and control; run study.convergence")
     rates = reached(tables)
-    sentence = _sentence(tables, comparisons, pools, first)
+    sentence = _sentence(tables, comparisons, pools)
     said = {
         "sentence": sentence,
         "epochs": _epochs(tables),
         "units": _units_sentence(pools),
         "control": _control_sentence(comparisons, pools) + _edges_sentence(tables, comparisons),
         "table": _table(comparisons, pools, rates),
-        "figure": _figure_text(pools) if len(comparisons) else "*A figure follows with the first runs.*",
+        "figure": _figure_text(pools),
         "free": _free_sentence(tables),
         "families": _families_table(comparisons, rates),
         "rates": rates_table(tables, rates),
@@ -87,14 +89,12 @@ def answer_facts(
 
 def _epochs(tables: Convergence) -> str:
     """Return how long the networks are trained, as a number in text."""
-    return span(tables.runs.epochs.dropna().astype(int)) if len(tables.runs) else "no"
+    return span(tables.runs.epochs.dropna().astype(int))
 
 
-def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame, first: Mapping[str, str]) -> str:
+def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
     """Give the answer of the second study, the same on every page."""
     done = [arm for arm in (HOLD, LOWER) if arm in pools.index]
-    if not done:
-        return f"Not known yet: the second study, which has room for a gain, has not been run. {first['first.pools']}"
     numbers = pools.families[done].map(len)
     after = f"after {_epochs(tables)} epochs"
     if few(pools):
@@ -146,7 +146,7 @@ def _units_sentence(pools: pd.DataFrame) -> str:
 
 
 def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
-    if CONTROL in pools.index and few(pools):
+    if few(pools):
         gains = [
             f"{change(comparisons.interval[name, CONTROL])} in the {architecture(name).title}"
             for name in pools.families[CONTROL]
@@ -157,8 +157,6 @@ def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
             if all(control_gains(comparisons.interval[name, CONTROL]) for name in pools.families[CONTROL])
             else f"The positive control changes it by {' and by '.join(gains)}."
         )
-    if CONTROL not in pools.index:
-        return "The positive control is not run yet, so no null counts."
     interval = pools.interval[CONTROL]
     found = (
         "Regularisers that are known to help, label smoothing with mixup or weight decay, change the accuracy by "
@@ -173,8 +171,6 @@ def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
 
 def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
     """Name the families whose control and free arm have learning rates at opposite edges of those that were tried."""
-    if not len(tables.tuning):
-        return ""
     tried = tables.tuning.groupby(["architecture", "arm"]).learning_rate.agg(["min", "max"])
     tried = tried[tried["min"] < tried["max"]]  # a single value has no edges
     chosen = tables.tuning[tables.tuning.chosen.astype(bool)].set_index(["architecture", "arm"]).learning_rate
@@ -232,10 +228,7 @@ def _table_by_family(comparisons: pd.DataFrame, pools: pd.DataFrame, rates: pd.D
 
 def _free_sentence(tables: Convergence) -> str:
     """Give the accuracy without constraint, to which the changes are added."""
-    by_arm = accuracies(tables)
-    if FREE not in by_arm:
-        return ""
-    means = 100 * by_arm[FREE].dropna().groupby(level="architecture", sort=False).mean()
+    means = 100 * accuracies(tables)[FREE].dropna().groupby(level="architecture", sort=False).mean()
     found = listed(f"{architecture(name).title} reaches {mean:.1f} %" for name, mean in means.items())
     return f"Without constraint, {found}."
 
@@ -247,8 +240,6 @@ def _families_table(comparisons: pd.DataFrame, rates: pd.DataFrame) -> str:
         p = [_p_value(value) for value in (row.corrected, row.exact)]
         interval = change(row.interval) if row.interval is not None else "one pair"
         rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
-    if not rows:
-        return "*Not run yet.*"
     heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "nearer", "verdict")
     return markdown(heads, rows)
 

@@ -36,8 +36,6 @@ def directions(rates: pd.DataFrame, arm: str, names: Sequence[str]) -> str:
 
 def rates_table(tables: Convergence, rates: pd.DataFrame) -> str:
     """Return the measure that each arm pulls, without and with the pull, and its learning rates, as Markdown."""
-    if not len(rates):
-        return "*Not run yet.*"
     learning = tables.runs.groupby(["architecture", "arm"]).learning_rate.first()
     rows = []
     for (name, arm), row in rates.iterrows():

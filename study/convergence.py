@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -167,15 +167,15 @@ class Study:
         left = [cell for cell in plan if _in_table(*cell) not in done]
         if not left:
             return True
-        while left:
-            fitting = self._fitting(family, min(len(left), self.together))
-            if not fitting:
-                return False
-            part, left = left[:fitting], left[fitting:]
-            configs = [self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form) for arm, form, rate in part]
-            for batch in self._trained(family, configs):
-                here, part = part[: len(batch["validation"])], part[len(batch["validation"]) :]
-                self._write_tuning(family, here, batch)
+
+        def config(arm: str, form: str, rate: float) -> TrainConfig:
+            return self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form)
+
+        for part, _, batch in self._batches(family, left, config):
+            self._write_tuning(family, part, batch)
+            left = left[len(part) :]
+        if left:
+            return False
         found = self._tuning(family)
         for arm in arms:
             of_arm = found.index[found.arm == arm]
@@ -247,19 +247,12 @@ class Study:
         cells = [(arm, seed) for seed in self.seeds for arm in ARMS] + [(FREE, seed) for seed in NOISE_SEEDS]
         plan = [(arm, seed) for arm, seed in cells if arm in rate_of and f"{family}-{arm}-{seed}" not in done]
         self._check_same_machine(known.runs[known.runs.architecture == family], {seed for _, seed in plan})
-        while plan:
-            fitting = self._fitting(family, min(len(plan), self.together))
-            if not fitting:
-                return
-            part, plan = plan[:fitting], plan[fitting:]
-            part.sort(key=lambda cell: ARMS.index(cell[0]))  # neighbours share a measure
-            configs = [self.config(family, arm, rate=rate_of[arm], seed=seed, form=form_of[arm]) for arm, seed in part]
-            names = [f"{family}-{arm}-{seed}" for arm, seed in part]
-            place = 0
-            for batch in self._trained(family, configs):
-                here = slice(place, place + len(batch["validation"]))
-                place = here.stop
-                self._write_batch(names[here], part[here], configs[here], batch)
+
+        def config(arm: str, seed: int) -> TrainConfig:
+            return self.config(family, arm, rate=rate_of[arm], seed=seed, form=form_of[arm])
+
+        for part, configs, batch in self._batches(family, plan, config):
+            self._write_batch([f"{family}-{arm}-{seed}" for arm, seed in part], part, configs, batch)
 
     def _check_same_machine(self, done: pd.DataFrame, seeds: set[int]) -> None:
         """Raise ``ValueError`` where the rest of a seed would be run on another card, or in another precision."""
@@ -305,25 +298,29 @@ class Study:
 
     # One batch on the device.
 
-    def _trained(self, family: str, configs: Sequence[TrainConfig]) -> Iterator[dict[str, Any]]:
-        """Train configurations together and yield what each batch gave; a batch is as large as memory allows."""
-        self.images(configs[0].train_images, TUNING_SEED)
-        wanted = sorted({config.seed for config in configs})
-        with ThreadPoolExecutor(8) as pool:
-            images = dict(zip(wanted, pool.map(partial(self.images, configs[0].train_images), wanted), strict=True))
-        left = list(configs)
-        while left:
-            part = left[: self.together]
+    def _batches(
+        self, family: str, cells: Sequence[Any], config: Callable[..., TrainConfig]
+    ) -> Iterator[tuple[list[Any], list[TrainConfig], dict[str, Any]]]:
+        """Train cells together, as many as memory and the minutes allow; yield those of each batch and what it gave."""
+        left = list(cells)
+        while fitting := self._fitting(family, min(len(left), self.together)):
+            part = sorted(left[:fitting], key=lambda cell: ARMS.index(cell[0]))  # neighbours share a measure
+            configs = [config(*cell) for cell in part]
+            images_of = partial(self.images, configs[0].train_images)
+            images_of(TUNING_SEED)  # before the threads, which share its test images
+            seeds = sorted({config.seed for config in configs})
+            with ThreadPoolExecutor(8) as pool:
+                images = dict(zip(seeds, pool.map(images_of, seeds), strict=True))
             try:
-                done = self._batch(family, part, [images[config.seed] for config in part])
+                done = self._batch(family, configs, [images[config.seed] for config in configs])
             except torch.OutOfMemoryError:
-                if len(part) == 1:
+                if fitting == 1:
                     raise
                 torch.cuda.empty_cache()
-                self.together = -(-len(part) // 2)
+                self.together = -(-fitting // 2)
                 continue
-            yield done
-            left = left[len(part) :]
+            yield part, configs, done
+            left = left[fitting:]
 
     def _batch(self, family: str, configs: Sequence[TrainConfig], images: Sequence[Images]) -> dict[str, Any]:
         clock = time.monotonic if self.device.type == "cuda" else time.process_time  # a CPU has other work

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from selfsim.uncertainty import mean_interval
 from . import convergence_tables, design
 from .answer import answer_facts
 from .answer_text import NUMBERS, minus, points, signed
-from .design import DEFAULT, PUBLISHED, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
+from .design import DEFAULT, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
 from .first import first_study, gain_sentence, pools_sentence
 from .layers import read_invariance
@@ -92,11 +91,10 @@ def facts(
         run.config.name: float(run.environment["seconds"]) for runs in stages.values() for run in runs if run.history
     }
     said = {
-        **{f"{key}.verdict": answers[key].verdict for key in ("degrade", "groups", "scale")},
+        "scale.verdict": answers["scale"].verdict,
         **_gains(stages),
         **first,
         **answer_facts(convergence, findings=answers, first=first, seconds=sum(seconds.values())),
-        **_relations(answers["invariance"]),
         **_targets_in_time(stages[design.TARGETS]),
         **_doses(stages[design.DOSE]),
         **_confirmation(stages[design.CONFIRM], answers["confirm"]),
@@ -120,15 +118,10 @@ def _gains(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     """State the accuracy under the two constraints, architecture by architecture and together."""
     first, others = (gains_table(stages[name]) for name in (design.FIRST, design.OTHERS))
     every = pd.concat([first, others])
-    by_family = every.groupby(level=0).verdict.agg(lambda verdicts: design.overall_verdict(_firm_last(verdicts)))
-    counts = Counter(by_family)
     said = {
-        "gain.verdicts": ", ".join(f"{verdict} in {NUMBERS[number]}" for verdict, number in counts.most_common()),
         "gain.first": _span(first.interval.xs(DEFAULT, level=1)),
         "gain.others": _span(others.interval.xs(DEFAULT, level=1)),
-        "gain.others.hold_0": NUMBERS[sum(i.low <= 0 <= i.high for i in others.interval.xs(DEFAULT, level=1))],
         "gain.moved": NUMBERS[sum(moved is True for moved in every.moved.xs(DEFAULT, level=1))],
-        "published.span": _span(every.interval.xs(PUBLISHED, level=1), digits=1),
     }
     for (name, arm), row in every.iterrows():
         key = "gain" if arm == DEFAULT else "published"
@@ -136,18 +129,6 @@ def _gains(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
         said[f"{key}.{name}.rate"] = f"{row.ss_rate.estimate:+.2f}"
         said[f"{key}.{name}.factor"] = f"{row.factor:.1f}"
     return said
-
-
-def _firm_last(verdicts: pd.Series) -> list[str]:
-    """Let one open comparison leave a family undecided."""
-    return ["undecided"] if "undecided" in set(verdicts) else list(verdicts)
-
-
-def _relations(finding: Finding) -> dict[str, str]:
-    said = {}
-    for kind, row in _table(finding).iterrows():
-        said[f"invariance.{kind}"] = f"{row.interval:.2f}"
-    return said | {"invariance.verdict": finding.verdict}
 
 
 def _targets_in_time(runs: Sequence[Run]) -> dict[str, str]:
@@ -222,38 +203,27 @@ def _chapters(chapters: Path) -> dict[str, str]:
 def _known_sets(benchmarks: Path) -> dict[str, str]:
     """State what the benchmark of known sets found at 128 neurons, for the rate and for `scaling`."""
     result = json.loads((benchmarks / "known_sets.json").read_text(encoding="utf-8"))
-    every = {key: pd.DataFrame(result[key]) for key in ("auc", "auc of each set against noise", "sets")}
-    areas, by_set, sets = (rows.query("n == 128") for rows in every.values())
-    of_fractals = every["sets"][every["sets"]["set"].isin(by_set["set"])]
-    missed = of_fractals.query("measure == 'scaling: scales' and mean < 1")
-    areas = areas.set_index(["measure", "against", "unit"])
-    measures = {
-        "rate": "SS rate (surrogate)",
-        "boxes": "rate by real boxes",
-        "scaling": "scaling",
-        "deviation": "scaling: deviation",
-    }
-    said = {
-        f"known_sets.{key}.{against.replace(' ', '_')}.{unit}": _area(areas.loc[measure, against, unit])
-        for key, measure in measures.items()
-        for against in ("noise", "clusters", "uneven noise")
-        for unit in ("one", "any")
-    }
-    sets = sets.set_index(["measure", "set"])
-    rates = sets.loc[measures["rate"]]
+    every, rate = pd.DataFrame(result["sets"]), "SS rate (surrogate)"
+    fractals = [row["set"] for row in result["auc of each set against noise"]]
+    missed = every[every["set"].isin(fractals)].query("measure == 'scaling: scales' and mean < 1")
+    areas = pd.DataFrame(result["auc"]).query("n == 128").set_index(["measure", "against", "unit"])
+    sets = every.query("n == 128").set_index(["measure", "set"])
+    rates = sets.loc[rate]
 
     def share(verdict: str, name: str) -> str:
         row = sets.loc[f"scaling: {verdict}", name]
         return f"{100 * row['mean']:.0f} % of {row.draws:.0f} draws"
 
     return {
-        **said,
+        "known_sets.rate.noise.one": _area(areas.loc[rate, "noise", "one"]),
+        "known_sets.rate.noise.any": _area(areas.loc[rate, "noise", "any"]),
+        "known_sets.boxes.noise.any": _area(areas.loc["rate by real boxes", "noise", "any"]),
+        "known_sets.scaling.uneven_noise.any": _area(areas.loc["scaling", "uneven noise", "any"]),
         **{f"known_sets.mean.{name}": f"{mean:.2f}" for name, mean in rates["mean"].items()},
         "known_sets.spread.gauss": f"{rates.spread['gauss']:.2f}",
         "known_sets.missed": ", ".join(
             f"{row['set']} at {row.n} ({100 * row['mean']:.0f} %)" for _, row in missed.iterrows()
         ),
-        "known_sets.deviation.menger": _area(by_set.set_index("set").loc["menger"]),
         "known_sets.scales.log-normal scales": share("scales", "log-normal scales"),
         "known_sets.below.gauss": share("below threshold", "gauss"),
     }
@@ -349,7 +319,7 @@ def _table(finding: Finding) -> pd.DataFrame:
     return finding.table
 
 
-def _span(intervals: pd.Series, *, digits: int = 0) -> str:
+def _span(intervals: pd.Series) -> str:
     """Return the lowest and the highest estimate, in points."""
     estimates = sorted(100 * interval.estimate for interval in intervals)
-    return f"{estimates[0]:+.{digits}f} to {estimates[-1]:+.{digits}f} points"
+    return f"{estimates[0]:+.0f} to {estimates[-1]:+.0f} points"

@@ -31,7 +31,6 @@ def first_study(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
         )
         said[f"first.{key}"] = points(pool, digits=1 if key == "default" else 2)
         said[f"first.{key}.families"] = NUMBERS[len(by_family)]
-        said[f"first.{key}.pairs"] = f"{min(map(len, by_family.values()))} to {max(map(len, by_family.values()))}"
         said[f"first.{key}.equivalent"] = NUMBERS[small]
     return said
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from selfsim.figures.rates import SET_TITLES
-from selfsim.figures.runs import draw_seeds
+from selfsim.figures.runs import by_epoch, draw_seeds
 from selfsim.figures.style import (
     CONSTRAINED,
     DASHES,
@@ -216,7 +216,7 @@ def plot_epochs(runs: Sequence[Run], metric: str = "ss_rate", *, y: str = "SS ra
     for axes, name in zip(grid, names, strict=True):
         for style, constrained in ((UNCONSTRAINED, False), (CONSTRAINED, True)):
             series = [
-                layer_mean(run, metric)
+                by_epoch(run, metric)
                 for run in runs
                 if (run.config.architecture, run.config.constraint is not None) == (name, constrained)
             ]
@@ -227,14 +227,6 @@ def plot_epochs(runs: Sequence[Run], metric: str = "ss_rate", *, y: str = "SS ra
     grid[0].set_ylim(0, None)
     figure.supylabel(y, fontsize=11)
     return labelled(figure, grid, x="epoch")
-
-
-def layer_mean(run: Run, metric: str) -> pd.Series:
-    """Return a metric's mean over the layers of a run, by epoch."""
-    rows = [(row.epoch, row.value) for row in run.history if row.metric == metric and row.layer]
-    if not rows:
-        raise KeyError(f"no metric {metric!r} of layers in the history of {run.config.architecture}")
-    return pd.DataFrame(rows, columns=["epoch", "value"]).groupby("epoch").value.mean()
 
 
 def plot_depth(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
@@ -252,7 +244,6 @@ def plot_depth(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
     """
     chosen = table[table.measure == measure].assign(excess=lambda t: t.value - t.null)
     figure, grid = panels(len(TRAINING), height=3.6)
-    handles = {}
     for axes, training in zip(grid, TRAINING, strict=True):
         axes.axhline(0, color=GREY, linewidth=3, zorder=0)
         part = chosen[chosen.training == training]
@@ -260,9 +251,9 @@ def plot_depth(table: pd.DataFrame, measure: str = "surrogate") -> Figure:
             line = group.groupby("depth").excess.mean()
             rank = list(dict.fromkeys(chosen[chosen.family == family].architecture)).index(name) % 4
             style: Style = {"color": FAMILY_COLORS[family], "linestyle": DASHES[rank], "marker": "os^D"[rank]}
-            (handles[name],) = axes.plot(line.index, line, **style)
+            axes.plot(line.index, line, label=name, **style)
         axes.set_title(training, loc="left")
-    return labelled(figure, grid, x="depth: first layer to last", y="SS rate minus that of noise", entries=handles)
+    return labelled(figure, grid, x="depth: first layer to last", y="SS rate minus that of noise")
 
 
 def plot_measures(table: pd.DataFrame) -> Figure:
@@ -408,8 +399,7 @@ def write_figures(tables: Convergence, benchmarks: Path, folder: Path) -> None:
     with plt.rc_context():
         use_style()
         _save(plot_scaling(known["sets"], trained["layers"]), folder / "scaling.svg")
-        if len(by_family(tables)):
-            _save(plot_forest(tables), folder / FIGURE)
+        _save(plot_forest(tables), folder / FIGURE)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -39,8 +39,6 @@ def report_facts(
 
 def _scope(tables: Convergence) -> str:
     runs = tables.runs
-    if not len(runs):
-        return "No run of the second study has been made yet."
     seeds = runs.groupby("architecture").seed.nunique()
     counts = [
         f"{(runs.architecture == name).sum()} of {architecture(name).title} ({seeds[name]} seeds)"
@@ -79,15 +77,11 @@ def _regime(tables: Convergence) -> str:
     table = regime(tables)
     whole = noise_floor(tables).seeds >= LEAST_PAIRS
     table = table[table.index.isin(whole.index[whole])]
-    if not len(table):
-        return "The regime is not checked yet."
     gaps, changes = 100 * table.gap.dropna(), 100 * table.settling.dropna().abs()
     unmet = [architecture(name).title for name in table.index[~table.met.astype(bool)]]
     known = (
         f"Training accuracy is {span(gaps, '.0f')} points above test accuracy, and validation "
         f"accuracy changes by at most {changes.max():.1f} points over the last tenth of the epochs (means over seeds). "
-        if len(gaps) and len(changes)
-        else ""
     )
     return known + (
         f"The regime is not met by {', '.join(unmet)}."
@@ -99,8 +93,6 @@ def _regime(tables: Convergence) -> str:
 def _noise(tables: Convergence, comparisons: pd.DataFrame) -> str:
     floor, spread = noise_floor(tables), spread_of_pairs(comparisons)
     floor = floor[floor.seeds >= LEAST_PAIRS]
-    if not len(floor):
-        return "The noise floor is not measured yet."
     text = f"Without constraint, accuracy varies from seed to seed by {span(floor.sd, '.1f', 100)} points (standard "
     text += "deviation)"
     text += f", and paired differences vary by {100 * spread:.1f}, over all families." if math.isfinite(spread) else "."
@@ -115,9 +107,7 @@ def _noise(tables: Convergence, comparisons: pd.DataFrame) -> str:
 
 
 def _tuning(tables: Convergence) -> str:
-    chosen = tables.tuning[tables.tuning.chosen.astype(bool)] if len(tables.tuning) else tables.tuning
-    if not len(chosen):
-        return "No learning rate is tuned yet."
+    chosen = tables.tuning[tables.tuning.chosen.astype(bool)]
     ends = tables.tuning.groupby(["architecture", "arm"]).learning_rate.agg(["min", "max"])
     edges = [
         f"{architecture(row.architecture).title}, {row.arm}"
@@ -134,10 +124,7 @@ def _tuning(tables: Convergence) -> str:
 
 def _compute(tables: Convergence, seconds: float) -> str:
     first = f"The first study took {seconds / 3600:.0f} core-hours of a CPU"
-    own = tables.runs.seconds.dropna().astype(float)
-    if not len(own):
-        return f"{first}."
-    runs = tables.runs.assign(seconds=own)
+    runs = tables.runs.astype({"seconds": float})
     by_card = runs.groupby("card").seconds.sum()
     spent = " and ".join(
         f"{seconds / 3600:.1f} core-hours of a CPU" if card == CPU else f"{seconds / 60:.0f} minutes of one {card}"

@@ -178,7 +178,7 @@ def _analyzed(
                 row[column], reason = _number(value)
             if reason:
                 notes[column] = reason
-    banded = {column: compute for column, compute in _BANDED.items() if _is_number(row.get(column))}
+    banded = {column: compute for column, compute in _BANDED.items() if math.isfinite(row.get(column, math.nan))}
     bands: dict[str, dict[str, NullBand]] = {}
     for k, null in enumerate(nulls if banded else ()):
         try:
@@ -221,23 +221,9 @@ def _number(value: Any) -> tuple[Any, str]:
     return number, "" if math.isfinite(number) else f"got {number}, which is not finite"
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, float) and math.isfinite(value)
-
-
 def _is_numeric(value: Any) -> TypeGuard[float]:
     """Return whether a column holds such values as numbers, NaN among them."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _each_band(bands: Mapping[str, Mapping[str, Mapping[str, Any]]], change: Callable[[str, Any], Any]) -> Any:
-    """Return the same nested mapping with every band changed; `change` gets the null model and the band."""
-    return {
-        layer: {
-            null: {column: change(null, band) for column, band in of_null.items()} for null, of_null in nulls.items()
-        }
-        for layer, nulls in bands.items()
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,10 +265,7 @@ class Analysis:
     @property
     def measures(self) -> list[str]:
         """Names of the columns without those of the null bands and the notes."""
-        nulls = dict.fromkeys(null for of_layer in self.bands.values() for null in of_layer)
-        pairs = [(column, null, k == 0) for column in _BANDED for k, null in enumerate(nulls)]
-        of_bands = {name for column, null, first in pairs for name in band_columns(column, null, first=first)}
-        return [name for name in self.columns if name not in {*of_bands, "note"}]
+        return [name for name in self.columns if name not in {*_BAND_COLUMNS, "note"}]
 
     def __repr__(self) -> str:
         layers = f"{len(self.rows)} layer{'s' if len(self.rows) != 1 else ''}"
@@ -400,8 +383,9 @@ class Analysis:
         for k, values in enumerate(self.activations.values()):
             stored = values.detach().cpu()
             arrays[f"activations-{k}"] = (stored if stored.dtype == torch.float64 else stored.float()).numpy()
-        bands = _each_band(self.bands, lambda _, band: {"values": band.values.tolist(), "level": band.level})
-        write_arrays(path, arrays | {"analysis": np.array(json.dumps({"rows": self.rows, "bands": bands}))})
+        text = {"rows": self.rows, "bands": self.bands}
+        as_json = json.dumps(text, default=lambda band: {"values": band.values.tolist(), "level": band.level})
+        write_arrays(path, arrays | {"analysis": np.array(as_json)})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Analysis:
@@ -415,10 +399,10 @@ class Analysis:
         with read_arrays(path, what="an analysis") as stored:
             text = json.loads(stored["analysis"].item())
             activations = {layer: torch.from_numpy(stored[f"activations-{k}"]) for k, layer in enumerate(text["rows"])}
-            bands = _each_band(
-                text["bands"], lambda null, band: NullBand(np.array(band["values"]), null, band["level"])
-            )
-        return cls(activations, text["rows"], bands)
+            for null, bands in itertools.chain(*(of_layer.items() for of_layer in text["bands"].values())):
+                for column, band in bands.items():
+                    bands[column] = NullBand(np.array(band["values"]), null, band["level"])
+        return cls(activations, text["rows"], text["bands"])
 
     def _repr_html_(self) -> str:
         return html_table(self.measures, self.rows, self.bands)

@@ -61,10 +61,7 @@ def plot_analysis(rows: Rows, bands: Bands, *, other: Rows | None = None) -> Fig
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(0.4, len(rows) + 0.6)  # the same places in every panel
-    handles: dict[str, Any] = {}
-    for axes in grid:
-        handles.update(dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)))
-    return labelled(figure, grid, x="layer", entries=handles, ncols=3)
+    return labelled(figure, grid, x="layer", ncols=3)
 
 
 def _draw_bands(axes: Axes, bands: Bands, column: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -83,20 +82,19 @@ def plot_lines(tables: Mapping[str, pd.DataFrame], *, x: str | None = None, y: s
     columns, height = (2, 3.2) if len(tables) % 3 else (3, 2.8)
     figure, grid = panels(len(tables), columns=columns, height=height, sharey=bool(y))
     names = list(dict.fromkeys(column for table in tables.values() for column in table))
-    handles: dict[str, Artist] = {}
     for axes, (title, table) in zip(grid, tables.items(), strict=True):
         index = table.index.to_numpy()
         for k, column in enumerate(names):
             if column not in table:
                 continue
             style = STYLES.get(column) or {"color": _COLORS[k], "linestyle": DASHES[k], "marker": "os^Dvp*X"[k]}
-            (handles[column],) = axes.plot(table[column], **style, markevery=max(1, len(index) // 10))
+            axes.plot(table[column], **style | {"label": column}, markevery=max(1, len(index) // 10))
         _scale_x(axes, index)
         axes.set_yscale("log" if log_y else "linear")
         axes.set_title(title, loc="left")
         if x is None:
             axes.set_xlabel(table.index.name)
-    return labelled(figure, grid, x=x or "", y=y, entries=handles, ncols=4)
+    return labelled(figure, grid, x=x or "", y=y, ncols=4)
 
 
 def _scale_x(axes: Axes, index: NDArray) -> None:

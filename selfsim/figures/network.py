@@ -100,20 +100,24 @@ class Animation:
         What each frame shows, as text; also the alternative text of its picture.
     name : str
         The id of the HTML element; different for each animation on a page.
+    first : int
+        Number of the frame that is shown until someone moves the slider.
     """
 
-    def __init__(self, frames: Sequence[bytes], captions: Sequence[str], *, name: str) -> None:
-        self.frames, self.captions, self.name = list(frames), list(captions), name
+    def __init__(self, frames: Sequence[bytes], captions: Sequence[str], *, name: str, first: int = 0) -> None:
+        self.frames, self.captions, self.name, self.first = list(frames), list(captions), name, first
 
     def _repr_html_(self) -> str:
         sources = ["data:image/png;base64," + base64.b64encode(frame).decode() for frame in self.frames]
+        others = [source if k != self.first else "" for k, source in enumerate(sources)]
         return Template(Path(__file__).with_name("animation.html").read_text(encoding="utf-8")).substitute(
             name=self.name,
-            first_source=sources[0],
-            first_caption=html.escape(self.captions[0]),
+            first=self.first,
+            first_source=sources[self.first],
+            first_caption=html.escape(self.captions[self.first]),
             last=len(sources) - 1,
             # "</" inside a script would end it.
-            data=json.dumps([["", *sources[1:]], self.captions]).replace("</", "<\\/"),
+            data=json.dumps([others, self.captions]).replace("</", "<\\/"),
         )
 
 

@@ -85,9 +85,7 @@ def plot_rates(
         for of_null in zip(*(run[layer] for run in bands), strict=True):
             _draw_band(axes, of_null)
         for runs, style in ((free, UNCONSTRAINED), (held, CONSTRAINED)):
-            draw_seeds(
-                axes, [pd.Series(run.series(metric, layer=layer), _evaluated(run, metric)) for run in runs], style
-            )
+            draw_seeds(axes, [by_epoch(run, metric, layer) for run in runs], style)
         if target is not None:
             axes.axhline(target, **TARGET)
         axes.set_title(layer, loc="left")
@@ -119,7 +117,7 @@ def plot_targets(
     for axes, (title, constrained) in zip(grid, settings.items(), strict=True):
         _draw_band(axes, [band for run in bands for (band, *_) in run.values()])
         for runs, style in ((free, UNCONSTRAINED), (constrained, CONSTRAINED)):
-            draw_seeds(axes, [pd.Series(mean_over_layers(run, metric), _evaluated(run, metric)) for run in runs], style)
+            draw_seeds(axes, [by_epoch(run, metric) for run in runs], style)
         targets = np.mean([mean_over_layers(run, "target", split="train") for run in constrained], 0)
         # The target of an epoch holds from its beginning to its end.
         axes.stairs(targets, np.arange(len(targets) + 1), baseline=None, **TARGET)
@@ -190,9 +188,11 @@ def draw_seeds(axes: Axes, series: Sequence[pd.Series], style: Style) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
-def _evaluated(run: Run, metric: str) -> list[int]:
-    """Return the epochs after which a metric of the layers was measured."""
-    return sorted({row.epoch for row in run.history if (row.metric, row.split) == (metric, "validation")})
+def by_epoch(run: Run, metric: str, layer: str | None = None) -> pd.Series:
+    """Return a metric of one layer, or its mean over the layers, by the epoch after which it was measured."""
+    values = mean_over_layers(run, metric) if layer is None else run.series(metric, layer=layer)
+    epochs = {row.epoch for row in run.history if (row.metric, row.split) == (metric, "validation")}
+    return pd.Series(values, sorted(epochs))
 
 
 def _draw_band(axes: Axes, bands: Sequence[NullBand]) -> None:

@@ -8,11 +8,10 @@ Readers with any colour vision tell these apart (after Okabe and Ito).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -103,16 +102,8 @@ def common_axis(axes: Axes, quantity: str, *, way: str = "y") -> None:
     getattr(axes, f"set_{way}lim")(0, max(HIGHEST[quantity], high))
 
 
-def labelled(
-    figure: Figure,
-    grid: Sequence[Axes],
-    *,
-    x: str = "",
-    y: str = "",
-    entries: Mapping[str, Artist] | None = None,
-    ncols: int = 5,
-) -> Figure:
-    """Label the outer panels and put one legend under all of them: the first panel's, or these entries."""
+def labelled(figure: Figure, grid: Sequence[Axes], *, x: str = "", y: str = "", ncols: int = 5) -> Figure:
+    """Label the outer panels and put one legend under all of them, with every label once."""
     spec = grid[0].get_subplotspec()
     columns = spec.get_gridspec().ncols if spec else 1
     for place, axes in enumerate(grid):
@@ -120,6 +111,8 @@ def labelled(
             axes.set_xlabel(x)
         if y and place % columns == 0:
             axes.set_ylabel(y)
-    handles, labels = grid[0].get_legend_handles_labels() if entries is None else (entries.values(), entries.keys())
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(ncols, len(labels)))
+    entries: dict[str, Any] = {}
+    for axes in grid:
+        entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(ncols, len(entries)))
     return closed(figure)

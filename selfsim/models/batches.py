@@ -17,8 +17,8 @@ from .layers import unwrapped
 _TARGETS = ("labels", "label", "targets", "target")
 
 
-def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) -> tuple[Any, int | None]:
-    """Return the model's output for a batch, and the number of samples if the first input shows it.
+def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) -> Any:
+    """Return the model's output for a batch.
 
     Parameters
     ----------
@@ -39,24 +39,19 @@ def call_with_batch(model: nn.Module, batch: Any, device: str | torch.device) ->
 
     Examples
     --------
-    >>> call_with_batch(nn.Bilinear(2, 3, 4), (torch.ones(5, 2), torch.ones(5, 3), torch.zeros(5)), "cpu")[0].shape
+    >>> call_with_batch(nn.Bilinear(2, 3, 4), (torch.ones(5, 2), torch.ones(5, 3), torch.zeros(5)), "cpu").shape
     torch.Size([5, 4])
     """
     inputs, names = _arguments(model, batch)
-    first = next(iter([*inputs, *names.values()]))
-    if isinstance(first, np.ndarray):
+    if isinstance(next(iter([*inputs, *names.values()])), np.ndarray):
         raise TypeError("loader: got batches of NumPy arrays, need tensors; see torch.from_numpy")
-    output = model(*to_device(inputs, device), **to_device(names, device))
-    return output, _samples(first)
+    return model(*to_device(inputs, device), **to_device(names, device))
 
 
 def batch_samples(model: nn.Module, batch: Any) -> int | None:
     """Return the number of samples in a batch if the first input shows it."""
     inputs, names = _arguments(model, batch)
-    return _samples(next(iter([*inputs, *names.values()])))
-
-
-def _samples(first: Any) -> int | None:
+    first = next(iter([*inputs, *names.values()]))
     if isinstance(first, PackedSequence):
         return int(first.batch_sizes[0])
     if isinstance(graphs := getattr(first, "num_graphs", None), int):  # a batch of torch_geometric

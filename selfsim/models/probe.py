@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..checks import check_choice, check_integer, check_seed
 from ..validation import resolve_device, untraced
-from .batches import call_with_batch
+from .batches import batch_samples, call_with_batch
 from .branch import Branch
 from .layers import chosen_layers, draw_layers, unwrapped
 from .pooling import CHANNELS, POOLINGS, KnownChannels, check_mask, first_tensor, known_channels, pooled
@@ -376,13 +376,12 @@ def activations(
     if samples is not None:
         samples = check_integer(samples, name="samples")
     probe = Probe(model, layers, pooling=pooling, channels=channels, part=part)
-    device = _device_for(model, device)
     pieces: dict[str, list[Tensor]] = {layer: [] for layer in probe.layers}
     seen = 0
     if isinstance(loader, (str, Tensor, np.ndarray)) or not isinstance(loader, Iterable):
         hint = ", such as x.split(32)" if isinstance(loader, Tensor) else ""
         raise TypeError(f"loader: got {type(loader).__name__}, need an iterable of batches{hint}")
-    with _evaluating(model, device), torch.no_grad():
+    with _evaluating(model, device) as place, torch.no_grad():
         for batch in loader:
             if mask is not None:
                 if not isinstance(batch, Mapping) or mask not in batch:
@@ -390,8 +389,8 @@ def activations(
                     raise ValueError(f"mask: need batches that are dicts with {mask!r}, got {got}")
                 probe.mask = batch[mask]
             with probe:
-                _, size = call_with_batch(model, batch, device)
-            probe._check_reached()
+                call_with_batch(model, batch, place)
+            size = batch_samples(model, batch)
             for layer, value in probe._read.items():
                 # Of a graph the first input has the nodes, and a function knows the samples.
                 if size not in (None, len(value)) and not callable(pooling):
@@ -412,31 +411,24 @@ def activations(
     return {layer: torch.cat(parts)[:samples] for layer, parts in pieces.items()}
 
 
-def _device_for(model: nn.Module, device: str | torch.device) -> torch.device:
-    """Return where inputs go: to `device`, or to the first part of a model that lies on several devices."""
-    homes = list(dict.fromkeys(p.device for p in model.parameters()))
-    if len(homes) < 2:
-        return resolve_device(device)
-    if device != "auto":
-        names = ", ".join(map(str, homes))
-        raise ValueError(f"device: got {str(device)!r} for a model on {names}; need 'auto', which leaves it there")
-    return homes[0]
-
-
 @contextmanager
-def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+def _evaluating(model: nn.Module, device: str | torch.device) -> Iterator[torch.device]:
     """Put the model on `device` and into eval mode, and restore both afterwards, module by module.
 
-    A model on several devices stays where it is.
+    Yields where inputs go. A model on several devices stays where it is, and takes them at the first.
     """
+    homes = list(dict.fromkeys(p.device for p in model.parameters()))
+    if len(homes) > 1 and device != "auto":
+        names = ", ".join(map(str, homes))
+        raise ValueError(f"device: got {str(device)!r} for a model on {names}; need 'auto', which leaves it there")
+    place = homes[0] if len(homes) > 1 else resolve_device(device)
     modes = {module: module.training for module in model.modules()}
-    homes = {p.device for p in model.parameters()}
     try:
-        (model.to(device) if len(homes) == 1 else model).eval()
-        yield
+        (model.to(place) if len(homes) == 1 else model).eval()
+        yield place
     finally:
         if len(homes) == 1:
-            model.to(next(iter(homes)))
+            model.to(homes[0])
         for module, training in modes.items():  # containers before their parts
             if module.training != training:
                 module.train(training)  # may do more than set the flag, as where LoRA unmerges its weights

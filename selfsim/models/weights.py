@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_choice, optional_package
+from .layers import chosen_layers
 
 
 def from_timm(timm_name: str, *, num_classes: int, in_chans: int, pretrained: bool | str) -> nn.Module:
@@ -128,7 +129,5 @@ def _first_three(names: list[str]) -> str:
 
 def _head_names(model: nn.Module) -> list[str]:
     """Return the names of the parameters of the last layer, which gives the logits."""
-    get_classifier = getattr(model, "get_classifier", None)
-    head = get_classifier() if callable(get_classifier) else getattr(model, "head", None)
-    of_head = {id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set()
-    return [name for name, p in model.named_parameters() if id(p) in of_head]
+    ((name, head),) = chosen_layers(model, ["head"]).items()
+    return [f"{name}.{parameter}" for parameter, _ in head.named_parameters()]

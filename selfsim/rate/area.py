@@ -92,15 +92,11 @@ class Axis(NamedTuple):
             u[offsets >= self.offsets(self.high)] = 1
         return module_of(u).clip(u, 0, 1, out=u)
 
-    def slope(self, offsets: Array) -> Array:
-        """Derivative of u with respect to the raw distance, the ends constant."""
-        return (self.factor / self.length) / (offsets + 1)
-
     def slopes_by_ends(self, sums: Sequence[Array], unit_too: bool) -> tuple[Array, Array, Array]:
         """Derivatives with respect to `low`, `high` and `unit`, the distances constant, from `staircase`'s sums."""
         before, beyond, turned = sums
         by_low = -before * self.factor / self.length
-        by_high = -beyond * self.slope(self.offsets(self.high))
+        by_high = -beyond * self.factor / self.length / (self.offsets(self.high) + 1)
         if not unit_too:
             return by_low, by_high, 0.0
         at_low, at_high = 1 / (self.unit + self.low), 1 / (self.unit + self.high)
@@ -140,20 +136,17 @@ def end_places(pairs: int, options: RateOptions) -> tuple[int, int, int]:
     return round(low * last), round(high * last), last // 2
 
 
-def axis_of(raw: Array, one: Array, options: RateOptions) -> Axis:
-    """The axis of unsorted distances ``(…, pairs)``."""
-    low, high, middle = end_places(raw.shape[-1], options)
-    if isinstance(raw, torch.Tensor) and (options.quantiles is not None or options.unit == "median"):
-        return Axis.between(numbers_at(raw.sort().values, (low, high, middle)), one, options, raw)
+def axis_of(raw: np.ndarray, one: np.ndarray, options: RateOptions) -> Axis:
+    """The axis of unsorted distances ``(pairs,)``."""
+    low, high, middle = end_places(len(raw), options)
     median = one if options.unit == "absolute" else _number_of_rank(raw, middle)
     return Axis.between((_number_of_rank(raw, low), _number_of_rank(raw, high), median), one, options, raw)
 
 
-def _number_of_rank(raw: Array, rank: int) -> Array:
-    """The distance of this rank, ``(…, 1)``; of tensors, the first and the last alone."""
-    xp = module_of(raw)
-    if rank in (0, raw.shape[-1] - 1):
-        return xp.amax(raw, -1, keepdims=True) if rank else xp.amin(raw, -1, keepdims=True)
+def _number_of_rank(raw: np.ndarray, rank: int) -> np.ndarray:
+    """The distance of this rank, ``(1,)``."""
+    if rank in (0, len(raw) - 1):
+        return raw.max(keepdims=True) if rank else raw.min(keepdims=True)
     return np.partition(raw, rank)[rank : rank + 1]  # NumPy finds one rank several times faster than two at once
 
 

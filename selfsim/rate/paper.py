@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..boxes.correlation_sum import surrogate_count, surrogate_drop
 from ..validation import check_finite
-from .area import Array, axis_of, module_of
+from .area import Array, Axis, axis_of, end_places, module_of, numbers_at
 from .distances import (
     NO_DERIVATIVE,
     NoRange,
@@ -119,14 +119,15 @@ def paper_rate(
     raw: Tensor, one: Tensor, n: int, options: RateOptions, need_slope: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The same for tensors on a GPU, and the paper's derivative ``(…, pairs)`` by each distance if `need_slope`."""
-    axis, pairs = axis_of(raw, one, options), raw.shape[-1]
+    ascending, pairs = raw.sort().values, raw.shape[-1]
+    axis = Axis.between(numbers_at(ascending, end_places(pairs, options)), one, options, raw)
     low, high, unit = axis.low.double(), axis.high.double(), axis.unit.double()
     log_low = torch.log1p(low / unit)
     evenly = _evenly(options.scales or PAPER_SCALES, raw)
     at = torch.expm1(log_low + (torch.log1p(high / unit) - log_low) * evenly) * unit
     if options.quantiles is not None:  # as on the CPU: rounding must not decide whether what is tied with an end counts
         at = torch.where(evenly == 0, low, torch.where(evenly == 1, high, at))
-    fraction = torch.searchsorted(raw.sort().values, _rounded_up(at, raw.dtype)).double() / pairs
+    fraction = torch.searchsorted(ascending, _rounded_up(at, raw.dtype)).double() / pairs
     if options.quantiles is None:  # rounding would decide; see `fractions_of`
         fraction[..., :1].fill_(0.0)  # assigning a number to a single place would copy it from the host
         fraction[..., -1:].fill_((pairs - 1) / pairs)

@@ -10,14 +10,13 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checks import check_range, optional_package
+from ..rate.distances import raw_distances, scaled_neurons
 from ..uncertainty import Estimate
 from ..validation import check_activations
-from .rescaling import rescaled
 
 FEWEST_SAMPLES = 50
 _RADII = 20
@@ -36,7 +35,7 @@ class Dimension(Estimate):
     duplicates : int
         Number of samples left out because they coincide with an earlier one.
     window : (float, float)
-        Radii between which the correlation sum was fitted; NaN for TwoNN.
+        Distances between which the correlation sum was fitted, in the unit of the activations; NaN for TwoNN.
     residual : float
         Root mean square deviation of ln C from the fitted line; NaN for TwoNN.
     """
@@ -80,12 +79,13 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
 
     Examples
     --------
+    >>> import torch
     >>> square = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> f"{correlation_dimension(square):.1f}"
     '1.9'
     """
     shares = check_range(window, name="window", within="(0, 1]")
-    square, blank = _distances_without_duplicates(activations)
+    square, unit, blank = _distances_without_duplicates(activations)
     if len(square) < FEWEST_SAMPLES:
         return blank
     distances = square[np.triu_indices(len(square), 1)]
@@ -101,7 +101,8 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     x, y = np.log(radii), np.log(np.searchsorted(near, radii, side="right") / len(distances))
     slope, intercept = np.polyfit(x, y, 1)
     residual = float(np.sqrt(np.mean((y - intercept - slope * x) ** 2)))
-    return replace(blank, value=float(slope), reason="", window=(float(low), float(high)), residual=residual)
+    ends = float(low) * unit, float(high) * unit
+    return replace(blank, value=float(slope), reason="", window=ends, residual=residual)
 
 
 def two_nn(activations: Tensor) -> Dimension:
@@ -138,13 +139,14 @@ def two_nn(activations: Tensor) -> Dimension:
 
     Examples
     --------
+    >>> import torch
     >>> square = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> f"{two_nn(square):.1f}"
     '2.1'
     >>> two_nn(torch.cat([square, square[:500]])).duplicates
     500
     """
-    square, blank = _distances_without_duplicates(activations)
+    square, _, blank = _distances_without_duplicates(activations)
     if len(square) < FEWEST_SAMPLES:
         return blank
     np.fill_diagonal(square, np.inf)
@@ -167,9 +169,9 @@ def two_nn(activations: Tensor) -> Dimension:
     return replace(blank, value=value, reason="")
 
 
-def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float64], Dimension]:
-    """Return the distances between different samples, and a `Dimension` that is not estimable with too few of them."""
-    distances = sample_distances(check_activations(activations))
+def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float64], float, Dimension]:
+    """Return the distances between different samples, their unit, and the `Dimension` of too few of them."""
+    distances, unit = sample_distances(check_activations(activations))
     samples = len(distances)
     first = ~np.tril(distances == 0, -1).any(1)  # of samples that coincide
     duplicates = samples - int(first.sum())
@@ -178,21 +180,12 @@ def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float
         reason = f"{duplicates} of {samples} samples coincide with another, need {FEWEST_SAMPLES} different ones"
     else:
         reason = f"got {samples} samples, need at least {FEWEST_SAMPLES}"
-    return distances, Dimension(value=math.nan, reason=reason, samples=samples, duplicates=duplicates)
+    return distances, unit, Dimension(value=math.nan, reason=reason, samples=samples, duplicates=duplicates)
 
 
-def sample_distances(activations: Tensor) -> NDArray[np.float64]:
-    """Return Euclidean distances ``(samples, samples)`` in float64, divided by the largest centred activation.
+def sample_distances(activations: Tensor) -> tuple[NDArray[np.float64], float]:
+    """Return Euclidean distances ``(samples, samples)`` in float64, and their unit, which is near the largest one."""
+    from scipy.spatial.distance import squareform  # takes a fifth of a second to import
 
-    Computed by one matrix product. Pairs that are so close that it cancels are recomputed from their differences.
-    """
-    x, _ = rescaled(activations)
-    x = x - x.mean(0)
-    x = x / x.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    squares = x.square().sum(1)
-    sums = squares[:, None] + squares
-    distances = sums - 2 * (x @ x.T)
-    i, j = (distances < 1e-7 * sums).nonzero(as_tuple=True)
-    for part in torch.arange(len(i), device=x.device).split(100_000):
-        distances[i[part], j[part]] = (x[i[part]] - x[j[part]]).square().sum(1)
-    return distances.sqrt().fill_diagonal_(0).cpu().numpy()
+    points, scale = scaled_neurons(activations.detach().cpu().double().T)
+    return squareform(raw_distances(points).numpy(), checks=False), 1 / float(scale)

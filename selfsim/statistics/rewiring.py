@@ -138,10 +138,8 @@ def rewired_adjacency(
     joined = np.zeros((n, n), dtype=np.bool_)
     joined[tails, heads] = True
     tries = max(1, 2 * edges // (n - 1)) if retry else 1
-    # Pairs of edges with a common node do not count as tries in networkx.
-    draws = _DRAWS_PER_SWAP * int(float(swaps) * edges) if retry else 1
     ring = towards == "ring"
-    _swap(indptr, tails, heads, partner, joined, int(float(swaps) * edges), tries, draws, connected, ring, rng)
+    _swap(indptr, tails, heads, partner, joined, int(float(swaps) * edges), tries, retry, connected, ring, rng)
     return sparse.csr_array((np.ones(len(heads), np.int8), heads, indptr), shape=(n, n))
 
 
@@ -154,7 +152,7 @@ def _swap(
     joined: NDArray[np.bool_],
     swaps: int,
     tries: int,
-    draws: int,
+    retry: bool,
     connected: bool,
     ring: bool,
     rng: np.random.Generator,
@@ -165,13 +163,13 @@ def _swap(
     search = 0
     left = _DRAWS_PER_SWAP * swaps
     for _ in range(swaps):
-        failed, drawn = 0, 0
-        while failed < tries and drawn < draws and left > 0:
-            drawn += 1
+        failed = 0
+        while failed < tries and left > 0:
             left -= 1
             p, q = int(rng.random() * slots), int(rng.random() * slots)
             a, b, c, d = tails[p], heads[p], tails[q], heads[q]
             if a in (c, d) or b in (c, d):
+                failed += not retry  # a common node does not count as a try in networkx
                 continue
             if joined[a, d] or joined[c, b]:
                 failed += 1

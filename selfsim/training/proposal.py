@@ -211,7 +211,7 @@ def _gradient_lengths(
     lengths = []
     for step, batch in enumerate(batches):
         with probe:
-            output, _ = call_with_batch(model, batch, device)
+            output = call_with_batch(model, batch, device)
         loss = (task_loss or _default_loss)(output, to_device(batch_targets(batch), device))
         if not loss.requires_grad and any(p.requires_grad for p in model.parameters()):
             raise ValueError("task_loss: got a loss without gradient, need one that depends on the model's parameters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,24 +56,19 @@ class Stack:
         for config in configs:
             with seeded(config.seed):
                 networks.append(create(**self.built_as))
+        weights, buffers = torch.func.stack_module_state(networks)
         self.template = networks[0].to(device)
         if HALF.get(self.config.precision):
             for module in self.template.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.register_forward_pre_hook(_in_float32)
         self.probe = Probe(self.template, self.config.layers)
-        self.names = [name for name, _ in self.template.named_parameters()]
-        self.shapes = [parameter.shape for parameter in self.template.parameters()]
-        self.padded = [-(-shape.numel() // _ALIGNED) * _ALIGNED for shape in self.shapes]
-        rows = [
-            torch.cat([_padded(p.detach(), size) for p, size in zip(n.parameters(), self.padded, strict=True)])
-            for n in networks
-        ]
-        self.weight = torch.stack(rows).to(device).requires_grad_()
-        self.buffers = {
-            name: torch.stack([dict(n.named_buffers())[name].detach().to(device) for n in networks])
-            for name, _ in self.template.named_buffers()
-        }
+        self.shapes = {name: stacked.shape[1:] for name, stacked in weights.items()}
+        self.padded = [-(-shape.numel() // _ALIGNED) * _ALIGNED for shape in self.shapes.values()]
+        flat = [stacked.detach().flatten(1) for stacked in weights.values()]
+        padded = [F.pad(x, (0, size - x.shape[1])) for x, size in zip(flat, self.padded, strict=True)]
+        self.weight = torch.cat(padded, 1).to(device).requires_grad_()
+        self.buffers = {name: stacked.to(device) for name, stacked in buffers.items()}
         self.start = self.weight.detach().clone()
         self.moments = torch.zeros_like(self.start), torch.zeros_like(self.start)
         column = partial(torch.tensor, dtype=torch.float32, device=device)
@@ -111,7 +107,7 @@ class Stack:
         parts = self.weight.split(self.padded, dim=1)
         return {
             name: (part if part.shape[1] == shape.numel() else part[:, : shape.numel()]).unflatten(1, shape)
-            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
     def logits(self, x: Tensor) -> Tensor:
@@ -337,10 +333,6 @@ def _in_float32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
     return (args[0].float(),)
 
 
-def _padded(parameter: Tensor, size: int) -> Tensor:
-    return F.pad(parameter.cpu().flatten(), (0, size - parameter.numel()))
-
-
 class _Read(torch.autograd.Function):
     """A layer's output again. Under `vmap`, ``read`` gets that of all networks, as (networks * batch, …)."""
 
@@ -367,20 +359,16 @@ class _Read(torch.autograd.Function):
 
 def _schedules(configs: Sequence[TrainConfig], steps_per_epoch: int) -> tuple[Tensor, Tensor]:
     """Return the learning rates ``(steps, networks)``, and Adam's momentum and corrections ``(steps, 3)``."""
-    steps, columns, rows = configs[0].epochs * steps_per_epoch, {}, []
-    for place, rate in enumerate(dict.fromkeys(config.learning_rate for config in configs)):
-        config = next(config for config in configs if config.learning_rate == rate)
-        optimizer = make_optimizer(config, [nn.Parameter(torch.zeros(1))])
-        schedule, column = make_schedule(config, optimizer, steps_per_epoch), []
-        for step in range(1, steps + 1):
-            group = optimizer.param_groups[0]
-            column.append(float(group["lr"]))
-            if place == 0:
-                beta = group["betas"][0]
-                rows.append((beta, 1 - beta**step, 1 - _BETA2**step))
-            optimizer.step()
-            if step < steps:
-                schedule.step()
-        columns[rate] = column
-    rates = torch.tensor([columns[config.learning_rate] for config in configs]).t().contiguous()
-    return rates, torch.tensor(rows, dtype=torch.float64).float()
+    config = dataclasses.replace(configs[0], learning_rate=1.0)  # every schedule is proportional to it
+    optimizer = make_optimizer(config, [nn.Parameter(torch.zeros(1))])
+    schedule, (group,) = make_schedule(config, optimizer, steps_per_epoch), optimizer.param_groups
+    steps, factors, rows = config.epochs * steps_per_epoch, [], []
+    for step in range(1, steps + 1):
+        factors.append(float(group["lr"]))
+        rows.append((group["betas"][0], 1 - group["betas"][0] ** step, 1 - _BETA2**step))
+        optimizer.step()
+        if step < steps:
+            schedule.step()
+    double = partial(torch.tensor, dtype=torch.float64)
+    rates = torch.outer(double(factors), double([config.learning_rate for config in configs]))
+    return rates.float(), double(rows).float()

@@ -108,6 +108,14 @@ def test_columns_never_collide_and_never_hide():
     assert "null_low" not in repr(found) and "mean_low" in repr(found)
 
 
+def test_bands_of_a_second_null_model_alone_are_no_measures():
+    x = torch.zeros(40, 3)
+    x[0, :2] = x[1, 2] = 1  # shuffled, nearly always three neurons at equal distances, which have no rate
+    found = analyze(nn.Sequential(nn.Identity()), [x], layers=["0"], statistics=["rate"], **QUICK | {"samples": 40})
+    assert "gauss_low" in found.columns and "null_low" not in found.columns and "shuffled" in found.rows["0"]["note"]
+    assert found.measures == ["neurons", "samples", "rate"]
+
+
 def test_every_statistic_has_a_number_or_a_reason():
     found = analyze(perceptron(), LOADER, layers=["1"], statistics=list(STATISTICS), nulls=[], **QUICK)
     row = found.rows["1"]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 from selfsim import Probe, activations
-from selfsim.models.batches import batch_targets, call_with_batch
+from selfsim.models.batches import batch_samples, batch_targets, call_with_batch
 
 
 class Sum(nn.Module):
@@ -70,8 +70,7 @@ def test_inputs_are_found_by_the_forward_pass(model, batch, expected):
 
 
 def test_number_of_samples_and_targets():
-    _, samples = call_with_batch(Sum(), (A, B, Y), "cpu")
-    assert samples == 4
+    assert batch_samples(Sum(), (A, B, Y)) == 4
     assert batch_targets((A, B, Y)) is Y and batch_targets(((A, B), Y)) is Y and batch_targets(A) is None
     for name in ("labels", "label", "targets", "target"):
         assert batch_targets({"first": A, name: Y}) is Y
@@ -136,7 +135,7 @@ INPUTS = torch.ones(4, 3)
 def test_an_average_of_a_model_gets_the_inputs_of_the_model(batch):
     model = OnlyInputs()
     average = torch.optim.swa_utils.AveragedModel(model)
-    assert torch.equal(call_with_batch(average, batch, "cpu")[0], call_with_batch(model, batch, "cpu")[0])
+    assert torch.equal(call_with_batch(average, batch, "cpu"), call_with_batch(model, batch, "cpu"))
 
 
 @pytest.mark.parametrize(

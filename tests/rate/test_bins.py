@@ -91,6 +91,14 @@ def slopes(raw: np.ndarray, n: int, **options) -> tuple[float, np.ndarray | None
     return *bins.area_by_bins(raw, one, n, options, True), float(value), slope
 
 
+@pytest.mark.parametrize("quantiles", [None, (0.01, 0.99)])
+@pytest.mark.parametrize("kind", ["noise", "sizes"])
+def test_slopes_turn_where_the_curve_meets_its_line(kind, quantiles):
+    _, slope, _, exact = slopes(raw_distances(layer(kind)).numpy(), NEURONS, ends="detached", quantiles=quantiles)
+    assert len(np.unique(np.sign(exact))) >= 2
+    assert not (slope * exact < 0).any()
+
+
 PAIRS = 500 * 499 // 2
 
 

@@ -48,7 +48,8 @@ def test_correlation_dimension_by_hand():
     radii = np.exp(np.linspace(np.log(low), np.log(high), 20))
     shares = [(d <= r * (1 + 1e-12)).mean() for r in radii]
     slope = np.polyfit(np.log(radii), np.log(shares), 1)[0]
-    assert float(correlation_dimension(x, window=(0.01, 0.2))) == pytest.approx(slope, rel=1e-3)
+    found = correlation_dimension(x, window=(0.01, 0.2))
+    assert float(found) == pytest.approx(slope, rel=1e-3) and found.window == pytest.approx((low, high), rel=1e-3)
 
 
 def test_distances_equal_scipy_also_for_near_duplicates_far_from_zero():
@@ -56,8 +57,8 @@ def test_distances_equal_scipy_also_for_near_duplicates_far_from_zero():
     x[3], x[5] = x[2], x[4] + 1e-9
     for offset in (0.0, 1e4):
         moved = x + offset
-        ours = sample_distances(moved) * float((moved - moved.mean(0)).abs().max())
-        np.testing.assert_allclose(ours, squareform(pdist(moved.numpy())), rtol=1e-7, atol=1e-300)
+        ours, unit = sample_distances(moved)
+        np.testing.assert_allclose(ours * unit, squareform(pdist(moved.numpy())), rtol=1e-7, atol=1e-300)
 
 
 def test_only_what_coincides_is_a_duplicate_near_zero_and_far_from_it():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import statistics
 import warnings
 
@@ -33,6 +35,35 @@ def test_of_a_finished_run(run):
     for layer, target in constraint.targets.items():
         assert target == pytest.approx(statistics.fmean(r[layer] for r in rates), rel=1e-5)
     assert not run.model.training
+
+
+@pytest.mark.parametrize(("images", "batch", "batches"), [(100, 11, 8), (50, 16, 3)])
+def test_batch_statistics_of_at_most_eight_whole_batches(images, batch, batches):
+    """As a constraint reads them in training: in training mode, by batches of the run's size."""
+    sizes = {"train_images": images, "batch_size": batch, "samples": 16}
+    run = train(TrainConfig("resnet34", layers=1, seed=3, **(SETTINGS | sizes)), device="cpu")
+    data, model = run.config.load_images(), copy.deepcopy(run.model).train()
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(3))
+    probe, rates = Probe(model, 1), []
+    for part in order.split(batch)[:batches]:
+        with torch.no_grad(), probe:
+            model(data.prepared(data.train.images[part]))
+        rates += [float(ss_rate(x, unit="median")) for x in probe.activations.values()]
+    (target,) = SelfSimilarityConstraint.hold(run).targets.values()
+    assert target == pytest.approx(statistics.fmean(rates), rel=1e-5)
+
+
+def with_dropout(module, args):
+    return torch.nn.functional.dropout(args[0], training=module.training)
+
+
+def test_dropout_does_not_change_the_targets(run):
+    dropping = dataclasses.replace(run)
+    dropping.model.register_forward_pre_hook(with_dropout)
+    first = SelfSimilarityConstraint.hold(dropping).targets
+    before = torch.get_rng_state()
+    assert SelfSimilarityConstraint.hold(dropping).targets == first != SelfSimilarityConstraint.hold(run).targets
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_papers_rule(run):

@@ -19,7 +19,11 @@ WEIGHTED = {"target": 0.1, "weight": 5, "cap": None, "ramp": [0.2, 0.5]}
 LINE, HELD = {"schedule": "linear", "start": 0.2, "end": 0.1}, {"schedule": "hold", "start": 0.5}
 OPTIONS = {
     "recipe": dict(mixup=0.8, label_smoothing=0.1, weight_decay=0.3, learning_rate=0.003, subset=1),
-    "drawn": dict(constraint=CAPPED | {"cap": 0.5, "layers_per_step": 2, "seed": 7}, seed=1),
+    "drawn": dict(
+        constraint=CAPPED
+        | {"cap": 0.5, "layers_per_step": 2, "seed": 7, "ramp": [0.2, 0.7], "gate": 0.5, "gate_every": 1},
+        seed=1,
+    ),
     "by layer": dict(constraint=WEIGHTED | {"target": {f"blocks.{i}": 0.05 + 0.02 * i for i in range(4)}, "cap": 1}),
     "gate": dict(constraint=WEIGHTED | {"gate": 0.5, "gate_every": 2, "gate_by": "all", "ramp": [0.5, 0.5]}),
     "paper": dict(constraint={"paper": True, "weight": 50, "gate": 0.5, "gate_every": 1, "target": LINE}, seed=1),
@@ -28,7 +32,7 @@ OPTIONS = {
     "robust": dict(constraint=CAPPED | {"quantiles": [0.05, 0.95], "leave_out": 2, "standardize": True}),
     "counted": dict(constraint=WEIGHTED | {"count": "complete-linkage"}),
 }
-FEW = ("recipe", "drawn", "scaling")
+FEW = ("recipe", "drawn", "gate", "scaling")
 
 
 @pytest.fixture
@@ -79,6 +83,16 @@ def test_every_option(double, names):
         for text in warned:
             if not text.startswith("cap: no gradient"):  # as at first, where the last layer is 0
                 assert f"{text}; in the networks [{place}]" in messages
+
+
+def test_dropout_differs_from_network_to_network():
+    configs = [TrainConfig("mlp", epochs=1, **SMALL)] * 2
+    images = configs[0].load_images()
+    stack = Stack(configs, [images] * 2, torch.device("cpu"))
+    x = images.prepared(images.train.images[:4]).expand(2, -1, -1, -1, -1)
+    assert torch.equal(*stack.logits(x))
+    stack.template.register_forward_pre_hook(lambda module, args: torch.nn.functional.dropout(args[0]))
+    assert not torch.equal(*stack.logits(x))
 
 
 def distance(one, other):
