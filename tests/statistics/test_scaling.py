@@ -268,6 +268,13 @@ def test_few_neurons_have_a_reason(n):
     assert scaling(points(32, 2), draws=0).deviation.estimable
 
 
+def test_a_result_says_whether_its_window_was_given():
+    ring = nx.cycle_graph(600)
+    for what, by_default in ((points(64, 2), "2 / n to"), (ring, "the first hop to")):
+        assert scaling(what).chosen.startswith(by_default)
+        assert scaling(what, window=(0.02, 0.3)).chosen == "given"
+
+
 def test_no_nodes_have_a_reason():
     assert scaling(np.zeros((0, 0))).reason.startswith("got 0 nodes, need at least 32")
 
