@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from selfsim.training.runs import Run
 from selfsim.uncertainty import mean_interval
@@ -33,6 +34,17 @@ def first_study(stages: Mapping[str, Sequence[Run]]) -> dict[str, str]:
         said[f"first.{key}.families"] = NUMBERS[len(by_family)]
         said[f"first.{key}.equivalent"] = NUMBERS[small]
     return said
+
+
+def epoch_sentence(stages: Mapping[str, Sequence[Run]]) -> str:
+    """Say how long an epoch of one network takes, from the fastest architecture to the slowest."""
+    runs = [run for run in (*stages[design.FIRST], *stages[design.OTHERS]) if run.history]
+    seconds = pd.Series(
+        [float(run.environment["seconds"]) / run.config.epochs for run in runs],
+        index=[title(run.config.architecture) for run in runs],
+    )
+    each = seconds.groupby(level=0).median()
+    return f"{each.min():.0f} seconds ({each.idxmin()}) to {each.max() / 60:.0f} minutes ({each.idxmax()})"
 
 
 def pools_sentence(stages: Mapping[str, Sequence[Run]]) -> str:

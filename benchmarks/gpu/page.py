@@ -127,9 +127,15 @@ def _answers(result: Result) -> list[str]:
     timed = {(row["name"], row["n"]): row["milliseconds"] for row in _rows(result, "timings")}
     if {("rate", 4096), ("published loss", 4096)} <= timed.keys():
         rate, loss = timed["rate", 4096], timed["published loss", 4096]
+        slower = [n for name, n in timed if name == "published loss" and timed[name, n] < timed["rate", n]]
         said.append(
             f"The rate of 4,096 neurons with its gradient takes {rate:.1f} ms, and the published loss {loss:.0f} ms. "
             "With fewer neurons the card mostly waits for its next task."
+            + (
+                f" The published loss has fewer tasks, and is faster with {max(slower)} neurons or fewer."
+                if slower
+                else ""
+            )
         )
     if stacks := _timed_stacks(result):
         said.append(
