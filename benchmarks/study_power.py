@@ -2,9 +2,11 @@
 
     .venv/bin/python -m benchmarks.study_power               # 2 minutes, into results/benchmarks/study_power.json
 
-Five families with ten pairs each. The mean difference of a family is the effect plus a normal deviation with the
-standard deviation `between`; paired differences spread by `sd` around it. Arm *lower* has the effect, *hold* has none,
-and the positive control gains 3 points. Effects and deviations are in points, outcomes are shares of the studies.
+Five families. The mean difference of a family is the effect plus a normal deviation with the standard deviation
+`between`; paired differences spread by `sd` around it. Arm *lower* has the effect, *hold* has none. There are two sets
+of cases. As planned: ten pairs, and the positive control gains 3 points. As found in the first families: eight pairs,
+and it gains 1.25 points, with a standard deviation of 0.8 between families. Effects and deviations are in points,
+outcomes are shares of the studies.
 """
 
 from __future__ import annotations
@@ -27,22 +29,34 @@ from study.convergence_statistics import (
 )
 from study.statistics import holm
 
-FAMILIES, PAIRS = 5, 10
+FAMILIES = 5
 EFFECTS, SDS, BETWEEN = (0.0, 0.5, 1.0, 2.0), (0.5, 1.0), (0.0, 0.3)
-CONTROL = 3.0
+PLANNED = {"pairs": 10, "control": 3.0, "control_between": None}
+FOUND = {"pairs": 8, "control": 1.25, "control_between": 0.8}
 
 
-def simulate(effect: float, sd: float, between: float, *, studies: int, seed: int) -> dict[str, float | int]:
+def simulate(
+    effect: float,
+    sd: float,
+    between: float,
+    *,
+    pairs: int,
+    control: float,
+    control_between: float | None,
+    studies: int,
+    seed: int,
+) -> dict[str, float | int | None]:
     """Return the shares of studies with each outcome for a true effect, in points."""
     random = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
     for _ in range(studies):
-        means = {"lower": effect, "hold": 0.0, "control": CONTROL}
+        means = {"lower": effect, "hold": 0.0, "control": control}
         draws = {}
         for arm, mean in means.items():
-            families = mean + between * random.standard_normal((FAMILIES, 1))
-            draws[arm] = (families + sd * random.standard_normal((FAMILIES, PAIRS))) / 100
-        pools = {arm: pooled(d.mean(1), d.var(1, ddof=1) / PAIRS) for arm, d in draws.items()}
+            spread = between if arm != "control" or control_between is None else control_between
+            families = mean + spread * random.standard_normal((FAMILIES, 1))
+            draws[arm] = (families + sd * random.standard_normal((FAMILIES, pairs))) / 100
+        pools = {arm: pooled(d.mean(1), d.var(1, ddof=1) / pairs) for arm, d in draws.items()}
         corrected = dict(zip(("lower", "hold"), holm([pools["lower"].p, pools["hold"].p]), strict=True))
         counts_as_null = control_gains(pools["control"].interval)
         said = {
@@ -61,7 +75,8 @@ def simulate(effect: float, sd: float, between: float, *, studies: int, seed: in
         counts["false claim of hold"] += said["hold"].startswith(("gain", "loss"))
         first = draws["lower"][0]
         counts["one family, sign flips"] += sign_flip(first) < ALPHA
-    return {"effect": effect, "sd": sd, "between": between, "studies": studies} | {
+    about = {"effect": effect, "sd": sd, "between": between, "pairs": pairs, "control": control, "studies": studies}
+    return about | {
         key: counts[key] / studies
         for key in (
             "covered", "gain", "loss", "small", "null", "null does not count", "inconclusive",
@@ -75,14 +90,15 @@ def main() -> None:
     parser = output_parser(__doc__, "study_power.json")
     parser.add_argument("--studies", type=int, default=1000)
     arguments = parser.parse_args()
-    cases = itertools.product(SDS, BETWEEN, EFFECTS)
+    planned = [(case, PLANNED) for case in itertools.product(SDS, BETWEEN, EFFECTS)]
+    found = [((max(SDS), max(BETWEEN), effect), FOUND) for effect in EFFECTS]
     rows = [
-        simulate(effect, sd, between, studies=arguments.studies, seed=seed)
-        for seed, (sd, between, effect) in enumerate(cases)
+        simulate(effect, sd, between, **assumed, studies=arguments.studies, seed=seed)
+        for seed, ((sd, between, effect), assumed) in enumerate([*planned, *found])
     ]
     for row in rows:
         print({key: round(value, 3) for key, value in row.items()})
-    write(arguments.output, {"families": FAMILIES, "pairs": PAIRS, "cases": rows})
+    write(arguments.output, {"families": FAMILIES, "cases": rows})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 from scipy import stats
@@ -11,7 +11,7 @@ from scipy import stats
 from selfsim.models.architectures import architecture
 
 from .answer_rates import direction, directions, hold_sentence, rates_table
-from .answer_text import ARMS, NUMBERS, SHORT, capitalized, change, ends, listed, markdown, span
+from .answer_text import ARMS, NUMBERS, SHORT, capitalized, change, decimal, ends, listed, markdown, points, span
 from .claims import claims_table
 from .convergence_statistics import (
     INCONCLUSIVE,
@@ -23,8 +23,9 @@ from .convergence_statistics import (
     control_gains,
     over_families,
     reached,
+    same_rate,
 )
-from .convergence_tables import CONTROL, FAMILIES, FREE, HOLD, LOWER, Convergence
+from .convergence_tables import CONTROL, FAMILIES, FREE, HOLD, LOWER, PUBLISHED, Convergence
 from .findings import Finding
 from .report import report_facts
 
@@ -69,19 +70,23 @@ def answer_facts(
     if not {HOLD, CONTROL} <= set(pools.index):
         raise ValueError("convergence: got too few pairs of the arms hold and control; run study.convergence")
     rates = reached(tables)
-    sentence = _sentence(tables, comparisons, pools)
+    opposite = _opposite_edges(tables, comparisons)
+    sentence = _sentence(tables, comparisons, pools, opposite) + _unmoved_sentence(pools, rates)
+    lower = _lower_sentence(tables, comparisons, pools)
     said = {
         "sentence": sentence,
         "epochs": _epochs(tables),
         "units": _units_sentence(pools),
-        "control": _control_sentence(comparisons, pools) + _edges_sentence(tables, comparisons),
+        "control": _control_sentence(comparisons, pools) + _edges_sentence(opposite),
+        "lower": lower,
         "table": _table(comparisons, pools, rates),
         "figure": _figure_text(pools),
         "free": _free_sentence(tables),
         "families": _families_table(comparisons, rates),
         "rates": rates_table(tables, rates),
         "hold": hold_sentence(rates),
-        "claims": claims_table(findings, sentence, first),
+        "same_rate": _same_rate_table(tables),
+        "claims": claims_table(findings, first, second=sentence, lower=lower),
         **report_facts(tables, comparisons, pools, seconds=seconds),
     }
     return {f"answer.{key}": text for key, text in said.items()}
@@ -92,13 +97,13 @@ def _epochs(tables: Convergence) -> str:
     return span(tables.runs.epochs.dropna().astype(int))
 
 
-def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame, provisional: Collection[str]) -> str:
     """Give the answer of the second study, the same on every page."""
     done = [arm for arm in (HOLD, LOWER) if arm in pools.index]
     numbers = pools.families[done].map(len)
     after = f"after {_epochs(tables)} epochs"
     if few(pools):
-        return _sentence_by_family(comparisons, pools.families[numbers.idxmax()], after)
+        return _sentence_by_family(comparisons, pools.families[numbers.idxmax()], after, provisional)
     verbs = {HOLD: "holding", LOWER: "lowering"}
     changes = " and ".join(f"{verbs[arm]} the rate changes it by {change(pools.interval[arm])} points" for arm in done)
     words = {_WORDS[pools.verdict[arm]] for arm in done}
@@ -109,7 +114,9 @@ def _sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFram
     return f"{capitalized(verdict)} {after}: {changes} of test accuracy ({means})."
 
 
-def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: str) -> str:
+def _sentence_by_family(
+    comparisons: pd.DataFrame, names: Sequence[str], after: str, provisional: Collection[str]
+) -> str:
     """Say what each family shows, where they are too few for their mean to decide."""
     arms = comparisons[comparisons.index.get_level_values("arm") != CONTROL]
     parts, gaining = [], []
@@ -118,7 +125,8 @@ def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: 
         for words, rows in own.groupby("words", sort=False):
             reach = ends([end for interval in rows.interval for end in (interval.low, interval.high)])
             of_arms = "" if len(rows) == len(own) else f", {listed(SHORT[arm] for arm in rows.index)}"
-            parts.append(f"{architecture(name).title}{of_arms}: {words} (95 % intervals within {reach} points)")
+            until = "; provisional, for better learning rates may lie beyond those tried" if name in provisional else ""
+            parts.append(f"{architecture(name).title}{of_arms}: {words} (95 % intervals within {reach} points{until})")
         if own.verdict.str.startswith("gain").any():
             gaining.append(architecture(name).title)
     found = f"a gain is shown in {listed(gaining)}, of" if gaining else "no gain is shown in"
@@ -126,6 +134,29 @@ def _sentence_by_family(comparisons: pd.DataFrame, names: Sequence[str], after: 
         f"{'So far' if gaining else 'Not so far'}: {after}, {found} the {NUMBERS[len(names)]} finished families "
         f"({NUMBERS[len(FAMILIES)]} are planned). {'; '.join(parts)}."
     )
+
+
+def _unmoved_sentence(pools: pd.DataFrame, rates: pd.DataFrame) -> str:
+    """Name the arms and families in which the rate did not move, as the design demands of the answer."""
+    by_family: dict[str, list[str]] = {}
+    for arm in pools.index:
+        for name in pools.families[arm]:
+            if direction(rates, name, arm) in ("no", "further away"):
+                by_family.setdefault(name, []).append(SHORT[arm])
+    where = listed(f"of {architecture(name).title} ({', '.join(arms)})" for name, arms in by_family.items())
+    return f" Not shown to come nearer to their targets: the layers {where}." if by_family else ""
+
+
+def _lower_sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
+    """Say what lowering the rate did to the accuracy of each finished family."""
+    if LOWER not in pools.index:
+        return ""
+    changes = listed(
+        f"{points(comparisons.interval[name, LOWER])} in {architecture(name).title} "
+        f"({_WORDS[comparisons.verdict[name, LOWER]]})"
+        for name in pools.families[LOWER]
+    )
+    return f"After {_epochs(tables)} epochs, lowering the rate changed the accuracy by {changes}."
 
 
 def few(pools: pd.DataFrame) -> bool:
@@ -169,8 +200,8 @@ def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
     )
 
 
-def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
-    """Name the families whose control and free arm have learning rates at opposite edges of those that were tried."""
+def _opposite_edges(tables: Convergence, comparisons: pd.DataFrame) -> list[str]:
+    """Return the families whose control and free arm have learning rates at opposite edges of those that were tried."""
     tried = tables.tuning.groupby(["architecture", "arm"]).learning_rate.agg(["min", "max"])
     tried = tried[tried["min"] < tried["max"]]  # a single value has no edges
     chosen = tables.tuning[tables.tuning.chosen.astype(bool)].set_index(["architecture", "arm"]).learning_rate
@@ -179,13 +210,18 @@ def _edges_sentence(tables: Convergence, comparisons: pd.DataFrame) -> str:
         keys = [(name, arm) for arm in (FREE, CONTROL) if (name, arm) in chosen and (name, arm) in tried.index]
         sides = [chosen[key] == tried.loc[key] for key in keys]
         if len(sides) == 2 and any(sides[0][low] and sides[1][high] for low, high in (("min", "max"), ("max", "min"))):
-            opposite.append(architecture(name).title)
+            opposite.append(name)
+    return opposite
+
+
+def _edges_sentence(opposite: Sequence[str]) -> str:
     if not opposite:
         return ""
-    these = "this network" if len(opposite) == 1 else "these networks"
+    names, these = listed(architecture(name).title for name in opposite), "these networks"
     return (
-        f" For the {listed(opposite)}, tuning chose learning rates at opposite ends of the values tried, with these "
-        f"regularisers and without them. Better ones may lie beyond, so all changes of {these} are provisional."
+        f" For the {names}, tuning chose learning rates at opposite ends of the values tried, with these regularisers "
+        "and without them. Better ones may lie beyond, so all changes of "
+        f"{these if len(opposite) > 1 else 'this network'} are provisional."
     )
 
 
@@ -237,11 +273,28 @@ def _families_table(comparisons: pd.DataFrame, rates: pd.DataFrame) -> str:
     rows = []
     for (name, arm), row in comparisons.iterrows():
         went = direction(rates, name, arm)
-        p = [_p_value(value) for value in (row.corrected, row.exact)]
+        p = [_p_value(value) for value in (row.corrected, row.exact, row.equivalence)]
         interval = change(row.interval) if row.interval is not None else "one pair"
         rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
-    heads = ("family", "arm", "pairs", "points [95 %]", "p, corrected", "p, sign flips", "nearer", "verdict")
-    return markdown(heads, rows)
+    tests = ("p, corrected", "p, sign flips", "p, within a point")
+    return markdown(("family", "arm", "pairs", "points [95 %]", *tests, "nearer", "verdict"), rows)
+
+
+def _same_rate_table(tables: Convergence) -> str:
+    """Compare arms with the published form where these two have one learning rate and the free arm has another."""
+    rows = [
+        (
+            architecture(row.architecture).title,
+            f"{SHORT[row.arm]} − {SHORT[PUBLISHED]}",
+            decimal(row.learning_rate),
+            str(row.pairs),
+            change(row.interval),
+            _p_value(row.p),
+            _p_value(row.exact),
+        )
+        for row in same_rate(tables).itertuples()
+    ]
+    return markdown(("family", "arms", "learning rate", "pairs", "points [95 %]", "p", "p, sign flips"), rows)
 
 
 def _p_value(p: float) -> str:

@@ -13,13 +13,13 @@ from selfsim.uncertainty import Interval
 from .convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING
 
 ARMS = {
-    HOLD: "held: pulled to the final rates of one unconstrained run",
-    LOWER: "lowered: pulled to half the lower end of the rates of noise",
-    PUBLISHED: "pulled to the targets of *held*, as published",
-    SCALING: "deviation from a power law pulled to 0.03 (rate left free)",
+    HOLD: "rate held: pulled to the final rates of one unconstrained run",
+    LOWER: "rate lowered: pulled to half the lower end of the rates of noise",
+    PUBLISHED: "as published: pulled to the targets of *rate held*",
+    SCALING: "deviation lowered: that from a power law pulled to 0.03 (rate left free)",
     CONTROL: "positive control: label smoothing with mixup, or weight decay (rate left free)",
 }
-SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "scaling measure"}
+SHORT = {HOLD: "rate held", LOWER: "rate lowered", PUBLISHED: "as published", SCALING: "deviation lowered"}
 SHORT |= {CONTROL: "positive control"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 

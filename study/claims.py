@@ -26,17 +26,17 @@ CLAIMS = {
 }
 
 
-def claims_table(findings: Mapping[str, Finding], sentence: str, first: Mapping[str, str]) -> str:
+def claims_table(findings: Mapping[str, Finding], first: Mapping[str, str], *, second: str, lower: str) -> str:
     """Return one row for each claim, as Markdown.
 
     Parameters
     ----------
     findings : mapping of str to Finding
         Of the first study.
-    sentence : str
-        The answer of the second study, for C4.
     first : mapping of str to str
         The facts ``first.…`` of the first study.
+    second, lower : str
+        The answer of the second study, for C4, and what it says of a lower rate, for C10.
     """
     said = {
         "C1": ["Built: one function reads the hidden neurons of ten architectures."],
@@ -48,13 +48,13 @@ def claims_table(findings: Mapping[str, Finding], sentence: str, first: Mapping[
             _differences(findings["differ"]),
             *_rises([one for key, one in findings.items() if key.startswith("degrade")]),
         ],
-        "C4": [sentence, first["first.pools"], first["first.gain"]],
+        "C4": [second, first["first.pools"], first["first.gain"]],
         "C5": [_testable(findings["invariance"])],
         "C6": [_limit(findings["limit"])],
         "C7": [_testable(findings["time"]), _schedule(findings["time"])],
         "C8": ["They can be computed; untrained layers are small worlds as well ({chapter}`chapter <small-world>`)."],
         "C9": ["Two trainings were looked at, too few to say ({chapter}`chapter <invariance>`)."],
-        "C10": [_groups(findings["groups"]), _performance(findings["performance"])],
+        "C10": [_groups(findings["groups"]), _performance(findings["performance"]), lower],
     }
     rows = [(key, CLAIMS[key], minus("<br>".join(filter(None, said[key])))) for key in CLAIMS]
     return markdown(("", "the paper says", "here"), rows)
@@ -131,20 +131,29 @@ def _performance(finding: Finding) -> str:
     table, known = finding.table, _known(finding.table)
     if table is None or not known:
         return "Whether the constraint changes the accuracy was not tested."
-    by_arm: dict[str, list[str]] = {}
-    for key, interval in known.items():
-        if table.corrected[key] < ALPHA:
-            by_arm.setdefault(key[1], []).append(f"{points(interval)} in {title(key[0])}")
-    changed = sum(map(len, by_arm.values()))
-    if not changed:
+    shown = [key for key in known if table.corrected[key] < ALPHA]
+    lost = [key for key, interval in known.items() if key not in shown and not interval.low <= 0 <= interval.high]
+    parts = [f"The constraint changes the accuracy by {_by_arm(known, shown)}."] if shown else []
+    if lost:
+        number = _number(len(known))
+        parts.append(f"Not shown after the correction over {number} comparisons: {_by_arm(known, lost)}.")
+    if not shown and not lost:
         return f"A change of the accuracy is shown in none of {len(known)} comparisons."
-    parts = "; ".join(f"by {listed(changes)} ({arm})" for arm, changes in by_arm.items())
-    others = {0: "", 1: " No change is shown in the other comparison."}
-    left = len(known) - changed
-    number = NUMBERS[left] if left < len(NUMBERS) else left
-    return f"The constraint changes the accuracy {parts}." + others.get(
-        left, f" No change is shown in the other {number} comparisons."
-    )
+    if left := len(known) - len(shown) - len(lost):
+        parts.append(f"No change is shown in the other {f'{_number(left)} comparisons' if left > 1 else 'comparison'}.")
+    return " ".join(parts)
+
+
+def _by_arm(intervals: Mapping[tuple[str, str], Interval], keys: Sequence[tuple[str, str]]) -> str:
+    """Return the changes of some comparisons, those of an arm together."""
+    by_arm: dict[str, list[str]] = {}
+    for name, arm in keys:
+        by_arm.setdefault(arm, []).append(f"{points(intervals[name, arm])} in {title(name)}")
+    return "; ".join(f"{listed(changes)} ({arm})" for arm, changes in by_arm.items())
+
+
+def _number(number: int) -> str:
+    return NUMBERS[number] if number < len(NUMBERS) else str(number)
 
 
 def _known(table: pd.DataFrame | None) -> dict:

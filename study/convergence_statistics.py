@@ -295,6 +295,33 @@ def by_family(tables: Convergence) -> pd.DataFrame:
     return table
 
 
+def same_rate(tables: Convergence) -> pd.DataFrame:
+    """Compare arms with the published form, seed by seed, where the two share a learning rate that free has not.
+
+    Not part of the design: there, every arm is compared with the free arm, each at its own learning rate. The published
+    form hardly pulls, so it stands for training without constraint at that rate.
+
+    Returns
+    -------
+    DataFrame
+        One row an architecture and arm: ``architecture``, ``arm``, ``learning_rate``, ``pairs``, ``interval``, ``p``
+        and ``exact``.
+    """
+    wide, rate = accuracies(tables), tables.runs.groupby(["architecture", "arm"]).learning_rate.first()
+    rows = []
+    for name, arm in itertools.product(families(tables), (HOLD, LOWER, SCALING)):
+        if not {arm, PUBLISHED, FREE} <= set(wide.columns[wide.loc[name].notna().any()]):
+            continue
+        values = (wide.loc[name, arm] - wide.loc[name, PUBLISHED]).dropna()
+        if len(values) < 2 or rate[name, arm] != rate[name, PUBLISHED] or rate[name, arm] == rate[name, FREE]:
+            continue
+        interval = mean_interval(values.tolist(), of="mean difference over such pairs")
+        p, _ = t_tests(interval.estimate, float(values.sem()), len(values) - 1)
+        about = {"architecture": name, "arm": arm, "learning_rate": rate[name, arm], "pairs": len(values)}
+        rows.append(about | {"interval": interval, "p": p, "exact": sign_flip(values)})
+    return pd.DataFrame(rows, columns=["architecture", "arm", "learning_rate", "pairs", "interval", "p", "exact"])
+
+
 def over_families(tables: Convergence, comparisons: pd.DataFrame | None = None) -> pd.DataFrame:
     """Pool every arm over the families that meet the regime and have pairs enough.
 

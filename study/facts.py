@@ -308,9 +308,10 @@ def _simulated(benchmarks: Path) -> dict[str, str]:
         "simulated.covered": f"{100 * cases.covered.min():.0f} to {100 * cases.covered.max():.0f} %",
     }
     for case in cases.query("sd == 1 and between == 0.3").to_dict("records"):
-        outcomes = {"claimed": case["gain"] + case["loss"]}
+        key = "simulated" if case["pairs"] == cases.pairs.max() else "simulated.found"  # as planned, and as found
+        outcomes = {"claimed": case["gain"] + case["loss"], "uncounted": case["null does not count"]}
         outcomes |= {key: case[key] for key in ("small", "null", "inconclusive")}
-        said |= {f"simulated.{case['effect']:g}.{key}": f"{100 * share:.0f} %" for key, share in outcomes.items()}
+        said |= {f"{key}.{case['effect']:g}.{name}": f"{100 * share:.0f} %" for name, share in outcomes.items()}
     return said
 
 

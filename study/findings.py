@@ -227,7 +227,8 @@ def _in_time(runs: Sequence[Run]) -> Finding:
     fixed, verdict = default_gains(runs), _verdict(table)
     if fixed and all(interval.high < 0 for interval in fixed.values()):
         verdict = design.NOT_TESTABLE
-        effects = ("the fixed target loses accuracy, so pulling less is enough to win", *effects)
+        reason = "the fixed target loses accuracy (95 % intervals, not corrected), so pulling less is enough to win"
+        effects = (reason, *effects)
     return Finding("C7", question, verdict, effects, scale(runs, table), table.drop(columns="verdict"))
 
 

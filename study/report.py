@@ -10,16 +10,19 @@ import pandas as pd
 
 from selfsim.models.architectures import architecture
 
-from .answer_text import ARMS, SHORT, change, decimal, listed, span
+from .answer_text import ARMS, NUMBERS, SHORT, change, decimal, listed, minus, span
 from .convergence_statistics import (
     LEAST_PAIRS,
+    MEASURES,
+    PRIMARY,
+    accuracies,
     families,
     noise_floor,
     over_families,
     regime,
     spread_of_pairs,
 )
-from .convergence_tables import CPU, FAMILIES, FREE, PAIRS, Convergence
+from .convergence_tables import CPU, FAMILIES, FREE, HOLD, PAIRS, Convergence
 from .statistics import minimal_effect
 
 
@@ -31,6 +34,8 @@ def report_facts(
         "scope": _scope(tables),
         "regime": _regime(tables),
         "noise": _noise(tables, comparisons),
+        "pairing": _pairing(tables, pools),
+        "pools": _pools(pools),
         "tuning": _tuning(tables),
         "compute": _compute(tables, seconds),
         "missing": _missing(tables, comparisons, pools),
@@ -91,19 +96,47 @@ def _regime(tables: Convergence) -> str:
 
 
 def _noise(tables: Convergence, comparisons: pd.DataFrame) -> str:
-    floor, spread = noise_floor(tables), spread_of_pairs(comparisons)
+    floor = noise_floor(tables)
     floor = floor[floor.seeds >= LEAST_PAIRS]
     text = f"Without constraint, accuracy varies from seed to seed by {span(floor.sd, '.1f', 100)} points (standard "
     text += "deviation)"
-    text += f", and paired differences vary by {100 * spread:.1f}, over all families." if math.isfinite(spread) else "."
-    found = []
+    spreads, found = [], []
     for name in floor.index.intersection(comparisons.index.get_level_values(0)):
         own = comparisons.loc[[name]]
         if math.isfinite(sd := spread_of_pairs(own)):
-            least = minimal_effect(int(own.pairs.min()), sd)
+            spreads.append(f"{100 * sd:.1f} in the {architecture(name).title}")
+            least = minimal_effect(int(own.pairs.min()), sd, comparisons=len(FAMILIES))
             found.append(f"{100 * least:.1f} points in the {architecture(name).title}")
-    changes = " and of ".join(found)
-    return text + (f" A true change of {changes} would be found in four of five such studies." if found else "")
+    return f"{text}." + (
+        f" Paired differences vary by {listed(spreads)}. With the correction over {NUMBERS[len(FAMILIES)]} families, a "
+        f"true change of {' and of '.join(found)} would be found in four of five such studies."
+        if found
+        else ""
+    )
+
+
+def _pairing(tables: Convergence, pools: pd.DataFrame) -> str:
+    """Say how the accuracies of constrained arms go with those of the free arm over seeds."""
+    wide, rate = accuracies(tables), tables.runs.groupby(["architecture", "arm"]).learning_rate.first()
+    said = []
+    for name in dict.fromkeys(name for names in pools.families for name in names):
+        arms = [arm for arm in MEASURES if arm in pools.index and name in pools.families[arm]]
+        correlations = pd.Series([wide.loc[name, arm].corr(wide.loc[name, FREE]) for arm in arms])
+        others = all(rate[name, arm] != rate[name, FREE] for arm in arms)
+        own = f"by {minus(span(correlations, '.2f'))} in the {architecture(name).title}"
+        said.append(own + (", whose arms all have another learning rate than its free arm" if others else ""))
+    return f"Over seeds, the accuracies under constraints correlate with those of the free arm {listed(said)}."
+
+
+def _pools(pools: pd.DataFrame) -> str:
+    """State the primary analysis of the design."""
+    said = [
+        f"{change(row.interval)} points ({SHORT[arm]}; corrected p = {row.corrected:.2g}; {row.verdict})"
+        for arm, row in pools.iterrows()
+        if arm in PRIMARY
+    ]
+    families = NUMBERS[len(pools.families[HOLD])]
+    return f"Pooled as the design has it, over {families} families, the accuracy changes by {listed(said)}."
 
 
 def _tuning(tables: Convergence) -> str:

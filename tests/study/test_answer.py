@@ -11,7 +11,7 @@ import pytest
 from selfsim.figures.style import UNCONSTRAINED
 from study import answer, answer_text, findings, plots
 from study.convergence_statistics import by_family, over_families, reached
-from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, RUNS, read, write
+from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, PUBLISHED, RUNS, SCALING, read, write
 
 from .made_convergence import FAMILIES, made_tables
 
@@ -104,6 +104,40 @@ def test_the_sentence_counts_the_families_of_every_arm(missing, start):
     runs = tables.runs[(tables.runs.arm != LOWER) | ~tables.runs.architecture.isin(missing)]
     text = said(replace(tables, runs=runs))
     assert start in text["sentence"] and ("no mean over families" in text["units"]) == (len(missing) == 2)
+
+
+def test_families_whose_layers_did_not_come_nearer_are_named_in_the_answer():
+    for reach, named in ((0.8, False), (-0.5, True)):
+        text = said(made_tables(families=FAMILIES[:2], reach=reach))["sentence"]
+        assert ("the layers of Plain MLP (rate held, rate lowered, deviation lowered" in text) == named
+
+
+def test_the_design_pools_stand_in_the_report_and_lower_rates_by_family():
+    tables = made_tables(families=FAMILIES[:2])
+    text, pools, comparisons = said(tables), over_families(tables), by_family(tables)
+    for arm in (HOLD, LOWER):
+        assert f"{answer_text.change(pools.interval[arm])} points ({answer_text.SHORT[arm]}; " in text["pools"]
+        assert pools.verdict[arm] in text["pools"]
+    assert "over two families" in text["pools"]
+    for name in FAMILIES[:2]:
+        assert answer_text.points(comparisons.interval[name, LOWER]) in text["lower"]
+    equivalence = comparisons.equivalence[FAMILIES[0], HOLD]
+    assert rows(text["families"])[0][6] == answer._p_value(equivalence)
+
+
+def test_arms_are_compared_at_one_learning_rate_and_their_agreement_with_the_free_arm_given():
+    tables = made_tables(families=FAMILIES[:2])
+    assert rows(said(tables)["same_rate"]) == []
+    runs = tables.runs.copy()
+    of_family = runs.architecture == FAMILIES[1]
+    runs.loc[of_family & runs.arm.isin([LOWER, PUBLISHED]), "learning_rate"] = 0.002
+    text = said(replace(tables, runs=runs))
+    ((title, arms, rate, pairs, *_),) = rows(text["same_rate"])
+    assert (title, arms, rate, pairs) == ("ResMLP-12", "rate lowered − as published", "0.002", "10")
+    assert "another learning rate" not in text["pairing"]
+    runs.loc[of_family & runs.arm.isin([HOLD, SCALING]), "learning_rate"] = 0.004
+    text = said(replace(tables, runs=runs))
+    assert text["pairing"].endswith("in the ResMLP-12, whose arms all have another learning rate than its free arm.")
 
 
 def test_a_family_outside_the_regime_and_an_edge_in_tuning_are_named():

@@ -13,7 +13,7 @@ from scipy import stats
 
 from selfsim.uncertainty import Interval
 from study import convergence_statistics as statistics
-from study.convergence_tables import CONTROL, HOLD, LOWER, PUBLISHED, SCALING
+from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, PUBLISHED, SCALING
 
 from .made_convergence import FAMILIES, made_tables
 
@@ -43,6 +43,27 @@ def test_sign_flips_count_assignments_with_equal_means_as_extreme():
     rounded = [b / 10000 - a / 10000 for a, b in hits]
     means = [abs(np.dot(signs, exact)) for signs in itertools.product((-1, 1), repeat=len(exact))]
     assert statistics.sign_flip(rounded) == np.mean(np.array(means) >= abs(sum(exact)))
+
+
+def test_arms_at_one_learning_rate_that_the_free_arm_has_not():
+    tables = made_tables(families=FAMILIES[:2])
+    assert not len(statistics.same_rate(tables))
+    runs = tables.runs.copy()
+    first = runs.architecture == FAMILIES[0]
+    runs.loc[first & (runs.arm != FREE), "learning_rate"] = 0.004
+    runs.loc[first & (runs.arm == SCALING), "learning_rate"] = 0.002
+    runs = runs[(runs.run != f"{FAMILIES[0]}-{HOLD}-3") & (runs.run != f"{FAMILIES[0]}-{FREE}-4")]
+    found = statistics.same_rate(replace(tables, runs=runs)).set_index("arm")
+    assert list(found.index) == [HOLD, LOWER] and set(found.architecture) == {FAMILIES[0]}
+    assert found.pairs.tolist() == [9, 10]
+    own = runs[first].pivot(index="seed", columns="arm", values="test_accuracy").astype(float)
+    for arm in found.index:
+        both = own[[arm, PUBLISHED]].dropna()
+        test = stats.ttest_rel(both[arm], both[PUBLISHED])
+        low, high = test.confidence_interval()
+        assert (found.interval[arm].low, found.interval[arm].high) == pytest.approx((low, high))
+        assert found.p[arm] == pytest.approx(test.pvalue)
+        assert found.exact[arm] == statistics.sign_flip(both[arm] - both[PUBLISHED])
 
 
 def test_equivalence_is_the_larger_of_two_one_sided_t_tests():
