@@ -170,8 +170,8 @@ def _units_sentence(pools: pd.DataFrame) -> str:
         return "The changes are means over families with their 95 % intervals."
     least = min(map(len, pools.families))
     return (
-        "Changes are in points: means over pairs of seeds, with 95 % intervals. There is no mean over families yet: "
-        f"with {NUMBERS[least]}, its interval would reach {stats.t.ppf(0.975, least - 1):.0f} standard errors "
+        "Changes are in points: means over pairs of seeds, with 95 % intervals. Means over families stand in the "
+        f"report below: over {NUMBERS[least]}, their intervals reach {stats.t.ppf(0.975, least - 1):.0f} standard errors "
         "to either side."
     )
 

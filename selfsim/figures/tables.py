@@ -185,6 +185,7 @@ def summary(
     by_chance = (1 - min(band.level for band in first)) * len(outside)
     before, after = (f"{np.mean(final_values(runs, metric)):.3f}" for runs in (free, held))
     change = f", a change of {_difference(free, held, metric):+.3f}" if len(free) > 1 else ""
+    layers = _by_layer(free, held, metric)
     left_out, quantiles = (_change(free, held, metric) for metric in ("ss_rate_left_out", "ss_rate_quantiles"))
     return _with_minus_signs(
         (
@@ -194,11 +195,11 @@ def summary(
             f"By chance at most {by_chance:.2g} would. "
             f"Band by band: {apart}.",
             f"- **Can the constraint move it?** With the target {target:g}, the mean {METRIC_TITLES[metric]} goes "
-            f"from {before} to {after}{change}. It then lies below every band in {sum(below)} of {len(below)} cases.",
-            f"- **Does the layer follow as a whole?** {_follows(free, held, metric)} "
-            f"The rate without the three most distant neurons changes by "
-            f"{left_out}, the rate between quantiles by {quantiles}, and the median distance by a factor of "
-            f"{_distance_factor(free, held)}.",
+            f"from {before} to {after}{change}. {layers}After it, the rate lies below every band in {sum(below)} "
+            f"of {len(below)} cases.",
+            f"- **Do the layers follow as a whole?** {_follows(free, held, metric)} In absolute units, the mean rate "
+            f"without the three most distant neurons changes by {left_out}, the rate between quantiles by {quantiles}, "
+            f"and the median distance by a factor of {_distance_factor(free, held)}.",
             f"- **At what price?** {_price(free, held)}",
         )
     )
@@ -234,6 +235,19 @@ def _distance_factor(free: Sequence[Run], held: Sequence[Run]) -> str:
     return f"{np.exp(np.log(after / before).mean()):.2f}"
 
 
+def _by_layer(free: Sequence[Run], held: Sequence[Run], metric: str) -> str:
+    """Name the layers in which the mean rate over seeds has changed most in either direction."""
+    changes = {
+        layer: np.mean([_rate(run, layer, metric) for run in held])
+        - np.mean([_rate(run, layer, metric) for run in free])
+        for layer in free[0].layers
+    }
+    low, high = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
+    if low == high:
+        return ""
+    return f"Layer by layer, the change lies between {changes[low]:+.3f} ({low}) and {changes[high]:+.3f} ({high}). "
+
+
 def _follows(free: Sequence[Run], held: Sequence[Run], metric: str) -> str:
     """Say whether the two robust rates are shown to go where the constraint pulled the rate."""
     if len(free) < 2:
@@ -241,7 +255,7 @@ def _follows(free: Sequence[Run], held: Sequence[Run], metric: str) -> str:
     pull = np.sign(np.mean(final_values(held, metric)) - np.mean(final_values(free, metric)))
     robust = [_difference(free, held, name) for name in ("ss_rate_left_out", "ss_rate_quantiles")]
     shown = sum(min(pull * change.low, pull * change.high) > 0 for change in robust)
-    return ("It is not shown.", "In part.", "Yes.")[shown]
+    return ("It is not shown.", "On average, in part.", "On average, yes.")[shown]
 
 
 def _price(free: Sequence[Run], held: Sequence[Run]) -> str:

@@ -50,8 +50,9 @@ def test_each_seed_is_counted_in_its_own_band():
     swapped = figures.summary(UNCONSTRAINED, CONSTRAINED, bands=BANDS[::-1], target=0.1)
     assert "in 3 of 4 cases" in swapped  # layer a always, layer b with seed 0 alone
     assert "the mean SS rate goes from 0.200 to 0.135, a change of −0.065 [" in moves
+    assert "Layer by layer, the change lies between −0.150 (a) and +0.020 (b)." in moves
     assert "lies below every band in 3 of 4 cases" in moves  # not layer b of the first seed: 0.12 and a band from 0.09
-    assert follows.startswith("- **Does the layer follow as a whole?** It is not shown. ")
+    assert follows.startswith("- **Do the layers follow as a whole?** It is not shown. In absolute units, ")
     assert re.search(r"distant neurons changes by −0\.065 \[\S+, \S+\], the rate between quantiles by −0\.065", follows)
     assert follows.endswith("by a factor of 0.70.")  # 0.9 and 0.54: geometric mean over seeds
     assert re.search(r"Over 2 paired seeds the test accuracy changes by −1\.5 points \[\S+, \S+\]", costs)
@@ -118,7 +119,12 @@ def test_runs_without_the_rate_in_units_of_the_median_are_shown_without_it():
 
 @pytest.mark.parametrize(
     ("left_out", "quantiles", "said"),
-    [(-0.1, -0.1, "Yes."), (-0.1, 0.0, "In part."), (0.1, 0.1, "It is not shown."), (0.1, -0.1, "In part.")],
+    [
+        (-0.1, -0.1, "On average, yes."),
+        (-0.1, 0.0, "On average, in part."),
+        (0.1, 0.1, "It is not shown."),
+        (0.1, -0.1, "On average, in part."),
+    ],
 )
 def test_a_layer_follows_as_a_whole_if_both_robust_rates_do(left_out, quantiles, said):
     """The constraint pulls the rate down by 0.1; the changes of the others vary by 0.001 from seed to seed."""
@@ -135,7 +141,7 @@ def test_a_layer_follows_as_a_whole_if_both_robust_rates_do(left_out, quantiles,
     free = [run(seed, (0.3, 0.3)) for seed in (0, 1, 2)]
     bands = [{layer: [band(0.2, 0.3)] for layer in LAYERS}] * 3
     answer = figures.summary(free, [held(seed) for seed in (0, 1, 2)], bands=bands, target=0.1).splitlines()[2]
-    assert answer.startswith(f"- **Does the layer follow as a whole?** {said} ")
+    assert answer.startswith(f"- **Do the layers follow as a whole?** {said} ")
 
 
 def test_equal_accuracies_are_no_interval():

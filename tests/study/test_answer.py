@@ -103,7 +103,7 @@ def test_the_sentence_counts_the_families_of_every_arm(missing, start):
     tables = made_tables()
     runs = tables.runs[(tables.runs.arm != LOWER) | ~tables.runs.architecture.isin(missing)]
     text = said(replace(tables, runs=runs))
-    assert start in text["sentence"] and ("no mean over families" in text["units"]) == (len(missing) == 2)
+    assert start in text["sentence"] and ("in the report below" in text["units"]) == (len(missing) == 2)
 
 
 def test_families_whose_layers_did_not_come_nearer_are_named_in_the_answer():
