@@ -169,10 +169,10 @@ def _units_sentence(pools: pd.DataFrame) -> str:
     if not few(pools):
         return "The changes are means over families with their 95 % intervals."
     least = min(map(len, pools.families))
+    reach = stats.t.ppf(0.975, least - 1)
     return (
         "Changes are in points: means over pairs of seeds, with 95 % intervals. Means over families stand in the "
-        f"report below: over {NUMBERS[least]}, their intervals reach {stats.t.ppf(0.975, least - 1):.0f} standard errors "
-        "to either side."
+        f"report below: over {NUMBERS[least]}, their intervals reach {reach:.0f} standard errors to either side."
     )
 
 
