@@ -14,6 +14,7 @@ from .answer_rates import direction, directions, hold_sentence, rates_table
 from .answer_text import ARMS, NUMBERS, SHORT, capitalized, change, decimal, ends, listed, markdown, points, span
 from .claims import claims_table
 from .convergence_statistics import (
+    ALPHA,
     INCONCLUSIVE,
     LEAST_PAIRS,
     NULL,
@@ -86,6 +87,7 @@ def answer_facts(
         "rates": rates_table(tables, rates),
         "hold": hold_sentence(rates),
         "same_rate": _same_rate_table(tables),
+        "same_rate.sentence": _same_rate_sentence(tables),
         "claims": claims_table(findings, first, second=sentence, lower=lower),
         **report_facts(tables, comparisons, pools, seconds=seconds),
     }
@@ -138,13 +140,17 @@ def _sentence_by_family(
 
 def _unmoved_sentence(pools: pd.DataFrame, rates: pd.DataFrame) -> str:
     """Name the arms and families in which the rate did not move, as the design demands of the answer."""
-    by_family: dict[str, list[str]] = {}
-    for arm in pools.index:
-        for name in pools.families[arm]:
-            if direction(rates, name, arm) in ("no", "further away"):
-                by_family.setdefault(name, []).append(SHORT[arm])
-    where = listed(f"of {architecture(name).title} ({', '.join(arms)})" for name, arms in by_family.items())
-    return f" Not shown to come nearer to their targets: the layers {where}." if by_family else ""
+    said = ""
+    for went, words in (("no", "The rate did not move"), ("further away", "It moved away from its targets")):
+        by_family: dict[str, list[str]] = {}
+        for arm in pools.index:
+            for name in pools.families[arm]:
+                if direction(rates, name, arm) == went:
+                    by_family.setdefault(name, []).append(SHORT[arm])
+        if by_family:
+            where = listed(f"{architecture(name).title} ({', '.join(arms)})" for name, arms in by_family.items())
+            said += f" {words} in {where}."
+    return said
 
 
 def _lower_sentence(tables: Convergence, comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
@@ -278,6 +284,16 @@ def _families_table(comparisons: pd.DataFrame, rates: pd.DataFrame) -> str:
         rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
     tests = ("p, corrected", "p, sign flips", "p, within a point")
     return markdown(("family", "arm", "pairs", "points [95 %]", *tests, "nearer", "verdict"), rows)
+
+
+def _same_rate_sentence(tables: Convergence) -> str:
+    """Name the arms that differ from the published form at one learning rate."""
+    said = [
+        f"{points(row.interval)} in {architecture(row.architecture).title}, *{SHORT[row.arm]}*"
+        for row in same_rate(tables).itertuples()
+        if row.p < ALPHA
+    ]
+    return f"Against *{SHORT[PUBLISHED]}*, the accuracy changes by {listed(said)}." if said else "No change is shown."
 
 
 def _same_rate_table(tables: Convergence) -> str:

@@ -16,13 +16,14 @@ from .convergence_statistics import (
     MEASURES,
     PRIMARY,
     accuracies,
+    control_gains,
     families,
     noise_floor,
     over_families,
     regime,
     spread_of_pairs,
 )
-from .convergence_tables import CPU, FAMILIES, FREE, HOLD, PAIRS, Convergence
+from .convergence_tables import CONTROL, CPU, FAMILIES, FREE, HOLD, PAIRS, Convergence
 from .statistics import minimal_effect
 
 
@@ -117,15 +118,17 @@ def _noise(tables: Convergence, comparisons: pd.DataFrame) -> str:
 
 def _pairing(tables: Convergence, pools: pd.DataFrame) -> str:
     """Say how the accuracies of constrained arms go with those of the free arm over seeds."""
-    wide, rate = accuracies(tables), tables.runs.groupby(["architecture", "arm"]).learning_rate.first()
-    said = []
+    wide = accuracies(tables)
+    said, against = [], []
     for name in dict.fromkeys(name for names in pools.families for name in names):
         arms = [arm for arm in MEASURES if arm in pools.index and name in pools.families[arm]]
-        correlations = pd.Series([wide.loc[name, arm].corr(wide.loc[name, FREE]) for arm in arms])
-        others = all(rate[name, arm] != rate[name, FREE] for arm in arms)
-        own = f"by {minus(span(correlations, '.2f'))} in the {architecture(name).title}"
-        said.append(own + (", whose arms all have another learning rate than its free arm" if others else ""))
-    return f"Over seeds, the accuracies under constraints correlate with those of the free arm {listed(said)}."
+        r = pd.Series([wide.loc[name, arm].corr(wide.loc[name, FREE]) for arm in arms])
+        said.append(f"r = {minus(span(r, '.2f'))} in the {architecture(name).title}")
+        if (r < 0).all():
+            against.append(f"the {architecture(name).title}")
+    return f"Over seeds, accuracies under constraints correlate with those of the free arm with {listed(said)}." + (
+        f" In {listed(against)}, pairing therefore widens the intervals." if against else ""
+    )
 
 
 def _pools(pools: pd.DataFrame) -> str:
@@ -136,7 +139,12 @@ def _pools(pools: pd.DataFrame) -> str:
         if arm in PRIMARY
     ]
     families = NUMBERS[len(pools.families[HOLD])]
-    return f"Pooled as the design has it, over {families} families, the accuracy changes by {listed(said)}."
+    control = pools.interval[CONTROL]
+    return (
+        f"Pooled as the design has it, over {families} families, the accuracy changes by {listed(said)}. The positive "
+        f"control, pooled, gains {change(control)} points"
+        + ("." if control_gains(control) else ", too little or too uncertain for a pooled null to count.")
+    )
 
 
 def _tuning(tables: Convergence) -> str:

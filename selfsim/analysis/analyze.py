@@ -226,6 +226,12 @@ def _is_numeric(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _band_as_json(band: Any) -> dict[str, Any]:
+    if not isinstance(band, NullBand):
+        raise TypeError(f"rows: got {type(band).__name__}, need text, numbers of Python and booleans")
+    return {"values": band.values.tolist(), "level": band.level}
+
+
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """The statistics of every layer of a model, as `analyze` returns them.
@@ -383,8 +389,7 @@ class Analysis:
         for k, values in enumerate(self.activations.values()):
             stored = values.detach().cpu()
             arrays[f"activations-{k}"] = (stored if stored.dtype == torch.float64 else stored.float()).numpy()
-        text = {"rows": self.rows, "bands": self.bands}
-        as_json = json.dumps(text, default=lambda band: {"values": band.values.tolist(), "level": band.level})
+        as_json = json.dumps({"rows": self.rows, "bands": self.bands}, default=_band_as_json)
         write_arrays(path, arrays | {"analysis": np.array(as_json)})
 
     @classmethod

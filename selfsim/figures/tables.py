@@ -195,8 +195,8 @@ def summary(
             f"By chance at most {by_chance:.2g} would. "
             f"Band by band: {apart}.",
             f"- **Can the constraint move it?** With the target {target:g}, the mean {METRIC_TITLES[metric]} goes "
-            f"from {before} to {after}{change}. {layers}After it, the rate lies below every band in {sum(below)} "
-            f"of {len(below)} cases.",
+            f"from {before} to {after}{change}. {layers}Under the constraint, the rate lies below every band in "
+            f"{sum(below)} of {len(below)} cases.",
             f"- **Do the layers follow as a whole?** {_follows(free, held, metric)} In absolute units, the mean rate "
             f"without the three most distant neurons changes by {left_out}, the rate between quantiles by {quantiles}, "
             f"and the median distance by a factor of {_distance_factor(free, held)}.",

@@ -391,6 +391,7 @@ def activations(
             with probe:
                 call_with_batch(model, batch, place)
             size = batch_samples(model, batch)
+            probe._check_reached()
             for layer, value in probe._read.items():
                 # Of a graph the first input has the nodes, and a function knows the samples.
                 if size not in (None, len(value)) and not callable(pooling):

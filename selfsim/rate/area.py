@@ -92,11 +92,15 @@ class Axis(NamedTuple):
             u[offsets >= self.offsets(self.high)] = 1
         return module_of(u).clip(u, 0, 1, out=u)
 
+    def slope(self, offsets: Array) -> Array:
+        """Derivative of u with respect to the raw distance, the ends constant."""
+        return (self.factor / self.length) / (offsets + 1)
+
     def slopes_by_ends(self, sums: Sequence[Array], unit_too: bool) -> tuple[Array, Array, Array]:
         """Derivatives with respect to `low`, `high` and `unit`, the distances constant, from `staircase`'s sums."""
         before, beyond, turned = sums
         by_low = -before * self.factor / self.length
-        by_high = -beyond * self.factor / self.length / (self.offsets(self.high) + 1)
+        by_high = -beyond * self.slope(self.offsets(self.high))
         if not unit_too:
             return by_low, by_high, 0.0
         at_low, at_high = 1 / (self.unit + self.low), 1 / (self.unit + self.high)

@@ -97,10 +97,15 @@ def area_by_bins(
         return value, None
     by_pair = np.zeros(layout.size, np.float32)
     by_pair[filled] = by_knot[1:-1] / in_bin
+    # Where the curve meets its line, slopes of neighbours differ in sign, or that of a bin is less than its step gives.
+    # Beyond quantiles all are 0.
+    of_bin = by_knot[1:-1]
     alone = in_bin > 1 + _MOST_MERGED * _to_end(passed[:-1], in_bin, ranks)
-    turns = np.diff(np.sign(by_knot[1:-1])) != 0  # where the curve meets its line
+    turns = np.diff(np.sign(of_bin)) != 0
     alone[1:] |= turns
     alone[:-1] |= turns
+    by_step = 2 * steps.rise * axis.slope(axis.offsets(knots[1:-1]))
+    alone |= (abs(of_bin) < (1 - 1e-9) * by_step) & (of_bin != 0)
     alone &= in_bin > 1
     if in_bin[alone].sum() > _MOST_SORTED * pairs:
         return value, None

@@ -17,6 +17,7 @@ from ..checks import check_range, optional_package
 from ..rate.distances import raw_distances, scaled_neurons
 from ..uncertainty import Estimate
 from ..validation import check_activations
+from .rescaling import rescaled
 
 FEWEST_SAMPLES = 50
 _RADII = 20
@@ -184,8 +185,9 @@ def _distances_without_duplicates(activations: Tensor) -> tuple[NDArray[np.float
 
 
 def sample_distances(activations: Tensor) -> tuple[NDArray[np.float64], float]:
-    """Return Euclidean distances ``(samples, samples)`` in float64, and their unit, which is near the largest one."""
+    """Return Euclidean distances ``(samples, samples)`` in float64, and their unit."""
     from scipy.spatial.distance import squareform  # takes a fifth of a second to import
 
-    points, scale = scaled_neurons(activations.detach().cpu().double().T)
-    return squareform(raw_distances(points).numpy(), checks=False), 1 / float(scale)
+    x, unit = rescaled(activations.detach().cpu())
+    points, scale = scaled_neurons((x - x.amin(0)).T)  # no neuron far from 0 hides how the others vary
+    return squareform(raw_distances(points).numpy(), checks=False), unit / float(scale)

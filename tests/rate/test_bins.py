@@ -91,6 +91,15 @@ def slopes(raw: np.ndarray, n: int, **options) -> tuple[float, np.ndarray | None
     return *bins.area_by_bins(raw, one, n, options, True), float(value), slope
 
 
+@pytest.mark.parametrize("seed", [1, 13, 23])
+def test_a_bin_whose_slope_is_small_without_a_change_of_sign(seed):
+    """There the curve meets its line within the bin, and the slopes of its pairs differ in sign."""
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(64, NEURONS, generator=random) * torch.exp(torch.randn(NEURONS, generator=random))
+    (_, gradient), (_, exact) = (value_and_gradient(y, ends="detached") for y in (x, x.double()))
+    assert (gradient - exact).norm() <= 3e-4 * exact.norm()
+
+
 @pytest.mark.parametrize("quantiles", [None, (0.01, 0.99)])
 @pytest.mark.parametrize("kind", ["noise", "sizes"])
 def test_slopes_turn_where_the_curve_meets_its_line(kind, quantiles):

@@ -61,6 +61,14 @@ def test_distances_equal_scipy_also_for_near_duplicates_far_from_zero():
         np.testing.assert_allclose(ours * unit, squareform(pdist(moved.numpy())), rtol=1e-7, atol=1e-300)
 
 
+def test_a_constant_neuron_changes_nothing():
+    x = drawn("gauss", 6, samples=80)
+    for constant in (1e3, -1e170):
+        wide = torch.cat([x, torch.full((80, 1), constant, dtype=x.dtype)], 1)
+        assert two_nn(wide).duplicates == 0
+        assert float(correlation_dimension(wide)) == pytest.approx(float(correlation_dimension(x)), rel=1e-9)
+
+
 def test_only_what_coincides_is_a_duplicate_near_zero_and_far_from_it():
     x = drawn("gauss", 6, samples=80)
     x[3], x[5] = x[2], x[4] + 1e-9

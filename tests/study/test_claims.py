@@ -42,6 +42,7 @@ def test_every_claim_says_that_it_was_not_tested():
     for key in ("C3", "C5", "C6", "C7", "C10"):
         assert "ot tested" in said(key), key
     assert said("C4") == "The answer.<br>The pools.<br>The gain."
+    assert said("C10").endswith("A lower rate.")
 
 
 @pytest.mark.parametrize(("verdict", "verb"), [("shown", "differ"), ("not shown", "are not shown to differ")])
@@ -120,3 +121,10 @@ def test_the_accuracy_under_the_constraint(corrected, words):
     text = said("C10", performance=finding("performance", "", (), table), groups=groups)
     assert words in text
     assert "Higher rates of convolutions are not shown (convolutions minus others: −1.7 [−5.9, +2.5] points)." in text
+
+
+def test_intervals_that_all_hold_zero_show_no_change():
+    rows = {("mlp", DEFAULT): interval(-0.02, 0.0, 0.02), ("mlp", PUBLISHED): interval(-0.03, -0.01, 0.01)}
+    table = comparisons(rows, corrected=(0.9, 0.9))
+    text = said("C10", performance=finding("performance", "", (), table))
+    assert "A change of the accuracy is shown in none of 2 comparisons." in text
