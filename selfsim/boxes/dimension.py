@@ -87,7 +87,7 @@ def fractal_dimension(
     fewest_boxes : int
         See `window`.
     level : float
-        Nominal coverage of the interval.
+        Nominal coverage of the Student part of the interval; where its other part is wider, the level changes nothing.
 
     Returns
     -------
