@@ -243,3 +243,42 @@ def test_both_tests_of_a_tail_keep_their_level(tail):
         for name in below:
             below[name] += getattr(law, name) < 0.05
     assert all(abs(number / 1500 - 0.05) < 0.017 for number in below.values()), below
+
+
+def test_the_start_is_the_best_of_all_with_ten_values_from_it_on():
+    """Against plain code; in several of these draws the best start is the last that is allowed."""
+    last = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        values = np.sort(np.concatenate([random.uniform(1, 2, 45), 2 * (random.pareto(2, 11) + 1)]))
+        best = (math.inf, 0)
+        for first in range(len(values) - 9):
+            tail = values[first:]
+            exponent = 1 + 1 / np.log(tail / tail[0]).mean()
+            fitted = 1 - (tail / tail[0]) ** (1 - exponent)
+            best = min(best, (float(np.abs(fitted - np.arange(len(tail)) / len(tail)).max()), first))
+        found = power_law(values)
+        assert found.start == values[best[1]] and found.tail == len(values) - best[1]
+        last += found.tail == 10
+    assert last
+
+
+@pytest.mark.parametrize(
+    ("fit_p", "log_normal_p", "verdict"),
+    [
+        (0.04, 0.9, "power law rejected"),
+        (0.06, 0.04, "log-normal"),
+        (0.06, 0.06, "power law not rejected"),
+        (0.04, 0.04, "power law rejected"),
+    ],
+)
+def test_the_verdict_is_that_of_both_tests_at_five_percent(fit_p, log_normal_p, verdict):
+    fit = power_law(pareto(2.0, 200))
+    vars(fit).update(fit_p=fit_p, log_normal_p=log_normal_p)
+    assert fit.verdict == verdict
+
+
+def test_a_convolution_is_a_matrix_of_outputs_by_inputs_and_positions():
+    kernel = torch.randn(60, 20, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = weight_exponents({"convolution": kernel, "matrix": kernel.reshape(60, 180)})
+    assert found["convolution"] == found["matrix"] and found["convolution"].values == 60
