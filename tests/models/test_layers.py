@@ -278,3 +278,10 @@ def test_natural_layers_of_other_networks():
     assert natural_layers(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))) == ["0"]
     with pytest.raises(ValueError, match="model: Linear has no blocks"):
         natural_layers(nn.Linear(2, 3))
+
+
+def test_drawn_layers_keep_their_order():
+    names = [f"blocks.{k}" for k in range(8)]
+    for seed in range(5):
+        drawn = draw_layers(names, 4, torch.Generator().manual_seed(seed))
+        assert len(drawn) == 4 and drawn == sorted(drawn)

@@ -441,3 +441,10 @@ def test_a_nonlinearity_after_a_normed_convolution_has_its_channels():
 def test_a_square_map_beside_linear_layers_is_no_question():
     known = KnownChannels(widths=frozenset({64, 32}), first=frozenset({4}), last=True)
     assert not known.undecided(torch.Size([2, 64, 32, 32])) and known.undecided(torch.Size([2, 64, 20, 32]))
+
+
+@pytest.mark.parametrize(("pooling", "expected"), [("mean", [[2.0], [5.0]]), ("max", [[3.0], [5.0]])])
+def test_padding_of_a_packed_sequence_does_not_count(pooling, expected):
+    padded = torch.tensor([[[1.0], [3.0]], [[5.0], [9.0]]])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(padded, torch.tensor([2, 1]), batch_first=True)
+    assert pooled(packed, pooling=pooling).tolist() == expected

@@ -50,6 +50,13 @@ def test_statistics_equal_networkx(name):
     assert not found.reasons
 
 
+def test_the_largest_component_need_not_be_the_first_and_the_seed_counts():
+    graph = nx.disjoint_union(nx.path_graph(3), nx.cycle_graph(9))
+    found = topology(graph)
+    assert (found.largest_share, found.path_length) == (0.75, 2.5)
+    assert len({topology(GRAPHS["hubs"], seed=seed).modularity for seed in range(6)}) > 1
+
+
 def test_feature_network_at_a_threshold():
     network = FeatureNetwork(torch.randn(40, 30, generator=torch.Generator().manual_seed(0)))
     for threshold in ({"quantile": 0.2}, {"neighbours": 3}, {"distance": float(np.median(network.distances))}):
@@ -118,6 +125,18 @@ def test_ring_shortens_edges():
     ring = rewired(graph, towards="ring", swaps=20)
     assert length(ring) < 0.4 * length(graph)
     assert nx.average_clustering(ring) > 3 * nx.average_clustering(graph)
+
+
+def test_a_ring_lattice_stays_one():
+    graph = nx.circulant_graph(40, [1, 2])
+    for seed in range(5):
+        lattice = rewired(graph, swaps=10, towards="ring", seed=seed)
+        assert sum(min(abs(i - j), 40 - abs(i - j)) for i, j in lattice.edges) == 40 + 80
+
+
+def test_references_of_omega_are_swapped_to_the_end():
+    few, many = (small_world_omega(GRAPHS["ring"], swaps=swaps, draws=20) for swaps in (5, 40))
+    assert few.reference_path_length.mean() == pytest.approx(many.reference_path_length.mean(), rel=0.02)
 
 
 def test_graphs_without_a_swap_are_returned():
@@ -220,6 +239,8 @@ def test_coefficients_from_their_parts(name):
     )
     ratio = sigma.clustering / sigma.reference_clustering.mean()
     assert sigma.value == pytest.approx(ratio / (sigma.path_length / sigma.reference_path_length.mean()))
+    alone = sigma.clustering / sigma.reference_clustering / (sigma.path_length / sigma.reference_path_length)
+    assert np.corrcoef(sigma.by_draw, alone)[0, 1] > 0.99
     omega = small_world_omega(graph, draws=4)
     assert omega.clustering == pytest.approx(nx.average_clustering(graph))
     (lattice,) = omega.reference_clustering
