@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--stages", nargs="+", choices=("tune-free", "tune", "runs"), default=("tune-free", "tune", "runs")
     )
     parser.add_argument("--families", nargs="+", default=FAMILIES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=(*SEEDS, *NOISE_SEEDS))
     parser.add_argument("--rates", nargs="+", type=float, help="learning rates to tune over; by default the design's")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no batch that would end later")
     parser.add_argument("--together", type=int, default=60, help="most networks trained at once")
@@ -244,7 +244,7 @@ class Study:
         form_of = dict(zip(best.arm, best.form, strict=True))
         done = set(known.runs.run)
         # Seed by seed, so that a study which is stopped early has whole pairs.
-        cells = [(arm, seed) for seed in self.seeds for arm in ARMS] + [(FREE, seed) for seed in NOISE_SEEDS]
+        cells = [(arm, seed) for seed in self.seeds for arm in ((FREE,) if seed in NOISE_SEEDS else ARMS)]
         plan = [(arm, seed) for arm, seed in cells if arm in rate_of and f"{family}-{arm}-{seed}" not in done]
         self._check_same_machine(known.runs[known.runs.architecture == family], {seed for _, seed in plan})
 
