@@ -23,8 +23,8 @@ TINY = {
 
 def arguments(results, *more):
     options = [part for name, value in TINY.items() for part in ("--option", name, json.dumps(value))]
-    return ["--data", "", "--results", str(results), "--families", "mlp", "--seeds", "0", "8", "9", "--device", "cpu",
-            "--rates", "0.001", "0.002", *options, *more]  # fmt: skip
+    return ["--data", "", "--results", str(results), "--families", "mlp", "--seeds", "0", "8", "9",
+            "--device", "cpu", "--rates", "0.001", "0.002", *options, *more]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
