@@ -135,10 +135,10 @@ def power_law(values: ArrayLike, *, largest_exponent: float = math.inf) -> Power
 
     Notes
     -----
-    The start is the value, with at least 10 from it on, for which the Kolmogorov-Smirnov distance is smallest. Exponent,
-    start and distance equal those of the powerlaw package 2.0 for values without ties, unless the exponent is at the
-    limit, as for noise. That package then moves to a start with an exponent below the limit. Time O(values²): 5 ms for
-    400. The two p-values are computed on first use, in O(1000 tail) time and memory.
+    The start is the value, with at least 10 from it on, for which the Kolmogorov-Smirnov distance is smallest.
+    Exponent, start and distance equal those of the powerlaw package 2.0 for values without ties, unless the exponent
+    is at the limit, as for noise. That package then moves to a start with an exponent below the limit. Time
+    O(values²): 5 ms for 400. The two p-values are computed on first use, in O(1000 tail) time and memory.
 
     References
     ----------
