@@ -90,16 +90,15 @@ def correlation_dimension(activations: Tensor, *, window: tuple[float, float] = 
     if len(square) < FEWEST_SAMPLES:
         return blank
     distances = square[np.triu_indices(len(square), 1)]
-    # Only the pairs inside the window need an order.
-    places = np.multiply(shares, len(distances) - 1)
-    last = math.ceil(places[1])
-    near = np.sort(np.partition(distances, last)[: last + 1])
-    low, high = np.interp(places, np.arange(last + 1), near)
+    low, high = np.quantile(distances, shares)
     if high - low <= 1e-9 * high:
         reason = f"the pairs of samples between {window[0]:g} and {window[1]:g} are equally far apart"
         return replace(blank, reason=reason)
     radii = np.geomspace(low, high, _RADII)
-    x, y = np.log(radii), np.log(np.searchsorted(near, radii, side="right") / len(distances))
+    # Ties with a radius count, whatever their rounding. Only the pairs inside the window need an order.
+    near = np.sort(distances[distances <= high * (1 + 1e-9)])
+    within = np.searchsorted(near, radii * (1 + 1e-9), side="right")
+    x, y = np.log(radii), np.log(within / len(distances))
     slope, intercept = np.polyfit(x, y, 1)
     residual = float(np.sqrt(np.mean((y - intercept - slope * x) ** 2)))
     ends = float(low) * unit, float(high) * unit

@@ -69,6 +69,20 @@ def test_a_constant_neuron_changes_nothing():
         assert float(correlation_dimension(wide)) == pytest.approx(float(correlation_dimension(x)), rel=1e-9)
 
 
+def test_ties_with_a_radius_count_whatever_their_rounding():
+    """Points at equal steps on a line, whose distances repeat; a turn of the line changes their last digits."""
+    line = torch.arange(100, dtype=torch.float64)[:, None]
+    straight = float(correlation_dimension(line))
+    d = np.sort(pdist(line.numpy()))
+    low, high = np.quantile(d, [0.005, 0.1])
+    radii = np.geomspace(low, high, 20)
+    shares = [(d <= r * (1 + 1e-12)).mean() for r in radii]
+    assert straight == pytest.approx(np.polyfit(np.log(radii), np.log(shares), 1)[0], rel=1e-9)
+    for angle in (0.1, 0.7, 1.2):
+        turned = torch.cat([line * math.cos(angle), line * math.sin(angle)], 1) / 3
+        assert float(correlation_dimension(turned)) == pytest.approx(straight, rel=1e-9)
+
+
 def test_only_what_coincides_is_a_duplicate_near_zero_and_far_from_it():
     x = drawn("gauss", 6, samples=80)
     x[3], x[5] = x[2], x[4] + 1e-9
