@@ -83,7 +83,7 @@ def answer_facts(
         "table": _table(comparisons, pools, rates),
         "figure": _figure_text(pools),
         "free": _free_sentence(tables),
-        "families": _families_table(comparisons, rates),
+        "families": _families_table(comparisons),
         "rates": rates_table(tables, rates),
         "hold": hold_sentence(rates),
         "same_rate": _same_rate_table(tables),
@@ -275,15 +275,14 @@ def _free_sentence(tables: Convergence) -> str:
     return f"Without constraint, {found}."
 
 
-def _families_table(comparisons: pd.DataFrame, rates: pd.DataFrame) -> str:
+def _families_table(comparisons: pd.DataFrame) -> str:
     rows = []
     for (name, arm), row in comparisons.iterrows():
-        went = direction(rates, name, arm)
         p = [_p_value(value) for value in (row.corrected, row.exact, row.equivalence)]
         interval = change(row.interval) if row.interval is not None else "one pair"
-        rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, went, row.verdict))
+        rows.append((architecture(name).title, SHORT[arm], str(row.pairs), interval, *p, row.verdict))
     tests = ("p, corrected", "p, sign flips", "p, within a point")
-    return markdown(("family", "arm", "pairs", "points [95 %]", *tests, "nearer", "verdict"), rows)
+    return markdown(("family", "arm", "pairs", "points [95 %]", *tests, "verdict"), rows)
 
 
 def _same_rate_sentence(tables: Convergence) -> str:
