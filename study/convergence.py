@@ -165,8 +165,6 @@ class Study:
         ]
         done = {_in_table(row.arm, row.form, row.learning_rate) for row in self._tuning(family).itertuples()}
         left = [cell for cell in plan if _in_table(*cell) not in done]
-        if not left:
-            return True
 
         def config(arm: str, form: str, rate: float) -> TrainConfig:
             return self.config(family, arm, rate=rate, seed=TUNING_SEED, form=form)

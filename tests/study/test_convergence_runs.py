@@ -160,6 +160,20 @@ def test_tuning_that_is_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert set(found[found.chosen].form) == {"none", "decay"}
 
 
+def test_the_best_of_rates_that_were_tuned_elsewhere_is_chosen(tmp_path):
+    """Workers that share the learning rates each mark the best of their own; tuning again marks the best of all."""
+    rows = [
+        tuned_row(arm, "none") | {"learning_rate": rate, "validation_accuracy": score}
+        for arm in ("hold", "lower", "scaling", "published")
+        for rate, score in ((0.001, 0.5), (0.002, 0.75))
+    ]
+    convergence_tables.write(tmp_path, tuning=pd.DataFrame(rows))
+    (tmp_path / "converged.json").write_text(json.dumps({"mlp": {"half_of_noise": {}}}))
+    convergence.main(arguments(tmp_path, "--stages", "tune"))
+    found = convergence_tables.read(tmp_path).tuning
+    assert found[found.chosen].learning_rate.tolist() == [0.002] * 4
+
+
 def test_training_rates_are_what_a_constraint_reads():
     """Those of `SelfSimilarityConstraint.hold`, where all training images are read."""
     config = TrainConfig("mlp", **(TINY | {"epochs": 1, "train_images": 128}))
