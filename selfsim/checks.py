@@ -139,6 +139,8 @@ def check_numbers(values: object, *, name: str) -> np.ndarray:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors that need a gradient or hold no data
         array = np.asarray(None)
+    if np.ma.isMaskedArray(values):  # its mask is lost
+        array = np.asarray(None)
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not len(array) or not np.isfinite(array).all():
         raise ValueError(f"{name}: got {values!r}, need one or more finite numbers")
     return array.astype(np.float64)

@@ -221,7 +221,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = 0
     from scipy.stats import spearmanr  # slow to import
 
     rho = float(spearmanr(a, b).statistic)
-    # The transformation is infinite at -1 and 1: take the nearest possible value there.
+    # The transformation is infinite at -1 and 1: stop half a step of the correlation before them.
     inner = min(abs(rho), 1 - 6 / (len(a) ** 3 - len(a))) * math.copysign(1, rho)
     reach = float(special.ndtri((1 + level) / 2)) * math.sqrt((1 + inner**2 / 2) / (len(a) - 3))
     low, high = np.tanh([np.arctanh(inner) - reach, np.arctanh(inner) + reach]).tolist()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .checks import errors_named
@@ -67,8 +68,7 @@ def check_activations(
     ValueError: activations: got shape (5,), need two dimensions (samples, neurons)
     """
     if isinstance(activations, np.ndarray):
-        # torch warns about arrays that it could write to by mistake.
-        activations = torch.as_tensor(activations if activations.flags.writeable else activations.copy())
+        activations = as_tensor(activations, name=name)
     if not isinstance(activations, Tensor):
         raise TypeError(f"{name}: got {type(activations).__name__}, need a tensor or array (samples, neurons)")
     if activations.device.type == "meta":
@@ -91,6 +91,16 @@ def check_activations(
     if finite:
         check_finite(activations, name=name)
     return activations if activations.dtype in (torch.float32, torch.float64) else activations.float()
+
+
+def as_tensor(array: NDArray[Any], *, name: str) -> Tensor:
+    """Return an array as a tensor: one that shares its memory, or a copy where torch cannot or warns."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name}: got a masked array, whose mask would be lost; need one without missing values")
+    native = array.dtype.newbyteorder("=")
+    if not array.flags.writeable or min(array.strides, default=0) < 0 or array.dtype != native:
+        array = np.array(array, dtype=native, order="C")
+    return torch.as_tensor(array)
 
 
 def check_finite(activations: Tensor, *, name: str = "activations") -> None:

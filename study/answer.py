@@ -141,7 +141,11 @@ def _sentence_by_family(
 def _unmoved_sentence(pools: pd.DataFrame, rates: pd.DataFrame) -> str:
     """Name the arms and families in which the rate did not move, as the design demands of the answer."""
     said = ""
-    for went, words in (("no", "The rate did not move"), ("further away", "It moved away from its targets")):
+    ways = {
+        "no": "The layers are not shown to come nearer to their targets",
+        "further away": "They moved away from them",
+    }
+    for went, words in ways.items():
         by_family: dict[str, list[str]] = {}
         for arm in pools.index:
             for name in pools.families[arm]:

@@ -54,8 +54,8 @@ def hold_sentence(rates: pd.DataFrame) -> str:
         if arm == HOLD and not row.lowest <= row.target <= row.highest:
             way = "above" if row.target > row.highest else "below"
             said.append(
-                f"In {architecture(name).title} their mean, {row.target:.2f}, lies {way} the rate of every training "
-                f"without constraint ({row.lowest:.2f} to {row.highest:.2f}), so that holding "
+                f"In {architecture(name).title} their mean, {row.target:.2f}, lies {way} the rates of all paired "
+                f"trainings without constraint ({row.lowest:.2f} to {row.highest:.2f}), so that holding "
                 f"pulled the rate {'up' if way == 'above' else 'down'}."
             )
     return " ".join(said)

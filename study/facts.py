@@ -26,7 +26,7 @@ from .answer import answer_facts
 from .answer_text import NUMBERS, minus, points, signed
 from .design import DEFAULT, SCALE_ALONE, SUGGESTED, UNCONSTRAINED
 from .findings import Finding, findings, gains_table, power_law_rate
-from .first import epoch_sentence, first_study, gain_sentence, pools_sentence
+from .first import epoch_sentence, first_study, gain_sentence, pools_sentence, published_sentence
 from .layers import read_invariance
 from .plots import write_figures
 from .statistics import compared, differences, manipulation, measured, minimal_effect, pairs
@@ -87,7 +87,7 @@ def facts(
     answers = findings(stages, invariance=invariance)
     first = first_study(stages)
     first |= {"first.pools": pools_sentence(stages), "first.gain": gain_sentence(stages, answers)}
-    first |= {"first.epoch": epoch_sentence(stages)}
+    first |= {"first.epoch": epoch_sentence(stages), "first.published.way": published_sentence(stages)}
     seconds = {
         run.config.name: float(run.environment["seconds"]) for runs in stages.values() for run in runs if run.history
     }

@@ -131,7 +131,7 @@ def manipulation(pairs: Pairs) -> pd.DataFrame:
         row: dict[str, object] = {}
         directions = []
         # Both runs against the target of the constrained one.
-        off = compared({key: [_off_target(b, b) - _off_target(a, b) for a, b in both]}).interval.iloc[0]
+        off = compared({key: [off_target(b, b) - off_target(a, b) for a, b in both]}).interval.iloc[0]
         has_rates = all(math.isfinite(measured(run, "ss_rate")) for pair in both for run in pair)
         moved = has_rates and off is not None and off.high < 0
         for metric in RATES:
@@ -161,8 +161,8 @@ def _log_ratio(one: float, other: float) -> float:
     return math.log(one / other) if one > 0 and other > 0 else math.nan
 
 
-def _off_target(run: Run, constrained: Run) -> float:
-    """Mean over layers of the distance between a run's rate and the last target of a constraint; NaN if it has none."""
+def off_target(run: Run, constrained: Run) -> float:
+    """Return the mean distance of layers from the last target of a constraint; NaN if it has none."""
     if (constrained.config.constraint or {}).get("scale"):
         return math.nan
     target = target_of(constrained.config)

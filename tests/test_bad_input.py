@@ -218,6 +218,17 @@ def test_result_does_not_depend_on_the_mode_of_the_caller(function, mode):
 
 @pytest.mark.filterwarnings("ignore:activations. got no gradient")  # of the constraint, on purpose
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if "scaling" not in name])  # given tensors here
+def test_arrays_that_torch_does_not_take(function):
+    x = large(60).numpy()
+    for unusual in (x[:, ::-1], x.astype(">f4")):
+        check(FUNCTIONS[function](unusual))
+    with pytest.raises(TypeError, match="masked array"):
+        FUNCTIONS[function](np.ma.masked_greater(x, 3))
+
+
+@pytest.mark.filterwarnings("ignore:activations. got no gradient")  # of the constraint, on purpose
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_read_only_arrays(function):
     x = large(60).numpy()

@@ -435,3 +435,8 @@ def test_the_variance_of_a_mean_is_that_of_the_textbook_for_odd_numbers_too(meth
         reach = (found.high - found.low) / 2 / stats.t.ppf(0.975, samples - 1)
         ratios.append(reach**2 / float(x.var() / samples))
     assert np.mean(ratios) == pytest.approx(1, abs=0.06)
+
+
+def test_masked_numbers_are_refused():
+    with pytest.raises(ValueError, match="values: got masked_array"):
+        mean_interval(np.ma.array([1.0, 2.0, 1e6], mask=[0, 0, 1]))

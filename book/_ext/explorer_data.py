@@ -174,7 +174,7 @@ def main() -> None:
         {"name": architecture(name).title, "epochs": each.epochs, "layers": each.layers}
         for name, each in recorded.items()
     ]
-    text = re.sub(r"\b0\.", ".", json.dumps(data, separators=(",", ":")))
+    text = re.sub(r"(?<=[\[,:-])0\.", ".", json.dumps(data, separators=(",", ":")))
     (STATIC / "explorer-data.js").write_text(f"window.explorerData = {text};\n", encoding="utf-8")
     save(still({name: recorded[name] for name in STILL}), "explorer-still.png")
     front = recorded[FRONT]

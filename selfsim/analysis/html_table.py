@@ -37,7 +37,8 @@ def html_table(columns: Sequence[str], rows: Rows, bands: Bands) -> str:
         body.append(f"<tr>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     named = [f"{shade}: {null}" for null, (shade, _) in shades.items()]
     caption = f"{len(rows)} layers" + (f", {samples.pop()} samples." if len(samples) == 1 else ".")
-    caption += f" Bars: null bands of the rate ({', '.join(named)}). Dot: the layer." if nulls else ""
+    if nulls and _BANDS in columns:
+        caption += f" Bars: null bands of the rate ({', '.join(named)}). Dot: the layer."
     notes = [
         f"<li><b>{html.escape(layer)}</b>: {html.escape(row['note'])}</li>"
         for layer, row in rows.items()

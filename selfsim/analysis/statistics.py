@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ Values = Mapping[str, Any]  # column -> a number, or an estimate with its reason
 
 def _scaling(activations: Tensor) -> Values:
     found = selfsim.scaling(activations, draws=0)
-    return {name: getattr(found, name) for name in ("deviation", "dimension", "octaves", "scales")}
+    values = {name: getattr(found, name) for name in ("deviation", "dimension", "octaves")}
+    return values | {"scales": found.scales if math.isfinite(values["deviation"]) else math.nan}
 
 
 def _spectrum(activations: Tensor) -> Values:

@@ -27,7 +27,8 @@ class BoxCounts:
     counts : ndarray, shape (sizes,)
         Number of boxes N_B, averaged over seeds.
     spread : ndarray, shape (sizes,)
-        Standard deviation of N_B over seeds; 0 for deterministic methods.
+        Standard deviation of N_B over seeds; 0 for the methods that run once, whose counts can still depend on the
+        order of the nodes (`box_cover`).
     n : int
         Number of nodes.
     method : str
@@ -92,7 +93,7 @@ def box_counts(
         Edge attribute with lengths.
     seeds : sequence of int
         "greedy-coloring", "cbb" and "random-sequential" are repeated with each seed and averaged; the other methods
-        run once.
+        run once. All different.
 
     Returns
     -------
@@ -139,6 +140,8 @@ def box_counts(
         raise TypeError(f"seeds: got {type(seeds).__name__}, need a sequence of integers") from error
     if not seeds:
         raise ValueError("seeds: got none, need at least one")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: got {seeds}, need different ones")
     distances = as_distances(graph, weight=weight)
     check_suits(distances, method)
     components = int(distances.components().max(initial=-1)) + 1

@@ -103,6 +103,10 @@ def box_cover(
     most O(n²) time and O(n boxes) bytes; "fast" needs no distances, some passes over the
     edges and O(n) memory; "exact" is exponential.
 
+    The order of the nodes breaks ties. Where many nodes are alike, as on paths and lattices, another order of the same
+    graph gives other counts: "memb" covers a path of 500 nodes with 167 boxes of radius 1, and with 194 to 204 when
+    the nodes are shuffled.
+
     References
     ----------
     .. [1] C. Song, S. Havlin, H. A. Makse, Self-similarity of complex networks, Nature 433 (2005).

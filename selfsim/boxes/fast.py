@@ -5,8 +5,8 @@ lazily: gains only fall, so an old gain is a bound. Centres that became redundan
 
 For longer radii hubs come first: a node that covers far more than an average ball is taken at once. The rest is swept
 from the end of a breadth-first order. The uncovered node that stands last there is covered next, by the candidate
-near it that covers most. On trees and paths this leaves no gaps, and nearly no cover has fewer boxes. Candidates are
-all nodes, or a net of well-connected ones if all would cost more than some passes over the edges.
+near it that covers most. On paths and trees without hubs this leaves no gaps, and hardly a cover has fewer boxes.
+Candidates are all nodes, or a net of well-connected ones if all would cost more than some passes over the edges.
 """
 
 from __future__ import annotations

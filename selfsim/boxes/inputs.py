@@ -231,11 +231,15 @@ def _number_of_nodes(lengths: NDArray[np.floating]) -> int:
 
 def _checked(lengths: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return distances, square or condensed, free of rounding: none negative, symmetric, 0 on the diagonal."""
-    if not lengths.size or (lengths.ndim == 1 and lengths.min() >= 0):
+    if not lengths.size:
         return lengths
     longest = lengths.max()
-    if not np.isfinite(longest):
-        longest = lengths.max(where=np.isfinite(lengths), initial=0.0)
+    if longest == np.inf:
+        finite = np.isfinite(lengths)
+        _check_infinite(finite)
+        longest = lengths.max(where=finite, initial=0.0)
+    if lengths.ndim == 1 and lengths.min() >= 0:
+        return lengths
     rounding = longest * np.finfo(lengths.dtype).eps ** 0.5
     if not lengths.min() >= -rounding:  # a NaN makes the minimum NaN
         raise ValueError("graph: got negative or NaN distances, need distances of 0 or more")
@@ -266,18 +270,24 @@ def _symmetric(matrix: NDArray[np.floating], rounding: float) -> NDArray[np.floa
     return matrix / 2 + matrix.T / 2
 
 
-def _check_matrix(matrix: NDArray[np.floating]) -> None:
-    """Raise or warn where a matrix of edges is read as distances."""
-    finite = np.isfinite(matrix)
-    if not finite.all() and _joins_others(finite) is not None:
+def _check_infinite(finite: NDArray[np.bool_]) -> None:
+    """Raise where infinite distances, square or condensed, are not those between components."""
+    if finite.ndim == 1:
+        finite = _squareform(finite)
+        np.fill_diagonal(finite, True)
+    if _joins_others(finite) is not None:
         raise ValueError(
             "graph: got infinite distances between nodes that finite ones connect, need inf only between components; "
             "if these are lengths of edges, pass them as a scipy.sparse matrix with weight='data'"
         )
+
+
+def _check_matrix(matrix: NDArray[np.floating]) -> None:
+    """Warn where a matrix of edges is read as distances."""
     zero = matrix == 0
     if zero.sum() > len(matrix) and (component := _joins_others(zero)) is not None:
         apart = matrix[component[:, None] == component].max()
-        if apart > matrix.max(where=finite, initial=0) / 10:  # rounded distances break it by a little
+        if apart > matrix.max(where=np.isfinite(matrix), initial=0) / 10:  # rounded distances break it by a little
             warnings.warn(
                 f"graph: got zeros that break the triangle inequality: nodes that they connect are up to {apart:g} "
                 "apart. They are read as distances; if this is an adjacency matrix, pass "

@@ -18,7 +18,8 @@ from .inputs import Distances
 def cover(distances: Distances, limit: float, rng: np.random.Generator | None) -> NDArray[np.int64]:
     """Return the box of every node ``(n,)``: that of its nearest centre, among equals the one chosen first.
 
-    With this assignment the nodes on a shortest path to the centre are in the same box, so boxes are connected.
+    With this assignment the nodes on a shortest path to the centre are in the same box, so boxes are connected; with
+    lengths that are not whole numbers, only up to rounding.
 
     Notes
     -----

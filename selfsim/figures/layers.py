@@ -44,15 +44,16 @@ def plot_layers(
     """
     figure, grid = panels(len(networks), height=3.2)
     for axes, (network, states) in zip(grid, networks.items(), strict=True):
+        names = list(dict.fromkeys(layer for layers in states.values() for layer in layers))
         for shift, (state, layers) in enumerate(states.items()):
-            rows = [(k, v.estimate, v.low, v.high) for k, v in enumerate(layers.values(), 1) if v is not None]
+            rows = [(names.index(k) + 1, v.estimate, v.low, v.high) for k, v in layers.items() if v is not None]
             x, estimate, low, high = np.array(rows, dtype=float).reshape(-1, 4).T
             # Beside each other, so that no interval covers another.
             axes.errorbar(
                 x + 0.12 * (shift - 1), estimate, (estimate - low, high - estimate), **STYLES[state], capsize=2
             )
         axes.set_title(network, loc="left")
-        axes.set(xticks=range(1, len(next(iter(states.values()))) + 1))
+        axes.set(xticks=range(1, len(names) + 1))
         if log_y and any(v is not None for layers in states.values() for v in layers.values()):
             axes.set_yscale("log")
             plain_ticks(axes.yaxis)

@@ -23,6 +23,8 @@ from ..boxes.cover import box_cover
 from ..rate.network import FeatureNetwork
 from .style import BOXES, DASHES, GREY, NARROW, closed, plain_ticks
 
+_SOFT = 0.1  # of a typical length: shorter springs are no stronger, or coincident neurons would tear the drawing apart
+
 Boxes = Sequence[int] | NDArray[np.integer]
 Positions = Mapping[Hashable, NDArray[np.float64]]
 
@@ -69,12 +71,15 @@ def _largest(boxes: NDArray[np.integer]) -> tuple[NDArray[np.integer], list[int]
 
 
 def _layout(network: FeatureNetwork, *, neighbours: int, seed: int) -> tuple[nx.Graph, Positions]:
-    """Return the edges to each neuron's nearest others, and a position for every neuron: near ones near."""
+    """Return the edges to each neuron's nearest others, and a place for every neuron: near ones near, in any unit."""
     graph = network.to_networkx(neighbours=neighbours)
-    closeness = {(a, b): 1 / (1e-9 + d["length"]) for a, b, d in graph.edges(data=True)}
+    lengths = nx.get_edge_attributes(graph, "length")
+    typical = float(np.median([length for length in lengths.values() if length > 0] or [1.0]))
+    closeness = {edge: 1 / (_SOFT + length / typical) for edge, length in lengths.items()}
     nx.set_edge_attributes(graph, closeness, "closeness")
     spread = 2.5 / math.sqrt(network.n)
-    return graph, nx.spring_layout(graph, weight="closeness", seed=seed, iterations=60, k=spread)
+    options = {"weight": "closeness", "seed": seed, "iterations": 60, "k": spread, "method": "force"}
+    return graph, nx.spring_layout(graph, **options)
 
 
 def draw_boxes(axes: Axes, graph: nx.Graph, positions: Positions, boxes: Boxes, colours: Sequence[str]) -> None:

@@ -79,7 +79,10 @@ def plot_estimates(
     """
     names = list(dict.fromkeys(name for panel in tables.values() for table in panel.values() for name in table.index))
     series = list(dict.fromkeys(one for panel in tables.values() for one in panel))
-    apart = len(names) < sum(len(table) for table in next(iter(tables.values())).values())
+    apart = any(
+        len(set().union(*(table.index for table in panel.values()))) < sum(map(len, panel.values()))
+        for panel in tables.values()
+    )
     lanes = len(series) if apart else 1
     height = len(names) * (0.14 + 0.14 * lanes) + 0.7
     figure, grid = panels(len(tables), columns=len(tables), height=height)

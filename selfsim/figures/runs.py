@@ -32,7 +32,7 @@ from .style import (
     labelled,
     panels,
 )
-from .tables import METRIC_TITLES, Bands
+from .tables import METRIC_TITLES, Bands, check_bands
 
 
 def plot_images(images: Images) -> Figure:
@@ -80,6 +80,7 @@ def plot_rates(
     -------
     matplotlib.figure.Figure
     """
+    check_bands(free, bands)
     figure, grid = panels(len(free[0].layers), columns=2, height=2.0, width=NARROW)
     for axes, layer in zip(grid, free[0].layers, strict=True):
         for of_null in zip(*(run[layer] for run in bands), strict=True):
@@ -113,6 +114,7 @@ def plot_targets(
     matplotlib.figure.Figure
         Rates and targets are means over the layers, the ends of the band over layers and runs.
     """
+    check_bands(free, bands)
     figure, grid = panels(len(settings))
     for axes, (title, constrained) in zip(grid, settings.items(), strict=True):
         _draw_band(axes, [band for run in bands for (band, *_) in run.values()])

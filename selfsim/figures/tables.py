@@ -71,19 +71,20 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row an architecture: the rates that all runs have, without and with the constraint (means over layers
-        and seeds), how much of the way to its target the rate went that the constraint reads, the factor of the median
-        distance (geometric mean over seeds), the paired difference of the test accuracy.
+        One row an architecture and constraint: the rates that all runs have, without and with the constraint (means
+        over layers and seeds), how much of the way to its target the rate went that the constraint reads, the factor of
+        the median distance (geometric mean over seeds), the paired difference of the test accuracy.
 
     Raises
     ------
     ValueError
         An architecture and constraint with one seed twice.
     """
-    rows = []
-    for (name, _), pairs in paired_runs(runs).items():
+    rows, found = [], paired_runs(runs)
+    several = len(found) > len({name for name, _ in found})
+    for (name, constraint), pairs in found.items():
         free, held = zip(*pairs, strict=True)
-        row = {"architecture": architecture(name).title}
+        row = {"architecture": architecture(name).title} | ({"constraint": constraint} if several else {})
         for metric in [metric for metric in shared_metrics(runs) if metric.startswith("ss_rate")]:
             row[METRIC_TITLES[metric]] = " → ".join(
                 f"{np.mean(final_values(side, metric)):.3f}" for side in (free, held)
@@ -94,13 +95,23 @@ def reach_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("architecture")
 
 
+def check_bands(runs: Sequence[Run], bands: Bands) -> None:
+    """Raise ``ValueError`` where a layer has no band, because its rate is missing."""
+    for run, of_run in zip(runs, bands, strict=True):
+        if missing := [layer for layer, of_layer in of_run.items() if not of_layer]:
+            raise ValueError(
+                f"bands: got none for {', '.join(map(repr, missing))} with seed {run.config.seed}; such a layer has "
+                "collapsed: all distances are equal, and it has no rate"
+            )
+
+
 def network_table(run: Run) -> pd.DataFrame:
     """Tabulate what was trained: parameters, layers read, images, accuracy of this run."""
     rows = {
         "network": architecture(run.config.architecture).title,
         "parameters": f"{sum(p.numel() for p in run.model.parameters()):,}",
         "layers that are read": f"{len(run.layers)}, from {run.layers[0]} to {run.layers[-1]}",
-        "validation accuracy": f"{run.series('accuracy')[-1]:.3f}",
+        "validation accuracy": f"{_validation_accuracy(run):.3f}",
         "test accuracy": f"{run.series('accuracy', split='test')[-1]:.3f}",
     }
     return pd.DataFrame({f"seed {run.config.seed}": rows})
@@ -125,6 +136,7 @@ def rate_table(free: Sequence[Run], held: Sequence[Run] = (), *, bands: Bands, m
         One row a layer, all means over seeds: rates, the ends of each null band, and, without `held`, the z-score of
         each run's rate in its own band ("narrow" where such a band is nearly a point).
     """
+    check_bands(free, bands)
     rows = {}
     for layer in free[0].layers:
         row = {"untrained": _mean_rate(free, layer, metric, 0), "trained": _mean_rate(free, layer, metric)}
@@ -167,6 +179,7 @@ def summary(
         The bands of that rate; by default `bands`.
     """
     check_paired(free, held, name="free, held")
+    check_bands(free, bands)
     outside = np.array(
         [
             [not band.low <= _rate(run, layer, "ss_rate") <= band.high for band in of_run[layer]]
@@ -207,6 +220,14 @@ def summary(
 
 def _with_minus_signs(lines: Iterable[str]) -> str:
     return re.sub(r"(?<=[ \[])-(?=\d)", "\u2212", "\n".join(lines))
+
+
+def _validation_accuracy(run: Run) -> float:
+    """Return the validation accuracy of the weights whose test accuracy the run has."""
+    metric = "accuracy_ema" if run.config.select == "ema" else "accuracy"
+    *_, epoch = [row.epoch for row in run.history if (row.split, row.metric) == ("test", "accuracy")]
+    found = {row.epoch: row.value for row in run.history if (row.split, row.metric) == ("validation", metric)}
+    return found[epoch]
 
 
 def _way(free: Sequence[Run], held: Sequence[Run]) -> str:

@@ -70,7 +70,8 @@ def raw_distances(neurons: Tensor, rows: slice | None = None) -> Tensor:
 def distances_by_product(neurons: Tensor) -> Tensor:
     """All distances from one matrix product in float64, for float32 neurons on a GPU, where `pdist` takes far longer.
 
-    The product keeps the digits of a distance down to 1e-7 of the norms of its two neurons, and a shorter one is 0.
+    The product keeps the digits of a distance down to 1e-4 of the norms of its two neurons, half of them at 1e-6, and
+    one below 1e-7 is 0.
     Neurons whose largest activations differ in float32 are farther apart. Those that agree in all of these, and differ
     in activations below 1e-7 of them alone, count as coincident.
     """
@@ -241,4 +242,4 @@ def edge_lengths(activations: Tensor) -> Tensor:
     if activations.device.type not in ("cpu", "cuda"):
         return edge_lengths(activations.cpu()).to(activations.device)
     neurons, scale = scaled_neurons(activations)
-    return raw_distances(neurons) / scale / activations.shape[0] ** 0.5
+    return raw_distances(neurons) / (scale * activations.shape[0] ** 0.5)

@@ -99,7 +99,7 @@ def rate_drivers(activations: Tensor, *, ends: Literal["attached", "detached"] =
         rate = ss_rate(x, ends=ends)
         (gradient,) = torch.autograd.grad(rate, x)
     x = x.detach()
-    by_neuron = gradient.norm(dim=0) * pair_distances(x).median() * x.shape[0] ** 0.5
+    by_neuron = (gradient * pair_distances(x).median() * x.shape[0] ** 0.5).norm(dim=0)
     neurons = torch.arange(x.shape[1])
     without = np.array([ss_rate(x[:, neurons != left_out]).item() for left_out in neurons])
     scaled, scale = scaled_neurons(x)

@@ -239,7 +239,7 @@ class PaperRate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         activations, neurons, scale = ctx.saved_tensors
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(neurons.device.type, enabled=False):
             gradient = _gradient_of(ctx.rest, neurons, scale, upstream)
         return _OnlyFirst.apply(gradient, activations, upstream), None, None, None
 

@@ -79,7 +79,7 @@ def ss_rate(
     activations : Tensor, shape (…, samples, neurons), or mapping of names to such
         At least three neurons and one sample. Half precision is accumulated in float32. Leading axes are a batch of
         layers: draws of a null model, seeds, or stacked networks. `torch.func.vmap` works too, except for the
-        straight-through gradient on a CPU and with `max_bytes`.
+        straight-through gradient on a CPU, and with `max_bytes` or `leave_out`.
     scales : int, optional
         None gives the exact area. A number m gives a sum over m scales, about S/m below the area; the paper's value
         is that of ``scales=256``.
@@ -106,6 +106,7 @@ def ss_rate(
     max_bytes : int, optional
         Work in blocks of at most this much memory beyond the activations and their gradient. Only for sums over
         `scales` with the straight-through gradient. The value is the same; distances are computed three times.
+        `leave_out` takes memory for all distances nonetheless.
     check : bool
         Whether to raise for NaN, Inf and distances that are all equal, at the cost of one synchronisation on a GPU.
         Without the check, such activations give NaN.
@@ -126,8 +127,9 @@ def ss_rate(
     Notes
     -----
     Time O(neurons² (samples + log neurons)), memory O(neurons²), forward and backward. Complete linkage and greedy
-    colouring run on the CPU. Where distances are tied, the derivative is that of one of their possible orders. The
-    layers of a batch are computed in as many threads as ``torch.get_num_threads()`` on a CPU, and at once on a GPU.
+    colouring run on the CPU. Where distances are tied, the derivative is that of one of their possible orders, and the
+    boxes of both depend on the order of the neurons. The layers of a batch are computed in as many threads as
+    ``torch.get_num_threads()`` on a CPU, and at once on a GPU.
 
     On a CPU with numba, the exact rate of 633 neurons or more in float32 comes from a fine histogram of the distances
     instead of their order. Beyond rounding, that changes the value by about 1e-7 and the gradient by a ten-thousandth
@@ -169,10 +171,13 @@ def _evaluated(activations: Tensor, options: RateOptions) -> Tensor:
     x = _standardized(activations) if options.standardize else activations
     if options.leave_out:
         kept = over_batch(lambda layers: _without_most_distant(layers, options.leave_out), x.detach())
-        x = torch.take_along_dim(x, kept.unsqueeze(-2), dim=-1)
+        # NaN and Inf confuse the choice: they are carried on, lest they are among what is left out.
+        carried = 0 * x.detach().abs().amax((-2, -1), keepdim=True)
+        x = torch.take_along_dim(x, kept.unsqueeze(-2), dim=-1) + carried
     try:
         return _of_prepared(x, options)
     except ValueError:
+        check_finite(activations)
         if options.standardize:
             _check_none_constant(activations)
         raise
@@ -384,7 +389,6 @@ def _spread(activations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check_none_constant(activations: Tensor) -> None:
-    check_finite(activations)
     constant = _spread(activations)[2]
     if constant.any():
         raise ValueError(
@@ -397,4 +401,4 @@ def _without_most_distant(activations: Tensor, k: int) -> Tensor:
     """Ascending indices ``(…, neurons - k)`` of all but those with the largest mean distance to the others."""
     n = activations.shape[-1]
     mean_distance = square_form(raw_distances(scaled_neurons(activations)[0]), n).sum(-1)
-    return mean_distance.argsort()[..., : n - k].sort().values
+    return mean_distance.argsort(stable=True)[..., : n - k].sort().values

@@ -326,14 +326,15 @@ def _of_distances(points: Distances, given: law.Window | None, threshold: float 
 
 def _of_hops(points: Distances, given: law.Window | None, threshold: float | None) -> Scaling:
     """Fit the mean number of nodes within k hops, the node itself included, to ``k + 1/2``."""
-    window = given or law.Window(0.0, law.window_for(points.n, None).high)
+    # Nodes of two components are no pair, isolated ones no nodes.
+    nodes = max(np.count_nonzero(np.diff(points.adjacency.indptr)), 2)
+    window = given or law.Window(0.0, law.window_for(nodes, None).high)
     chosen = "given" if given else "the first hop to n ** -0.25 of the connected pairs"
     result = functools.partial(_result, window=window, chosen=chosen, n=points.n)
     hops = points.condensed
-    hops = hops[np.isfinite(hops)].astype(np.int64)  # nodes of two components are no pair, isolated ones no nodes
+    hops = hops[np.isfinite(hops)].astype(np.int64)
     if len(hops) * window.high < law.FEWEST_PAIRS:
         return result(reason=f"got {points.n} nodes, need {law.FEWEST_PAIRS} pairs up to the end of the window")
-    nodes = np.count_nonzero(np.diff(points.adjacency.indptr))
     within = np.cumsum(np.bincount(hops)[1:])
     shares = within / len(hops)
     (kept,) = np.nonzero((shares >= window.low) & (shares <= window.high))

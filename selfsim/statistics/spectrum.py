@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..checks import check_number
 from ..uncertainty import Estimate, Interval, exponent_interval
-from ..validation import check_activations, check_finite
+from ..validation import as_tensor, check_activations, check_finite
 from .rescaling import rescaled
 
 FEWEST_VALUES = 50
@@ -304,7 +304,7 @@ def weight_exponents(weights: Mapping[str, Tensor | NDArray[np.floating]]) -> di
         raise TypeError(f"weights: got {type(weights).__name__}, need a mapping of names to tensors or arrays")
     fits = {}
     for name, given in weights.items():
-        weight = torch.tensor(given) if isinstance(given, np.ndarray) else given
+        weight = as_tensor(given, name=f"weights[{name!r}]") if isinstance(given, np.ndarray) else given
         if weight.ndim < 2 or not weight.is_floating_point():
             continue
         matrix = weight.detach().flatten(1)
@@ -316,7 +316,8 @@ def weight_exponents(weights: Mapping[str, Tensor | NDArray[np.floating]]) -> di
 def _spectrum_in_unit(activations: Tensor) -> tuple[NDArray[np.float64], float]:
     """Return descending eigenvalues of the covariance, divided by ``unit ** 2``, and the unit."""
     x, unit = rescaled(activations)
-    return _squared_singular_values((x - x.mean(0)).cpu(), activations.dtype) / max(len(x) - 1, 1), unit
+    values = _squared_singular_values((x - x.mean(0)).cpu(), activations.dtype)
+    return values[: len(x) - 1] / max(len(x) - 1, 1), unit  # one is 0, but for the rounding of the mean
 
 
 def _squared_singular_values(matrix: Tensor, dtype: torch.dtype) -> NDArray[np.float64]:

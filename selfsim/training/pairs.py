@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -51,8 +52,16 @@ def final_value(run: Run, metric: str) -> float:
 
 
 def final_values(runs: Sequence[Run], metric: str) -> list[float]:
-    """Return `final_value` of every run."""
-    return [final_value(run, metric) for run in runs]
+    """Return `final_value` of every run; raise ``ValueError`` where a layer has collapsed and has none."""
+    values = [final_value(run, metric) for run in runs]
+    for run, value in zip(runs, values, strict=True):
+        if math.isnan(value):
+            layers = [layer for layer in run.layers if math.isnan(run.series(metric, layer=layer)[-1])]
+            raise ValueError(
+                f"{metric}: got none for {', '.join(map(repr, layers))} with seed {run.config.seed}; such a layer has "
+                "collapsed: all distances are equal"
+            )
+    return values
 
 
 def pulled_metric(config: TrainConfig) -> str:

@@ -284,6 +284,9 @@ class TestDistancesAsPeopleHaveThem:
         np.fill_diagonal(edges, 0)
         with pytest.raises(ValueError, match="infinite distances between nodes that finite ones connect"):
             box_cover(edges, l_B=2, method="greedy-coloring")
+        with pytest.raises(ValueError, match="infinite distances between nodes that finite ones connect"):
+            box_cover(squareform(edges, checks=False), l_B=2, method="greedy-coloring")
+        assert box_cover(np.array([1, np.inf, np.inf]), l_B=2, method="greedy-coloring").max() == 1
         matrix = (np.ones((3, 3)) - np.eye(3)).view(np.matrix)
         assert box_cover(matrix, l_B=2, method="exact").tolist() == [0, 0, 0]
 

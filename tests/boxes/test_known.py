@@ -398,6 +398,11 @@ class TestRenormalize:
             renormalize(graph, cover)
 
 
+def test_a_seed_twice_is_refused():
+    with pytest.raises(ValueError, match=r"seeds: got \[0, 0\], need different ones"):
+        box_counts(flower(2, 2, 2), method="cbb", seeds=[0, 0])
+
+
 def test_seeds_of_a_method_without_chance_are_run_once():
     counts = box_counts(flower(2, 2, 3), method="memb", seeds=range(5))
     assert not counts.spread.any()

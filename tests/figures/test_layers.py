@@ -20,6 +20,13 @@ def test_layers_without_an_estimate_are_gaps():
     assert (axes.get_ylabel(), axes.get_yscale(), axes.get_title(loc="left")) == ("sigma", "log", "mlp")
 
 
+def test_a_layer_stands_at_its_own_place_where_a_state_lacks_others():
+    point = Interval(1.0, 1.0, 1.0, 0.95, 9)
+    axes = figures.plot_layers({"mlp": {"trained": {"a": point, "b": point}, "noise": {"b": point}}}, y="").axes[0]
+    assert [np.round(bars.lines[0].get_xdata()).tolist() for bars in axes.containers] == [[1, 2], [2]]
+    assert axes.get_xticks().tolist() == [1, 2]
+
+
 def test_lines_have_a_panel_each_keep_gaps_and_hide_unused_panels():
     table = pd.DataFrame({"trained": [0.1, np.nan, 0.3], "noise": [0.0, 0.1, 0.2]}, index=[0.01, 0.1, 1.0])
     figure = figures.plot_lines(dict.fromkeys(["one", "two", "three", "four", "five"], table), x="share", y="value")

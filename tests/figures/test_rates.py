@@ -43,4 +43,6 @@ def test_series_with_the_same_names_stand_beside_each_other():
     panel = {"one": estimates({"a": 1.0, "b": 2.0}), "two": estimates({"a": 3.0, "b": 4.0})}
     (axes,) = figures.plot_estimates({"value": panel}).axes
     places = {(label, x): y for label, x, y, *_ in drawn(axes)}
+    apart = {"value": {"one": estimates({"a": 1.0}), "two": estimates({"b": 1.0})}, "other": panel}
+    assert {y for _, _, y, *_ in drawn(figures.plot_estimates(apart).axes[1])} == set(places.values())
     assert places == {("one", 1.0): -0.15, ("one", 2.0): 0.85, ("two", 3.0): 0.15, ("two", 4.0): 1.15}

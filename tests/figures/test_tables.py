@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
-from selfsim import figures
+from selfsim import create, figures
 from selfsim.statistics.null_models import NullBand
 from selfsim.training.config import TrainConfig
 from selfsim.training.evaluation import Row
@@ -162,6 +163,40 @@ def test_a_band_that_is_nearly_a_point_has_no_z():
     table = figures.rate_table(UNCONSTRAINED, bands=narrow)
     assert table.loc["a", "z (gauss)"] == "narrow"
     assert math.isfinite(float(table.loc["b", "z (gauss)"]))
+
+
+def test_a_collapsed_layer_is_named():
+    collapsed = run(1, (0.2, math.nan))
+    with pytest.raises(ValueError, match=r"ss_rate: got none for 'b' with seed 1; such a layer has collapsed"):
+        figures.pair_table([UNCONSTRAINED[0], collapsed], CONSTRAINED)
+    bands = [BANDS[0], BANDS[1] | {"b": []}]
+    for show in (
+        partial(figures.rate_table, UNCONSTRAINED),
+        partial(figures.summary, UNCONSTRAINED, CONSTRAINED, target=0.1),
+        partial(figures.plot_rates, UNCONSTRAINED, CONSTRAINED),
+        partial(figures.plot_targets, UNCONSTRAINED, {"held": CONSTRAINED}),
+    ):
+        with pytest.raises(ValueError, match="bands: got none for 'b' with seed 1"):
+            show(bands=bands)
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, "0.500"), ({"select": "best"}, "0.900"), ("ema", "0.700")])
+def test_both_accuracies_are_those_of_the_weights_that_were_kept(options, expected):
+    config = TrainConfig("mlp", **({"select": "ema", "ema": 0.9} if options == "ema" else options))
+    rows = [Row(epoch, "validation", "", "accuracy", value) for epoch, value in enumerate((0.1, 0.9, 0.5))]
+    rows += [Row(epoch, "validation", "", "accuracy_ema", value) for epoch, value in enumerate((0.1, 0.8, 0.7))]
+    rows += [Row(2, "validation", "a", "ss_rate", 0.2)]
+    rows += [Row(1 if config.select == "best" else 2, "test", "", "accuracy", 0.88)]
+    built_as = {"name": "mlp", "size": "tiny", "num_classes": 10}
+    table = figures.network_table(Run(config, rows, built_as, {}, create(**built_as).state_dict()))
+    assert table.loc[["validation accuracy", "test accuracy"], "seed 0"].tolist() == [expected, "0.880"]
+
+
+def test_two_constraints_of_one_architecture_are_told_apart():
+    other = [run(seed, (0.3, 0.3), target=0.3) for seed in (0, 1)]
+    table = figures.reach_table([*UNCONSTRAINED, *CONSTRAINED, *other])
+    assert [text.split(": ")[-1] for text in table.constraint] == ["0.1}", "0.3}"]
+    assert "constraint" not in figures.reach_table([*UNCONSTRAINED, *CONSTRAINED])
 
 
 def test_pairs_need_the_same_seeds():

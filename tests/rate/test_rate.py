@@ -165,6 +165,17 @@ class TestNumerics:
             inside = ss_rate(x)
         assert inside.item() == ss_rate(x).item()
 
+    @pytest.mark.parametrize("options", [{}, {"scales": 64, "gradient": "straight-through"}, {"unit": "median"}])
+    def test_a_gradient_under_autocast(self, options):
+        x = gauss(64, 60).float()
+        x[:, :30] = 1 + 1e-3 * x[:, :30]  # two tight clusters: half precision loses their differences
+        x.requires_grad_()
+        outside, inside = ss_rate(x, **options), ss_rate(x, **options)
+        (expected,) = torch.autograd.grad(outside, x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (got,) = torch.autograd.grad(inside, x)
+        assert torch.equal(got, expected)
+
     def test_non_contiguous(self):
         x = gauss(20, 64)
         assert ss_rate(x[::2, ::3]).item() == ss_rate(x[::2, ::3].contiguous()).item()
@@ -213,6 +224,16 @@ class TestProperties:
         near = x.clone()
         near[:, 1] = near[:, 0] + 1e-6
         assert ss_rate(near) > ss_rate(x) + 0.2
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("batch", [(), (2,)])
+    def test_leave_out_finds_nan_in_every_neuron(self, value, batch):
+        for neuron in range(10):
+            x = gauss(8, 10).expand(*batch, 8, 10).clone()
+            x[..., 5, neuron] = value
+            with pytest.raises(ValueError, match=f"the first is {value} at sample 5, neuron {neuron}"):
+                ss_rate(x, leave_out=3)
+            assert ss_rate(x, leave_out=3, check=False).isnan().all()
 
     def test_leave_out_drops_the_most_distant(self):
         x = gauss(64, 30)

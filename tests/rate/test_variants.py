@@ -280,3 +280,16 @@ def test_the_curve_of_linkage_begins_at_every_neuron_and_ends_at_two_boxes():
         x = torch.randn(7, 20, generator=torch.Generator().manual_seed(seed))
         counts = rate_curve(x, count="complete-linkage", scales=16).counts
         assert (counts[0], counts[-1]) == (20, 2)
+
+
+@pytest.mark.parametrize("size", [1e-160, 1, 1e160])
+def test_drivers_of_any_magnitude(size):
+    x = torch.randn(16, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x / pair_distances(x).median() * size
+    found = rate_drivers(x).by_neuron
+    assert np.isfinite(found).all() and found.max() > (1e-3 if size == 1 else 0)
+
+
+def test_distances_near_the_largest_float():
+    x = 3e37 * torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(pair_distances(x), pair_distances(x.double()), rtol=1e-5)

@@ -282,3 +282,9 @@ def test_a_convolution_is_a_matrix_of_outputs_by_inputs_and_positions():
     kernel = torch.randn(60, 20, 3, 3, generator=torch.Generator().manual_seed(0))
     found = weight_exponents({"convolution": kernel, "matrix": kernel.reshape(60, 180)})
     assert found["convolution"] == found["matrix"] and found["convolution"].values == 60
+
+
+def test_rounding_of_the_mean_is_no_eigenvalue():
+    x = torch.randn(50, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for offset in (0, 100, 1e6):
+        assert len(spectrum(x + offset)) == 49

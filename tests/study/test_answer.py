@@ -107,8 +107,8 @@ def test_the_sentence_counts_the_families_of_every_arm(missing, start):
 
 
 def test_families_whose_layers_did_not_come_nearer_are_named_in_the_answer():
-    still = "The rate did not move in Plain MLP (rate held, "
-    away = "It moved away from its targets in Plain MLP (rate "
+    still = "The layers are not shown to come nearer to their targets in Plain MLP (rate held, "
+    away = "They moved away from them in Plain MLP (rate "
     for reach, still_named, away_named in ((0.8, True, False), (-0.5, True, True)):
         text = said(made_tables(families=FAMILIES[:2], reach=reach))["sentence"]
         assert (still in text, away in text) == (still_named, away_named), text

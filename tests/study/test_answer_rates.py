@@ -46,7 +46,7 @@ def test_targets_beyond_all_free_trainings_are_named(target, words):
     if words is None:
         assert text == ""
     else:
-        assert f"In Plain MLP their mean, {target:.2f}, lies {words[0]} the rate of every" in text
+        assert f"In Plain MLP their mean, {target:.2f}, lies {words[0]} the rates of all" in text
         assert text.endswith(f"so that holding pulled the rate {words[1]}.")
 
 
