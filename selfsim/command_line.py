@@ -168,9 +168,9 @@ def _make_book(
 
     runs = folder / "runs"
     if any(chapter.parameters.get("runs") == str(runs) for chapter in run_list.chapters):
-        for place in folder_for_runs(runs)[1]:
+        for place in folder_for_runs(runs, arguments.parameters)[1]:
             number = sum(run.is_dir() for run in place.iterdir())
-            _say(f"{place}: {number} training runs of another version of the code; kept, not used")
+            _say(f"{place}: {number} training runs of another version of the code or with other -p; kept, not used")
     executed = execute(run_list, folder / "chapters", jobs=arguments.jobs, cell_timeout=arguments.cell_timeout)
     if not arguments.no_render:
         left_out = assemble(root, executed, folder / "source", replace_chapters=not of_project)

@@ -116,15 +116,16 @@ def sync_directory(directory: str | os.PathLike) -> None:
 
 
 @contextmanager
-def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
+def locked_directory(directory: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
     """Lock a directory against other processes; the lock goes when this process ends, however it ends.
 
-    Goes on with a warning where the file system has no locks, and without one on Windows.
+    With `wait`, it comes when no other process has it. Goes on with a warning where the file system has no locks, and
+    without one on Windows.
 
     Raises
     ------
     BlockingIOError
-        Another process holds the lock; says which one.
+        Another process holds the lock, without `wait`; says which one.
     OSError
         The directory cannot be written to.
     """
@@ -133,17 +134,17 @@ def locked_directory(directory: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         raise OSError(error.errno, f"cannot write ({error.strerror})", str(directory)) from error
     with lock:
-        _lock(lock, directory)
+        _lock(lock, directory, wait)
         yield
 
 
-def _lock(file: Any, directory: str | os.PathLike) -> None:
+def _lock(file: Any, directory: str | os.PathLike, wait: bool) -> None:
     try:
         import fcntl
     except ModuleNotFoundError:
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
         owner = file.read().strip() or "unknown"

@@ -232,7 +232,8 @@ def _validation_accuracy(run: Run) -> float:
 
 def _way(free: Sequence[Run], held: Sequence[Run]) -> str:
     """Return the share of the way from the rate without constraint to the target, where there is one target."""
-    metric, target = pulled_metric(held[0].config), (held[0].config.constraint or {}).get("target")
+    options = held[0].config.constraint or {}
+    metric, target = pulled_metric(held[0].config), options.get("target", 0.3 if options.get("paper") else 0.1)
     if not isinstance(target, float | int) or metric not in shared_metrics([*free, *held]):
         return "–"
     before, after = (float(np.mean(final_values(side, metric))) for side in (free, held))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 
 from ..checks import check_choice, check_integer, optional_package
+from ..files import locked_directory
 from .image_files import read_images
 from .image_folder import FOLDER_NEED, PARTS, list_images, visible_folders
 from .images import Images, Split
@@ -146,7 +149,8 @@ def _cifar(dataset: str, root: Path, pixels: int | None, download: bool) -> _Sou
     datasets = optional_package("torchvision.datasets", extra="models")
     torchvision_class = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
     try:
-        train, test = (torchvision_class(root, train=is_train, download=download) for is_train in (True, False))
+        with _downloading(root, download):
+            train, test = (torchvision_class(root, train=is_train, download=download) for is_train in (True, False))
     except RuntimeError as error:
         raise FileNotFoundError(
             f"data_dir: {str(root)!r} does not have {dataset} or is incomplete ({error}); {_remedy(dataset)}"
@@ -160,12 +164,26 @@ def _cifar(dataset: str, root: Path, pixels: int | None, download: bool) -> _Sou
 def _imagenette(root: Path, pixels: int, download: bool) -> _Source:
     size = "160px" if pixels <= 160 else "320px"
     folder = root / f"imagenette2-{size[:3]}"
-    if download and not folder.is_dir():
-        datasets = optional_package("torchvision.datasets", extra="models")
-        datasets.Imagenette(root, split="train", size=size, download=True)
+    if download:
+        with _downloading(root, download):
+            if not folder.is_dir():
+                datasets = optional_package("torchvision.datasets", extra="models")
+                datasets.Imagenette(root, split="train", size=size, download=True)
     if not folder.is_dir():
         raise FileNotFoundError(f"data_dir: no directory {str(folder)!r}; {_remedy('imagenette')}")
     return _folder(folder, pixels, title=DATASETS["imagenette"])
+
+
+@contextmanager
+def _downloading(root: Path, download: bool) -> Iterator[None]:
+    """Let one process at a time fetch data into a folder; others wait, and find them there."""
+    if download:
+        root.mkdir(parents=True, exist_ok=True)
+    if not download or not os.access(root, os.W_OK):  # what can be written to nowhere is there already
+        yield
+        return
+    with locked_directory(root, wait=True):
+        yield
 
 
 def _folder(root: Path, pixels: int | None, *, title: str) -> _Source:

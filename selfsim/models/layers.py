@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _PARAMETRIZATIONS = "parametrizations"  # the child of a module that computes its weights from others
 # Parts around the blocks are often containers, too.
+_OUTPUTS = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d, nn.Sigmoid, nn.LogSigmoid)
 _NO_BLOCKS = ("stem", "patch_embed", "pos_", "head", "classifier")
 
 
@@ -166,7 +167,8 @@ def natural_layers(model: nn.Module) -> list[str]:
     ``nn.ModuleDict``, such as the residual blocks of ResNet and ViT. If a stage has further blocks under the name
     ``blocks``, those are taken. Stem and head are left out, except for the stem of ResMLP, which the paper reads [1]_.
     A network without blocks is read at the nonlinearities of its ``features`` (VGG). Without these, at the stages that
-    timm lists, else at its nonlinearities, else at all layers with weights except the last.
+    timm lists, else at its nonlinearities (but for a softmax or sigmoid at the end), else at all layers with weights
+    except the last.
 
     Raises
     ------
@@ -195,7 +197,7 @@ def natural_layers(model: nn.Module) -> list[str]:
     if stages and all(name in modules for name in stages):
         return stages
     if names := _nonlinear(model, ""):
-        return names
+        return names[: -1 if isinstance(modules[names[-1]], _OUTPUTS) and len(names) > 1 else None]
     weighted = _weighted(modules)
     if len(weighted) > 1:
         return weighted[:-1]
@@ -215,6 +217,8 @@ def _blocks(module: nn.Module, prefix: str = "") -> list[str]:
 def _within(container: nn.Module, prefix: str) -> list[str]:
     blocks = []
     for key, child in container.named_children():
+        if key.startswith(_NO_BLOCKS):
+            continue
         name = f"{prefix}{key}"
         stage = getattr(child, "blocks", None)
         if isinstance(child, _CONTAINERS):

@@ -247,7 +247,9 @@ class Probe:
         """Warn where torch's own recurrent and attention layers have time or layers in front of the samples."""
         if self._own_pooling or layer in self._wrong_axis or isinstance(first_tensor(output), PackedSequence):
             return
-        attention = module if isinstance(module, nn.MultiheadAttention) else getattr(module, "self_attn", None)
+        stack = isinstance(module, nn.Transformer | nn.TransformerEncoder | nn.TransformerDecoder)
+        inside = module.modules() if stack else (module, getattr(module, "self_attn", None))
+        attention = next((m for m in inside if isinstance(m, nn.MultiheadAttention)), None)
         if isinstance(module, nn.RNNBase) and self.pooled.keywords["part"] not in (None, 0):
             axis = "has its layers there"
         elif not getattr(module if isinstance(module, nn.RNNBase) else attention, "batch_first", True):

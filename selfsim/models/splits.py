@@ -41,6 +41,8 @@ class Part:
     def limit(self, number: int | None, *, draw: int = 0) -> Part:
         """Return `number` images with the same share of each class, or all of them; in random order.
 
+        Where fewer than the number of classes are left out, these are any but the last of a class.
+
         Another `draw` takes other images, in another order.
 
         The order is random because probes read the first images of a split, and folders are listed class by class.
@@ -53,7 +55,12 @@ class Part:
             )
         # A stratified draw needs one image of each class on both sides.
         if number is None or len(self) - number < classes:
-            return self.take(np.random.default_rng(_SPLIT_SEED + draw).permutation(len(self))[:number])
+            order = np.random.default_rng(_SPLIT_SEED + draw).permutation(len(self))
+            taken = np.zeros(len(self), dtype=bool)
+            taken[np.unique(self.labels[order], return_index=True)[1]] = True  # the first of each class
+            others = np.flatnonzero(~taken)
+            taken[others[: len(self) if number is None else number - classes]] = True
+            return self.take(order[taken])
         return self.take(self._stratified(number, _SPLIT_SEED + draw)[1])
 
     def _stratified(self, second: int, seed: int = _SPLIT_SEED) -> list[NDArray[np.intp]]:

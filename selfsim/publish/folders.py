@@ -5,8 +5,11 @@ Each has a stamp, a file that says so. A folder without it is somebody else's an
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_atomic
@@ -44,18 +47,19 @@ def replace_folder(folder: str | Path, new: str | Path) -> None:
         new.rename(folder)
 
 
-def folder_for_runs(folder: str | Path) -> tuple[Path, list[Path]]:
+def folder_for_runs(folder: str | Path, given: Sequence[tuple[str, str]] = ()) -> tuple[Path, list[Path]]:
     """Make `folder` one for training runs of this version of the code; keep those of other versions beside it.
 
-    Runs depend on the code that computes them, so `folder` holds those of one version. Where it holds another's, it is
-    renamed to ``NAME-DIGEST``; where this version's were renamed earlier, they come back.
+    Runs depend on the code that computes them and on the parameters that are given to all chapters, so `folder` holds
+    those of one version and the same `given`: a page that reads all runs of the folder would mix them. Where it holds
+    others, it is renamed to ``NAME-DIGEST``; where such runs were renamed earlier, they come back.
 
     Returns
     -------
     Path
         `folder`, with its stamp.
     list of Path
-        The folders beside it with the runs of other versions.
+        The folders beside it with other runs.
 
     Raises
     ------
@@ -63,6 +67,8 @@ def folder_for_runs(folder: str | Path) -> tuple[Path, list[Path]]:
         `folder` has files and no stamp: this program did not make it.
     """
     folder, digest = Path(folder), run_digest()
+    if given:
+        digest = hashlib.sha256(json.dumps([digest, sorted(dict(given).items())]).encode()).hexdigest()
     check_replaceable(folder)
     stamp = _stamp(folder)
     if stamp is not None and stamp != digest:

@@ -14,13 +14,14 @@ from .parameters import check_value
 _LEAST = {"null_draws": 2, "samples": 4, "neurons": 32}
 
 
-def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = ()) -> None:
+def check_notebook(namespace: dict[str, Any], *, optional: Collection[str] = ()) -> None:
     """Check the parameters of the notebook that runs, before anything is trained.
 
     Parameters
     ----------
-    namespace : mapping
-        The notebook's ``globals()``. Parameters are the names that its parameters cell annotates.
+    namespace : dict
+        The notebook's ``globals()``. Parameters are the names that its parameters cell annotates. Numbers that YAML
+        reads as text, such as 1e-3, become numbers.
     optional : collection of str
         Parameters that may be 0 or an empty list. Text may always be empty.
 
@@ -47,7 +48,7 @@ def check_notebook(namespace: Mapping[str, Any], *, optional: Collection[str] = 
         if is_list and isinstance(value, str):
             example = value if value.startswith("[") else f"[{value}]"
             raise ValueError(f"{name}: got text, need a list; with papermill: -y '{name}: {example}'")
-        value = check_value(name, value, str(kind) if is_list else type_name)
+        namespace[name] = value = check_value(name, value, str(kind) if is_list else type_name)
         if is_list and not value and name not in optional:
             raise ValueError(f"{name}: got an empty list, need at least one value")
         for number in value if is_list else [value]:
@@ -80,7 +81,7 @@ def project_path(path: str) -> str:
     Returns
     -------
     str
-        `path` itself, unless it exists in the parent folder and not in this one.
+        `path` itself, unless this folder is called ``notebooks`` and the path exists only in the parent folder.
 
     Examples
     --------
@@ -88,4 +89,5 @@ def project_path(path: str) -> str:
     ('no/such/folder', '')
     """
     outside = Path("..", path)
-    return str(outside) if path and not Path(path).exists() and outside.exists() else path
+    inside = Path.cwd().name != "notebooks" or Path(path).exists()
+    return str(outside) if path and not inside and outside.exists() else path

@@ -50,7 +50,8 @@ class Chapter:
     notebook: Path
     parameters: dict[str, Any]  # checked; those left out keep the notebook's default
     intro: str = ""  # Markdown below the title
-    after: tuple[str, ...] = ()  # chapters of the list whose results it reads
+    after: tuple[str, ...] = ()  # chapters of the list whose results it reads, of those that are made
+    reads_runs: bool = False  # whether it reads those of any
     reads: tuple[Path, ...] = ()  # folders whose files it shows; a change there makes the page anew
     published: str = ""  # the preset that makes its published page; empty for any
 
@@ -208,6 +209,7 @@ def _chapter(
         parameters,
         intro=chapter.get("intro", "").strip(),
         after=tuple(other for other in chapter.get("after", ()) if other in made),
+        reads_runs=bool(chapter.get("after")),
         reads=reads,
         published=chapter.get("published", ""),
     )

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,15 @@ def execute(
     with locked_directory(directory):
         for chapter in run_list.chapters:
             page = directory / f"{chapter.name}.ipynb"
-            fingerprint = chapter_fingerprint(chapter, [fingerprints[name] for name in chapter.after])
-            fingerprints[chapter.name] = fingerprint
+            after = [fingerprints[name] for name in chapter.after]
+            fingerprint = fingerprints[chapter.name] = chapter_fingerprint(chapter, after)
             pages.append(page)
             if page_facts(page).get("fingerprint") == fingerprint:
                 report(f"{chapter.name}: kept from an earlier run", progress)
             else:
-                tasks.append(_task(chapter, page, fingerprint, cell_timeout))
+                task = _task(chapter, page, fingerprint, cell_timeout)
+                # Once the runs that it reads are finished.
+                tasks.append(task | {"current": partial(chapter_fingerprint, chapter, after)})
         _execute(tasks, max(1, min(jobs, len(tasks))), run_list.imports, progress)
     return pages
 
@@ -147,7 +150,8 @@ def _execute(tasks: Sequence[dict[str, Any]], jobs: int, imports: Sequence[str],
         def run(task: Mapping[str, Any]) -> None:
             started = time.monotonic()
             try:
-                outcome: list[float] | ChapterError = run_chapter(task, kernels, environment, bar.update)
+                current = {"fingerprint": task["current"]()} if "current" in task else {}
+                outcome: list[float] | ChapterError = run_chapter(task | current, kernels, environment, bar.update)
             except ChapterError as error:
                 outcome = error
             except Exception as error:  # what waits for the chapter is to learn of its end

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..files import files_state
 from ..publish.chapter import ChapterError
 from ..publish.parameters import notebook_parameters
 from ..publish.run_list import Chapter
@@ -47,7 +48,8 @@ def run_cell(cell: Cell, folder: Path, *, cell_timeout: int | None = None) -> Ou
                 # Not above: a worker that executes notebooks need not load torch.
                 from ..training.loop import train
 
-                train(cell.work, images=_images(**cell.work.images), runs=folder)
+                of = cell.work.images
+                train(cell.work, images=_images(files_state(of["data_dir"]), **of), runs=folder)
         except ChapterError as error:
             outcome = Outcome(traceback=str(error), death=error.death)
         except Exception:
@@ -57,8 +59,8 @@ def run_cell(cell: Cell, folder: Path, *, cell_timeout: int | None = None) -> Ou
 
 
 @lru_cache(maxsize=1)
-def _images(**wanted: Any) -> Images:
-    """The images of the last cell, or new ones: decoding can take longer than a cell."""
+def _images(state: str | None, **wanted: Any) -> Images:
+    """The images of the last cell, or new ones where files have changed: decoding can take longer than a cell."""
     from ..training.data_record import load_and_remember
 
     return load_and_remember(wanted)

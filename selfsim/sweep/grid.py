@@ -120,8 +120,10 @@ def read_grid(path: str | Path, overrides: Iterable[tuple[str, str]] = ()) -> Gr
         }
         cells: dict[str, Cell] = {}
         for number, varied in enumerate(_combinations(content.get("cells", [{}]), lists, types), 1):
+            values = _merged(fixed, varied, given)
+            varied = {name: values[name] for name in varied if name in values}  # as -p may have it
             try:
-                cell = _cell(_merged(fixed, varied, given), varied, notebook)
+                cell = _cell(values, varied, notebook)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"cell {number} {varied}: {error}") from error
             if cell.name in cells:
@@ -231,4 +233,6 @@ def check_training_values(chapter: Chapter) -> None:
         if field.name in given and (given[field.name] or field.default is not None)
     }
     constraint = {name: given[name] for name in ("target", "weight") if name in given}
-    TrainConfig(**{"architecture": "mlp", "constraint": constraint or None} | values)
+    config = TrainConfig(**{"architecture": "mlp", "constraint": constraint or None} | values)
+    if "data_dir" in given and config.dataset != "digits" and not config.data_dir:
+        raise ValueError(f"data_dir: got none, need the directory of {config.dataset!r}")

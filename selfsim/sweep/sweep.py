@@ -90,7 +90,8 @@ def plan_sweep(grid: Grid, output: str | Path, *, scheduler: str | None = None, 
     costs = [cost for _, cost in progress.values() if cost]
     left = sum(state in ("begun", "missing") for state in states.values())
     if scheduler is None:
-        workers = max(1, min(workers or default_workers(), left))
+        # Not as many as are left: the cores of a worker, and so the last digits, stay those of the first attempt.
+        workers = max(1, min(workers or default_workers(), len(grid.cells)))
     if costs:
         seconds, size = (sum(column) / len(costs) for column in zip(*costs, strict=True))
         return Plan(states, left, workers, seconds, size / 1e6, f"the mean of {len(costs)} done")
@@ -171,6 +172,9 @@ def sweep(
         check_results(folder)
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
         waiting = [cell for cell in grid.cells if plan.states[cell.name] in ("begun", "missing")]
+        for cell in grid.cells:
+            if cell not in waiting:  # it may have been finished by other means than a sweep
+                _forget_failure(cell.name, folder)
         results = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
         if others := cells_of_another_grid(folder, results):
             report(f"cells of an earlier grid leave the table: {others}; their runs stay in {folder}", progress)
@@ -195,6 +199,13 @@ def _write(results: _Results, folder: Path) -> None:
     write_results([table for table, _ in results.values()], folder)
 
 
+def _forget_failure(name: str, folder: Path) -> None:
+    """Remove the traceback of a cell that is done, and the folder of tracebacks with the last one."""
+    with contextlib.suppress(OSError):  # there is none, or there are others
+        (folder / FAILED / f"{name}.txt").unlink()
+        (folder / FAILED).rmdir()
+
+
 def _collect(
     outcomes: Iterator[tuple[Cell, Outcome]], total: int, folder: Path, results: _Results, progress: bool
 ) -> dict[str, str]:
@@ -204,15 +215,13 @@ def _collect(
         for ended, (cell, outcome) in enumerate(outcomes, 1):
             status = "failed" if outcome.traceback else "done"
             report(f"{cell.name}: {status} in {outcome.seconds:.0f} s ({ended} of {total})", progress)
-            file = folder / FAILED / f"{cell.name}.txt"
             if outcome.traceback:
                 failures[cell.name] = outcome.traceback
+                file = folder / FAILED / f"{cell.name}.txt"
                 file.parent.mkdir(exist_ok=True)
                 write_atomic(file, outcome.traceback.encode(errors="replace"))
-            elif file.exists():
-                file.unlink()
-                with contextlib.suppress(OSError):  # there are others
-                    file.parent.rmdir()
+            else:
+                _forget_failure(cell.name, folder)
             results[cell.name] = cell_table(cell, folder, status)
             started = time.monotonic()
             if started >= due:

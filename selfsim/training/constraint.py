@@ -256,7 +256,10 @@ class SelfSimilarityConstraint(LayerPenalty):
         self._state.targets = {}
 
     def chosen_layers(self, layers: list[str]) -> list[str]:
-        return draw_layers(layers, self.layers_per_step, self._generator)
+        generator = self._generator
+        if not torch.is_grad_enabled():  # a look at the penalty does not change what the training draws
+            generator = torch.Generator().set_state(generator.get_state())
+        return draw_layers(layers, self.layers_per_step, generator)
 
     def _squares_and_pulls(self, layers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         state, rate = self._state, self._rates(layers)
@@ -343,7 +346,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         Raises
         ------
         ValueError
-            An epoch out of range, a loss that is not finite, or a schedule that returns no number in [0, 1].
+            An epoch out of range, or the first one again; a loss that is not finite, or a schedule that returns no
+            number in [0, 1].
 
         Warns
         -----
@@ -354,6 +358,8 @@ class SelfSimilarityConstraint(LayerPenalty):
         epochs = check_integer(epochs, name="epochs")
         if check_integer(epoch, name="epoch") > epochs:
             raise ValueError(f"epoch: got {epoch!r}, need 1 to epochs={epochs!r}")
+        if epoch == 1 and self._state.progress:
+            raise ValueError("epoch: got 1 again; a constraint has the state of one training, so make one for each")
         self._check_effect(epoch, epochs)
         state = self._state
         if task_loss is not None:

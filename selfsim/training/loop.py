@@ -77,14 +77,14 @@ def train(
     Run
         Its history has these rows. After every epoch accuracy and loss on "train" (running mean). Before training
         (epoch 0), after every ``config.evaluate_every`` epochs and after the last, accuracy and loss on "validation",
-        and "accuracy_ema" with a moving average. On "train" the constraint's mean "penalty",
-        its "target" for each layer, "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at
-        the epoch's first step, "weight_distance" from the start and, in float16, "skipped_steps": steps whose
-        gradients overflowed, so that neither weights nor learning rate changed. For each layer, on the first
-        `config.samples` validation images in eval mode, "ss_rate", "ss_rate_median_unit" (as the constraint reads it by
-        default), "ss_rate_left_out" (without the 3 most distant neurons), "ss_rate_quantiles" (the curve ends at the
-        quantiles .01 and .99 of the distances), "median_distance" and, from epoch 1, "neighbours_kept", "boxes_kept"
-        and "drivers_kept" as `movement` defines them. At the end accuracy and loss on "test", of the weights that
+        and "accuracy_ema" with a moving average. On "train" the constraint's mean "penalty", its "target" for each
+        layer that it has read, "task_gradient_norm", "constraint_gradient_norm" and "gradient_angle" (degrees) at the
+        epoch's first step, "weight_distance" from the start and, in float16, "skipped_steps": steps whose gradients
+        overflowed, so that neither weights nor learning rate changed. For each layer, on the first `config.samples`
+        validation images in eval mode, "ss_rate", "ss_rate_median_unit" (as the constraint reads it by default),
+        "ss_rate_left_out" (without the 3 most distant neurons), "ss_rate_quantiles" (the curve ends at the quantiles
+        .01 and .99 of the distances), "median_distance" and, from epoch 1, "neighbours_kept", "boxes_kept" and
+        "drivers_kept" as `movement` defines them. At the end accuracy and loss on "test", of the weights that
         ``config.select`` chose. A layer that has collapsed, with all distances equal, has no rate: NaN.
 
     Raises
@@ -191,6 +191,8 @@ def check_images(images: Images, config: TrainConfig, ranks: Ranks) -> None:
     """Raise ``ValueError`` if a configuration cannot be trained on these images by so many processes."""
     if images.pixels != PIXELS[config.size]:
         raise ValueError(f"images: got {images.pixels} pixels, need {PIXELS[config.size]} for size={config.size!r}")
+    if empty := [name for name in ("train", "validation", "test") if not len(getattr(images, name))]:
+        raise ValueError(f"images: got none to {', '.join(empty)}, need some of each split")
     if len(images.validation) < config.samples:
         raise ValueError(
             f"samples: got {config.samples}, but there are only {len(images.validation)} validation images"

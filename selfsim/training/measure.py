@@ -19,6 +19,7 @@ from ..rate.options import RateOptions
 from ..rate.rate import ss_rate
 from ..validation import untraced
 from .data_record import check_same_data, data_record
+from .torch_settings import torch_settings
 
 if TYPE_CHECKING:
     from ..models.images import Images
@@ -96,12 +97,12 @@ def converged_rates(run: Run, measure: Measure, images: Images | None = None) ->
     config = run.config
     if config.constraint is not None:
         raise ValueError(f"run: got one trained with constraint={config.constraint!r}, need one without a constraint")
-    images = config.load_images() if images is None else images
-    check_same_data(run.environment.get("data"), data_record(images), where="the run", need="`images`, its own")
-    model = copy.deepcopy(run.model).train()
-    generator = torch.Generator().manual_seed(config.seed)
-    order = torch.randperm(len(images.train), generator=generator).split(min(config.batch_size, len(images.train)))
-    whole = [part for part in order if len(part) == len(order[0])]
-    batches: Iterable[Tensor] = (images.prepared(images.train.images[part]) for part in whole)
-    with seeded(config.seed):  # dropout
+    with torch_settings(), seeded(config.seed):  # dropout
+        images = config.load_images() if images is None else images
+        check_same_data(run.environment.get("data"), data_record(images), where="the run", need="`images`, its own")
+        model = copy.deepcopy(run.model).train()
+        generator = torch.Generator().manual_seed(config.seed)
+        order = torch.randperm(len(images.train), generator=generator).split(min(config.batch_size, len(images.train)))
+        whole = [part for part in order if len(part) == len(order[0])]
+        batches: Iterable[Tensor] = (images.prepared(images.train.images[part]) for part in whole)
         return mean_rates(Probe(model, config.layers), model, itertools.islice(batches, _BATCHES), measure)

@@ -19,6 +19,9 @@ RATES = ("ss_rate", "ss_rate_left_out", "ss_rate_quantiles")  # the last two do 
 MEDIAN_UNIT = "ss_rate_median_unit"
 PAIRED_METRICS = ("accuracy", "ss_rate", MEDIAN_UNIT, *RATES[1:], "median_distance")
 
+# What both runs of a pair have in common; their recipes may differ, as tuned learning rates do.
+_SHARED = ("size", "dataset", "train_images", "validation_images", "test_images", "subset", "epochs")
+
 Pair = tuple[Run, Run]  # control, treated
 
 
@@ -64,9 +67,15 @@ def final_values(runs: Sequence[Run], metric: str) -> list[float]:
     return values
 
 
-def pulled_metric(config: TrainConfig) -> str:
-    """Return the metric that a run's constraint pulls: the SS rate, in units of the median by default."""
-    return MEDIAN_UNIT if (config.constraint or {}).get("unit") == "median" else "ss_rate"
+def pulled_metric(config: TrainConfig) -> str | None:
+    """Return the metric of a run's history that its constraint pulls; None if it pulls one that the history lacks."""
+    options = config.constraint or {}
+    if options.get("scale"):
+        return "median_distance"
+    others = options.get("measure") == "scaling" or options.get("count", "surrogate") != "surrogate"
+    if others or any(options.get(name) for name in ("quantiles", "leave_out", "standardize")):
+        return None
+    return MEDIAN_UNIT if options.get("unit") == "median" else "ss_rate"
 
 
 def shared_metrics(runs: Iterable[Run]) -> list[str]:
@@ -116,7 +125,7 @@ def paired_runs(
     Raises
     ------
     ValueError
-        Two runs of one architecture and arm with the same seed.
+        Two runs of one architecture and arm with the same seed; a pair of different size, data or epochs.
     """
     by_arm: dict[tuple[str, str], dict[int, Run]] = {}
     for run in runs:
@@ -136,6 +145,13 @@ def paired_runs(
         both = [(controls[seed], treated[seed]) for seed in sorted(treated) if seed in controls]
         if name != control and both:
             pairs[architecture, name] = both
+        for one, two in both:
+            own, other = vars(one.config), vars(two.config)
+            if differ := [option for option in _SHARED if own[option] != other[option]]:
+                raise ValueError(
+                    f"runs: got a pair of {architecture} with the seed {one.config.seed} that differs in "
+                    f"{', '.join(differ)}; need pairs that share {', '.join(_SHARED)}"
+                )
     return pairs
 
 

@@ -186,7 +186,7 @@ def _stored_configuration(directory: Path) -> dict[str, Any]:
         stored = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         if not (isinstance(stored, dict) and isinstance(stored.get("epochs"), int)):
             raise ValueError("it holds no configuration")
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise DamagedRunError(f"directory: {str(directory / CONFIG)!r} is damaged ({error}); {_REMEDY}") from error
     return stored
 

@@ -86,19 +86,20 @@ class ScaleControl(LayerPenalty):
         """Do nothing: targets are constant. Training loops call this after every epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return an empty dict: nothing changes during training."""
-        return {}
+        """Return the targets of the last call, for the history of a training that is resumed."""
+        return {"targets": dict(self.targets)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Accept the empty state that `state_dict` returns.
+        """Take back what `state_dict` returned; before version 0.2, nothing.
 
         Raises
         ------
         ValueError
-            A state with entries.
+            A state with other entries.
         """
-        if state:
-            raise ValueError(f"state: got the entries {sorted(state)}, need those of `state_dict`, none")
+        if state.keys() - {"targets"}:
+            raise ValueError(f"state: got the entries {sorted(state)}, need those of `state_dict`, 'targets'")
+        self.targets = dict(state.get("targets", {}))
 
 
 def _log_scale(activations: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class ScheduleInput:
     progress : float
         0 in the first epoch, 1 in the last.
     samples, neurons : int
-        Shape of the layer's activations in the last batch.
+        Shape of the layer's activations in the first batch of the epoch.
     measure : RateOptions or ScalingOptions
         What the constraint measures, with its options.
     task_losses : tuple of float
@@ -221,6 +221,8 @@ class Adaptive:
 
     def __call__(self, past: ScheduleInput) -> float:
         if past.target is None:
+            return self.goal
+        if not past.task_losses and past.progress == 0:  # the first epoch, in which the layer's shape has changed
             return self.goal
         if not past.task_losses:
             raise ValueError("task_loss: got none, need the epoch's mean loss in `step` for an adaptive target")

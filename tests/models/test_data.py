@@ -12,6 +12,7 @@ from PIL import Image
 
 from selfsim import load_images
 from selfsim.models.images import Split
+from selfsim.models.splits import Part
 
 CLASSES = ("cat", "dog", "emu")
 
@@ -65,6 +66,11 @@ class TestDigits:
     def test_validation_has_a_limit_of_its_own(self):
         part = load_images("digits", validation_images=30, test_images=50)
         assert [len(s) for s in (part.train, part.validation, part.test)] == [1122, 30, 50]
+
+    @pytest.mark.parametrize("number", [20, 21, 25, 31, 39])
+    def test_few_images_have_every_class(self, number):
+        part = Part(np.repeat(np.arange(20), 2), lambda chosen: chosen).limit(number)
+        assert len(part) == number and len(np.unique(part.labels)) == 20
 
     def test_resized(self):
         assert load_images("digits", pixels=32).test.images.shape == (450, 1, 32, 32)

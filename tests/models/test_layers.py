@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from itertools import pairwise
 
 import numpy as np
@@ -186,6 +187,15 @@ def test_parts_of_blocks_and_what_stands_around_them_are_no_blocks():
     model.stages = nn.Sequential(Stage(), Stage())
     model.head = nn.Sequential(Block())
     assert natural_layers(model) == [f"stages.{s}.blocks.{i}" for s in range(2) for i in range(2)]
+    parts = {"stem": Block(), "one": Block(), "two": Block(), "classifier": Block()}
+    assert natural_layers(nn.Sequential(OrderedDict(parts))) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"), [(nn.LogSoftmax(-1), ["1"]), (nn.Sigmoid(), ["1"]), (nn.ReLU(), ["1", "3"])]
+)
+def test_probabilities_at_the_end_are_no_hidden_layer(last, expected):
+    assert natural_layers(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5), last)) == expected
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in ARCHITECTURES])

@@ -19,6 +19,8 @@ from selfsim import Probe
         (nn.GRU(4, 8, batch_first=True), 1, "layers there"),
         (nn.TransformerEncoderLayer(4, 2, 8), None, "time is there"),
         (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), None, ""),
+        (nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 1, enable_nested_tensor=False), None, "time"),
+        (nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1), None, ""),
     ],
 )
 def test_time_or_layers_in_front_of_the_samples_are_a_warning(layer, part, warned):

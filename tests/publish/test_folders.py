@@ -86,6 +86,18 @@ def test_runs_of_another_version_are_kept_and_come_back(tmp_path, version):
     assert (others[0] / "b-run").is_dir()
 
 
+def test_runs_with_other_parameters_are_kept_apart(tmp_path, version):
+    runs, _ = folder_for_runs(tmp_path / "runs")
+    (runs / "seeds-0-1").mkdir()
+    runs, (others,) = folder_for_runs(runs, [("seeds", "[5, 6]")])
+    assert (others / "seeds-0-1").is_dir() and not (runs / "seeds-0-1").exists()
+    (runs / "seeds-5-6").mkdir()
+    runs, _ = folder_for_runs(runs)
+    assert (runs / "seeds-0-1").is_dir() and not (runs / "seeds-5-6").exists()
+    runs, _ = folder_for_runs(runs, [("seeds", "[5, 6]")])
+    assert (runs / "seeds-5-6").is_dir()
+
+
 @pytest.mark.parametrize("stamp", ["", "c" * 64, "c" * 10])
 def test_runs_below_an_old_or_half_written_stamp_are_kept(tmp_path, version, stamp):
     (tmp_path / "runs" / "a-run").mkdir(parents=True)

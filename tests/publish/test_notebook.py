@@ -91,6 +91,15 @@ def test_a_path_of_the_project_is_found_from_both_folders(tmp_path, monkeypatch)
         assert project_path("missing") == "missing" and project_path("") == ""
         assert Path(project_path("results")).is_dir()
         assert project_path(str(tmp_path / "results")) == str(tmp_path / "results")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert project_path("results") == "results"  # that of the parent folder is not the project's
+
+
+def test_numbers_that_yaml_reads_as_text_become_numbers():
+    namespace = GOOD | {"__annotations__": TYPES | {"shares": list[float]}, "target": "1e-2", "shares": ["1e-3", 1]}
+    check_notebook(namespace, optional=["layers"])
+    assert (namespace["target"], namespace["shares"]) == (0.01, [0.001, 1.0])
 
 
 CHECK = re.compile(r"check_notebook\(\s*globals\(\)")

@@ -201,6 +201,17 @@ def test_the_fingerprint_changes_with_the_data_that_parameters_name(executed, tm
     assert found[0] != found[1] == found[2]
 
 
+def test_the_fingerprint_changes_with_the_finished_runs_that_a_chapter_reads(executed, tmp_path):
+    chapter, found = executed[0].chapters[0], []
+    chapter = replace(chapter, parameters=chapter.parameters | {"runs": str(tmp_path / "runs")}, reads_runs=True)
+    for name, finished in (("mlp-0", False), ("mlp-0", True), ("pvt-0", True)):
+        (tmp_path / "runs" / name).mkdir(parents=True, exist_ok=True)
+        if finished:
+            (tmp_path / "runs" / name / "SHA256SUMS").touch()
+        found.append(chapter_fingerprint(chapter))
+    assert len(set(found)) == 3
+
+
 def test_the_fingerprint_changes_with_the_package(executed, monkeypatch):
     chapter = executed[0].chapters[0]
     before = chapter_fingerprint(chapter)

@@ -66,6 +66,7 @@ def test_the_command_line_wins_over_lists_and_cells(read):
     assert (grid.cells[0].work.data_dir, grid.cells[0].work.train_images) == ("2024", None)
     grid = read("parameters: {architecture: mlp}\ncells: [{seed: 0, epochs: 1}, {seed: 1}]", ("epochs", "7"))
     assert [(c.work.seed, c.work.epochs) for c in grid.cells] == [(0, 7), (1, 7)]
+    assert grid.cells[0].varied == {"seed": 0, "epochs": 7}
 
 
 @pytest.mark.parametrize(

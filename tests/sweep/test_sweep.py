@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsim import train
+from selfsim import load_run, train
 from selfsim.command_line import main
 from selfsim.sweep.cell import cell_progress, run_cell
 from selfsim.sweep.grid import read_grid
@@ -352,6 +352,15 @@ def test_tracebacks_of_other_cells_are_kept(written, tmp_path):
     assert (tmp_path / "out" / "failed" / "another.txt").read_text() == "Traceback"
 
 
+def test_the_traceback_of_a_cell_that_something_else_finished_is_removed(written, tmp_path):
+    grid = written(f"parameters: {TINY}")
+    finish(grid.cells[0], tmp_path / "out")
+    (tmp_path / "out" / "failed").mkdir()
+    (tmp_path / "out" / "failed" / f"{grid.cells[0].name}.txt").write_text("Traceback")
+    sweep(grid, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / "failed").exists()
+
+
 def test_columns_of_two_kinds_become_text(tmp_path):
     write_results([pd.DataFrame({"cell": ["a"], "t": [0.1]}), pd.DataFrame({"cell": ["b"], "t": ["late"]})], tmp_path)
     assert list(pd.read_parquet(tmp_path / RESULTS).t) == ["0.1", "late"]
@@ -375,6 +384,25 @@ def test_cells_that_share_their_images_load_them_once(written, tmp_path, monkeyp
     grid = written(f"parameters: {TINY}\ngrid: {{seed: [0, 1]}}".replace("100", "90"))
     assert [run_cell(cell, tmp_path).traceback for cell in grid.cells] == ["", ""]
     assert len(loaded) == 1
+
+
+def test_images_that_have_changed_are_loaded_again(written, tmp_path):
+    def write(brightness):
+        for part in ("train", "val", "test"):
+            for name in ("a", "b"):
+                (tmp_path / "data" / part / name).mkdir(parents=True, exist_ok=True)
+                for k in range(8):
+                    picture = Image.new("L", (8, 8), brightness + k + 9 * (name == "b"))
+                    picture.save(tmp_path / "data" / part / name / f"{k}.png")
+
+    few = f"dataset: folder, data_dir: {tmp_path / 'data'}, size: tiny, epochs: 1, samples: 16, batch_size: 4"
+    (cell,) = written(f"parameters: {{architecture: mlp, {few}}}").cells
+    for folder, brightness in (("one", 10), ("two", 100)):
+        write(brightness)
+        (tmp_path / folder).mkdir()
+        assert run_cell(cell, tmp_path / folder).traceback == ""
+    records = [load_run(tmp_path / folder / cell.name).environment["data"] for folder in ("one", "two")]
+    assert records[0] != records[1]
 
 
 @pytest.mark.long

@@ -37,6 +37,12 @@ def test_of_a_finished_run(run):
     assert not run.model.training
 
 
+def test_the_callers_settings_do_not_move_the_targets(run):
+    expected = SelfSimilarityConstraint.hold(run).targets
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta"):
+        assert SelfSimilarityConstraint.hold(run).targets == expected
+
+
 @pytest.mark.parametrize(("images", "batch", "batches"), [(100, 11, 8), (50, 16, 3)])
 def test_batch_statistics_of_at_most_eight_whole_batches(images, batch, batches):
     """As a constraint reads them in training: in training mode, by batches of the run's size."""

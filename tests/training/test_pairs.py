@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from selfsim import TrainConfig
@@ -63,6 +65,28 @@ def test_the_gain_is_the_mean_over_pairs_and_the_table_has_all_metrics():
 def test_a_constraint_pulls_the_rate_in_its_own_units():
     plain = TrainConfig("mlp", constraint={"plain": True})
     assert pulled_metric(TREATED[0].config) == "ss_rate_median_unit" != pulled_metric(plain) == "ss_rate"
+    others = ({"measure": "scaling"}, {"quantiles": [0.05, 0.95], "ends": "detached"}, {"leave_out": 2})
+    assert [pulled_metric(TrainConfig("mlp", constraint=options)) for options in others] == [None] * 3
+    assert pulled_metric(TrainConfig("mlp", constraint={"scale": True, "target": 0.2})) == "median_distance"
+
+
+def test_the_way_is_that_of_what_is_pulled_to_its_target_or_the_default():
+    def way(options):
+        held = [
+            dataclasses.replace(run, config=TrainConfig("mlp", seed=run.config.seed, constraint=options))
+            for run in TREATED
+        ]
+        return reach_table([*CONTROL, *held]).loc["Plain MLP", "of the way to the target"]
+
+    assert way({}) == "75 %" and way({"scale": True, "target": 0.2}) == "150 %"
+    assert way({"measure": "scaling"}) == "–"
+
+
+@pytest.mark.parametrize("changed", [{"epochs": 5}, {"subset": 3}, {"size": "small"}])
+def test_a_pair_is_trained_on_the_same_data_for_as_long(changed):
+    other = dataclasses.replace(TREATED[0], config=dataclasses.replace(TREATED[0].config, **changed))
+    with pytest.raises(ValueError, match=f"a pair of mlp with the seed 0 that differs in {next(iter(changed))}; need"):
+        accuracy_gains([*CONTROL, other])
 
 
 def test_a_seed_that_is_there_twice_is_refused():

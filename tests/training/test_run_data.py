@@ -99,6 +99,15 @@ def test_a_finished_run_is_refused_when_its_folder_has_changed(tmp_path, folder,
     assert train(folder, runs=runs, device="cpu").history == first.history
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_without_images_is_refused_before_the_training(images, split):
+    empty = dataclasses.replace(
+        getattr(images, split), images=torch.zeros(0, 1, 8, 8, dtype=torch.uint8), labels=torch.zeros(0).long()
+    )
+    with pytest.raises(ValueError, match=f"images: got none to {split}, need some"):
+        train(TrainConfig("mlp", epochs=1), images=dataclasses.replace(images, **{split: empty}), device="cpu")
+
+
 def test_images_that_are_not_the_configured_ones_are_refused(tmp_path, images, run):
     part = images.train
     first_pixel = part.images.clone()

@@ -126,7 +126,11 @@ def test_wrong_calls():
     with pytest.raises(ValueError, match="constraint: got paper and scale, need only one of these"):
         TrainConfig("mlp", constraint={"scale": True, "paper": True, "target": 1.0})
     control = ScaleControl(1.0)
-    control.load_state_dict(control.state_dict())
+    control({"a": some()})
+    again = ScaleControl(1.0)
+    again.load_state_dict(control.state_dict())
+    assert again.targets == control.targets == {"a": 1.0}  # rows of the history, where a training is resumed
+    again.load_state_dict({})
     control.step(epoch=1, epochs=2)
     with pytest.raises(ValueError, match="state: got the entries"):
         control.load_state_dict({"draw": 1})

@@ -48,6 +48,41 @@ def test_a_constant_target_is_that_of_the_constraint_not_of_the_state(target):
     assert constraint.targets == {"a": 0.3}
 
 
+def test_looks_do_not_change_which_layers_the_training_draws():
+    layers = {name: torch.randn(16, 8) for name in "abcd"}
+    drawn = []
+    for looks in (0, 2):
+        constraint = SelfSimilarityConstraint(layers_per_step=1)
+        drawn.append([])
+        for _ in range(8):
+            with torch.no_grad():
+                for _ in range(looks):
+                    constraint.chosen_layers(list(layers))
+            drawn[-1] += constraint.chosen_layers(list(layers))
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) > 1
+
+
+def test_an_adaptive_target_stays_when_a_look_came_before_the_first_batch():
+    constraint = SelfSimilarityConstraint({"schedule": "adaptive", "goal": 0.1})
+    with torch.no_grad():
+        constraint({"a": torch.randn(100, 12)})
+    constraint({"a": torch.randn(64, 12)})
+    assert constraint.targets == {"a": 0.1}
+    constraint.step(epoch=1, epochs=3, task_loss=1.0)
+
+
+def test_a_constraint_is_for_one_training():
+    constraint = SelfSimilarityConstraint()
+    for epoch in (1, 2):
+        constraint({"a": torch.randn(16, 8)})
+        constraint.step(epoch=epoch, epochs=3)
+    with pytest.raises(ValueError, match="epoch: got 1 again"):
+        constraint.step(epoch=1, epochs=3)
+    fresh = SelfSimilarityConstraint()
+    constraint.load_state_dict(fresh.state_dict())  # a training that begins again
+    constraint.step(epoch=1, epochs=3)
+
+
 def test_a_last_smaller_batch_and_looks_without_gradient_do_not_move_targets():
     whole, null = torch.randn(64, 12), {"schedule": "follow-the-null", "offset": 0.0}
     targets = []
