@@ -147,7 +147,7 @@ def _execute(tasks: Sequence[dict[str, Any]], jobs: int, imports: Sequence[str],
         # disable=None: no bar where stderr is no terminal.
         bar = stack.enter_context(tqdm(total=total, unit="cell", leave=False, disable=None if progress else True))
 
-        def run(task: Mapping[str, Any]) -> None:
+        def run(task: dict[str, Any]) -> None:
             started = time.monotonic()
             try:
                 current = {"fingerprint": task["current"]()} if "current" in task else {}

@@ -327,7 +327,7 @@ def _of_distances(points: Distances, given: law.Window | None, threshold: float 
 def _of_hops(points: Distances, given: law.Window | None, threshold: float | None) -> Scaling:
     """Fit the mean number of nodes within k hops, the node itself included, to ``k + 1/2``."""
     # Nodes of two components are no pair, isolated ones no nodes.
-    nodes = max(np.count_nonzero(np.diff(points.adjacency.indptr)), 2)
+    nodes = max(int(np.count_nonzero(np.diff(points.adjacency.indptr))), 2)
     window = given or law.Window(0.0, law.window_for(nodes, None).high)
     chosen = "given" if given else "the first hop to n ** -0.25 of the connected pairs"
     result = functools.partial(_result, window=window, chosen=chosen, n=points.n)

@@ -18,7 +18,7 @@ from ..models.layers import draw_layers
 from ..rate.options import RateOptions
 from ..validation import check_activations
 from .measure import Measure, ScalingOptions, converged_rates, measured, with_shape_gradient
-from .penalty import LayerPenalty, naming
+from .penalty import LayerPenalty, gate_factor, naming, pull_of
 from .schedules import Constant, Schedule, ScheduleInput, schedule_from
 
 if TYPE_CHECKING:
@@ -256,10 +256,9 @@ class SelfSimilarityConstraint(LayerPenalty):
         self._state.targets = {}
 
     def chosen_layers(self, layers: list[str]) -> list[str]:
-        generator = self._generator
-        if not torch.is_grad_enabled():  # a look at the penalty does not change what the training draws
-            generator = torch.Generator().set_state(generator.get_state())
-        return draw_layers(layers, self.layers_per_step, generator)
+        own = self._generator  # a look at the penalty does not change what the training draws
+        look = None if torch.is_grad_enabled() else torch.Generator().set_state(own.get_state())
+        return draw_layers(layers, self.layers_per_step, look or own)
 
     def _squares_and_pulls(self, layers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         state, rate = self._state, self._rates(layers)
@@ -346,8 +345,7 @@ class SelfSimilarityConstraint(LayerPenalty):
         Raises
         ------
         ValueError
-            An epoch out of range, or the first one again; a loss that is not finite, or a schedule that returns no
-            number in [0, 1].
+            An epoch out of range or the first again; a loss that is not finite; a target out of [0, 1].
 
         Warns
         -----
@@ -443,14 +441,3 @@ class SelfSimilarityConstraint(LayerPenalty):
             own = self._target.get(layer) if isinstance(self._target, dict) else self._target
             if isinstance(own, Constant):
                 self._state.targets[layer] = own.target
-
-
-def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:
-    """Return the paper's gate: 1 at a rate equal to `old`, 0 from a relative change of `gate` on or without an old."""
-    moved = (rate - old).abs() / old
-    return (1 - moved.clamp(max=gate) / gate).nan_to_num(0.0)
-
-
-def pull_of(distance: Tensor, target: Tensor) -> Tensor:
-    """Return how strongly a rate at such a distance from its target pulls, from 0 to 1."""
-    return (distance.abs() / target.clamp_min(1e-12)).clamp(max=1)

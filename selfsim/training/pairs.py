@@ -145,12 +145,12 @@ def paired_runs(
         both = [(controls[seed], treated[seed]) for seed in sorted(treated) if seed in controls]
         if name != control and both:
             pairs[architecture, name] = both
-        for one, two in both:
-            own, other = vars(one.config), vars(two.config)
-            if differ := [option for option in _SHARED if own[option] != other[option]]:
+        for pair in both:
+            of_control, of_treated = (vars(run.config) for run in pair)
+            if differing := [option for option in _SHARED if of_control[option] != of_treated[option]]:
                 raise ValueError(
-                    f"runs: got a pair of {architecture} with the seed {one.config.seed} that differs in "
-                    f"{', '.join(differ)}; need pairs that share {', '.join(_SHARED)}"
+                    f"runs: got a pair of {architecture} with the seed {pair[0].config.seed} that differs in "
+                    f"{', '.join(differing)}; need pairs that share {', '.join(_SHARED)}"
                 )
     return pairs
 

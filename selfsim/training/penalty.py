@@ -301,3 +301,14 @@ def check_target_names(target: Mapping[str, Any], layers: Sequence[str]) -> None
         check_choice(layer, layers, name="target")
     if missing := [layer for layer in layers if layer not in target]:
         raise ValueError(f"target: got none for {', '.join(map(repr, missing))}, need one for every layer")
+
+
+def gate_factor(rate: Tensor, old: Tensor, gate: Tensor | float) -> Tensor:
+    """Return the paper's gate: 1 at a rate equal to `old`, 0 from a relative change of `gate` on or without an old."""
+    moved = (rate - old).abs() / old
+    return (1 - moved.clamp(max=gate) / gate).nan_to_num(0.0)
+
+
+def pull_of(distance: Tensor, target: Tensor) -> Tensor:
+    """Return how strongly a rate at such a distance from its target pulls, from 0 to 1."""
+    return (distance.abs() / target.clamp_min(1e-12)).clamp(max=1)

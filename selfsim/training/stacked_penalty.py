@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..models.branch import Branch, Meeting
-from .constraint import SelfSimilarityConstraint, gate_factor, pull_of
+from .constraint import SelfSimilarityConstraint
 from .measure import Measure, measured, with_shape_gradient
-from .penalty import capped_sum, check_target_names, naming
+from .penalty import capped_sum, check_target_names, gate_factor, naming, pull_of
 
 Constraints = Sequence[SelfSimilarityConstraint | None]
 

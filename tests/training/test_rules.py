@@ -10,7 +10,7 @@ import torch
 from selfsim import SelfSimilarityConstraint, TrainConfig, ss_rate, train
 from selfsim.rate.options import RateOptions
 from selfsim.training import penalty
-from selfsim.training.constraint import gate_factor, pull_of
+from selfsim.training.penalty import gate_factor, pull_of
 from selfsim.training.measure import ScalingOptions, converged_rates, with_shape_gradient
 from selfsim.training.penalty import capped_sum
 
