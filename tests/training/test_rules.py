@@ -10,9 +10,8 @@ import torch
 from selfsim import SelfSimilarityConstraint, TrainConfig, ss_rate, train
 from selfsim.rate.options import RateOptions
 from selfsim.training import penalty
-from selfsim.training.penalty import gate_factor, pull_of
 from selfsim.training.measure import ScalingOptions, converged_rates, with_shape_gradient
-from selfsim.training.penalty import capped_sum
+from selfsim.training.penalty import capped_sum, gate_factor, pull_of
 
 CAP = 0.3
 
