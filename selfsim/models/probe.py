@@ -188,7 +188,7 @@ class Probe:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue the draw from a state that `state_dict` returned."""
-        self._generator.set_state(state["generator"])
+        self._generator.set_state(state["generator"].cpu())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy gets: all but the activations and the open ``with`` block."""

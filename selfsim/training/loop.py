@@ -126,7 +126,7 @@ def train(
 
     Under `torchrun`, or in an initialised process group, each batch is split over the processes, gradients are
     averaged, rates are those of the samples of all processes, and the first process writes. Batch normalisation takes
-    its statistics from each process's own share.
+    its statistics from each process's own share, and so the other processes' runs differ from that of the first.
 
     References
     ----------
