@@ -70,11 +70,11 @@ epub: $(STAMP) ## write the published book as an EPUB, _build/epub/selfsim.epub:
 
 setup: say-setup $(STAMP) ## set up .venv and do nothing else
 
-clean: ## remove _build and caches; .venv, data and training runs stay, also those in _build
+clean: ## remove _build and caches; .venv, data and the training runs of books stay
 	@mkdir -p _build
-	find _build -mindepth 2 -maxdepth 2 ! -name 'runs*' -exec rm -rf {} +
-	find _build -mindepth 1 -maxdepth 1 ! -type d -exec rm -f {} +
-	find _build -maxdepth 1 -type d -empty -delete
+	find _build/ -mindepth 2 -maxdepth 2 ! -name 'runs*' -exec rm -rf {} +
+	find _build/ -mindepth 1 -maxdepth 1 ! -type d -exec rm -f {} +
+	find _build/ -maxdepth 1 -type d -empty -delete
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
 	find selfsim study tests notebooks book benchmarks -type d \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} + 2>/dev/null || true

@@ -168,7 +168,7 @@ def _make_book(
 
     runs = folder / "runs"
     if any(chapter.parameters.get("runs") == str(runs) for chapter in run_list.chapters):
-        for place in folder_for_runs(runs, arguments.parameters)[1]:
+        for place in folder_for_runs(runs, _of_training(arguments.parameters))[1]:
             number = sum(run.is_dir() for run in place.iterdir())
             _say(f"{place}: {number} training runs of another version of the code or with other -p; kept, not used")
     executed = execute(run_list, folder / "chapters", jobs=arguments.jobs, cell_timeout=arguments.cell_timeout)
@@ -179,6 +179,14 @@ def _make_book(
         # Warnings of the project's own pages are errors; those of others are for their authors.
         _say(render(folder / "source", folder / "html", strict=of_project and not left_out))
     return executed
+
+
+def _of_training(given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return those of the parameters given to all chapters that can change a training run."""
+    from .sweep.grid import config_types
+
+    names = {*config_types(), "seeds", "target", "weight"} - {"download"}
+    return [(name, str(Path(text).resolve()) if name == "data_dir" else text) for name, text in given if name in names]
 
 
 def _rounded(number: float) -> str:

@@ -116,7 +116,7 @@ def sync_directory(directory: str | os.PathLike) -> None:
 
 
 @contextmanager
-def locked_directory(directory: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
+def locked_directory(directory: str | os.PathLike, *, name: str = LOCK, wait: bool = False) -> Iterator[None]:
     """Lock a directory against other processes; the lock goes when this process ends, however it ends.
 
     With `wait`, it comes when no other process has it. Goes on with a warning where the file system has no locks, and
@@ -130,7 +130,7 @@ def locked_directory(directory: str | os.PathLike, *, wait: bool = False) -> Ite
         The directory cannot be written to.
     """
     try:
-        lock = open(Path(directory) / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed by `with lock` below
+        lock = open(Path(directory) / name, "a+", encoding="utf-8")  # noqa: SIM115 - closed by `with lock` below
     except OSError as error:
         raise OSError(error.errno, f"cannot write ({error.strerror})", str(directory)) from error
     with lock:
@@ -246,6 +246,8 @@ def files_state(data_dir: str | os.PathLike | None) -> str | None:
     for folder, names in walk(root):
         for name in names:
             path = Path(folder, name)
+            if name.endswith(LOCK):
+                continue
             with suppress(FileNotFoundError):  # removed meanwhile
                 try:
                     status = path.stat()

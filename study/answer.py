@@ -141,10 +141,7 @@ def _sentence_by_family(
 def _unmoved_sentence(pools: pd.DataFrame, rates: pd.DataFrame) -> str:
     """Name the arms and families in which the rate did not move, as the design demands of the answer."""
     said = ""
-    ways = {
-        "no": "The layers are not shown to come nearer to their targets",
-        "further away": "They moved away from them",
-    }
+    ways = {"no": "are not shown to come nearer to their targets", "further away": "moved away from {}"}
     for went, words in ways.items():
         by_family: dict[str, list[str]] = {}
         for arm in pools.index:
@@ -153,7 +150,8 @@ def _unmoved_sentence(pools: pd.DataFrame, rates: pd.DataFrame) -> str:
                     by_family.setdefault(name, []).append(SHORT[arm])
         if by_family:
             where = listed(f"{architecture(name).title} ({', '.join(arms)})" for name, arms in by_family.items())
-            said += f" {words} in {where}."
+            words = words.format("them" if said else "their targets")
+            said += f" {'They' if said else 'The layers'} {words} in {where}."
     return said
 
 

@@ -44,7 +44,8 @@ def plot_layers(
     """
     figure, grid = panels(len(networks), height=3.2)
     for axes, (network, states) in zip(grid, networks.items(), strict=True):
-        names = list(dict.fromkeys(layer for layers in states.values() for layer in layers))
+        longest_first = sorted(states.values(), key=len, reverse=True)
+        names = list(dict.fromkeys(layer for layers in longest_first for layer in layers))
         for shift, (state, layers) in enumerate(states.items()):
             rows = [(names.index(k) + 1, v.estimate, v.low, v.high) for k, v in layers.items() if v is not None]
             x, estimate, low, high = np.array(rows, dtype=float).reshape(-1, 4).T

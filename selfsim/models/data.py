@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from .image_folder import FOLDER_NEED, PARTS, list_images, visible_folders
 from .images import Images, Split
 from .splits import Part
 
+_DOWNLOADS = ".downloads.lock"  # one process at a time fetches data
 # Titles in figures and tables; a folder's title is its own name.
 DATASETS = {
     "digits": "handwritten digits",
@@ -135,6 +135,10 @@ def _digits() -> _Source:
     return DATASETS["digits"], (*rest.divide(225), test), tuple("0123456789")
 
 
+def _cifar_parts(torchvision_class: Any, root: Path, *, download: bool) -> list[Any]:
+    return [torchvision_class(root, train=is_train, download=download) for is_train in (True, False)]
+
+
 def _cifar(dataset: str, root: Path, pixels: int | None, download: bool) -> _Source:
     if not root.is_dir() and not download:
         raise FileNotFoundError(f"data_dir: no directory {str(root)!r}; {_remedy(dataset)}")
@@ -148,9 +152,16 @@ def _cifar(dataset: str, root: Path, pixels: int | None, download: bool) -> _Sou
         return title, _folder_parts(samples, len(classes), pixels or 32), classes
     datasets = optional_package("torchvision.datasets", extra="models")
     torchvision_class = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+    parts = partial(_cifar_parts, torchvision_class, root)
     try:
-        with _downloading(root, download):
-            train, test = (torchvision_class(root, train=is_train, download=download) for is_train in (True, False))
+        try:
+            train, test = parts(download=False)
+        except RuntimeError:
+            if not download:
+                raise
+            root.mkdir(parents=True, exist_ok=True)
+            with locked_directory(root, name=_DOWNLOADS, wait=True):  # another process may have fetched them meanwhile
+                train, test = parts(download=True)
     except RuntimeError as error:
         raise FileNotFoundError(
             f"data_dir: {str(root)!r} does not have {dataset} or is incomplete ({error}); {_remedy(dataset)}"
@@ -164,26 +175,15 @@ def _cifar(dataset: str, root: Path, pixels: int | None, download: bool) -> _Sou
 def _imagenette(root: Path, pixels: int, download: bool) -> _Source:
     size = "160px" if pixels <= 160 else "320px"
     folder = root / f"imagenette2-{size[:3]}"
-    if download:
-        with _downloading(root, download):
+    if download and not folder.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        with locked_directory(root, name=_DOWNLOADS, wait=True):
             if not folder.is_dir():
                 datasets = optional_package("torchvision.datasets", extra="models")
                 datasets.Imagenette(root, split="train", size=size, download=True)
     if not folder.is_dir():
         raise FileNotFoundError(f"data_dir: no directory {str(folder)!r}; {_remedy('imagenette')}")
     return _folder(folder, pixels, title=DATASETS["imagenette"])
-
-
-@contextmanager
-def _downloading(root: Path, download: bool) -> Iterator[None]:
-    """Let one process at a time fetch data into a folder; others wait, and find them there."""
-    if download:
-        root.mkdir(parents=True, exist_ok=True)
-    if not download or not os.access(root, os.W_OK):  # what can be written to nowhere is there already
-        yield
-        return
-    with locked_directory(root, wait=True):
-        yield
 
 
 def _folder(root: Path, pixels: int | None, *, title: str) -> _Source:

@@ -15,9 +15,10 @@ from torch.nn.parameter import is_lazy
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _PARAMETRIZATIONS = "parametrizations"  # the child of a module that computes its weights from others
-# Parts around the blocks are often containers, too.
 _OUTPUTS = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d, nn.Sigmoid, nn.LogSigmoid)
+# Parts around the blocks are often containers, too.
 _NO_BLOCKS = ("stem", "patch_embed", "pos_", "head", "classifier")
+_NO_BLOCK = re.compile(r"(stem|patch_embed|head|classifier)s?(_.*|\d*)")  # in a container, beside blocks
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -197,7 +198,8 @@ def natural_layers(model: nn.Module) -> list[str]:
     if stages and all(name in modules for name in stages):
         return stages
     if names := _nonlinear(model, ""):
-        return names[: -1 if isinstance(modules[names[-1]], _OUTPUTS) and len(names) > 1 else None]
+        at_end = names[-1] == [name for name, m in modules.items() if not has_parts(m)][-1]
+        return names[: -1 if at_end and len(names) > 1 and isinstance(modules[names[-1]], _OUTPUTS) else None]
     weighted = _weighted(modules)
     if len(weighted) > 1:
         return weighted[:-1]
@@ -217,7 +219,7 @@ def _blocks(module: nn.Module, prefix: str = "") -> list[str]:
 def _within(container: nn.Module, prefix: str) -> list[str]:
     blocks = []
     for key, child in container.named_children():
-        if key.startswith(_NO_BLOCKS):
+        if _NO_BLOCK.fullmatch(key):
             continue
         name = f"{prefix}{key}"
         stage = getattr(child, "blocks", None)

@@ -55,17 +55,8 @@ def chapter_fingerprint(chapter: Chapter, after: Sequence[str] = ()) -> str:
     ]
     folders = [_digest(place, filter(Path.is_file, place.rglob("*")), Path.read_bytes) for place in chapter.reads]
     folders += _data_states(chapter.parameters)
-    if chapter.reads_runs:
-        folders += _finished_runs(chapter.parameters.get("runs"))
     parts = [cells, chapter.parameters, chapter.title, chapter.intro, page_digest(), *folders, *after]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _finished_runs(folder: Any) -> list[str]:
-    """Return the names of the finished training runs in a folder."""
-    if not isinstance(folder, str):
-        return []
-    return sorted(file.parent.name for file in Path(folder).glob("*/SHA256SUMS"))
 
 
 def _data_states(parameters: Mapping[str, Any]) -> list[str]:

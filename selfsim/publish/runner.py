@@ -6,6 +6,7 @@ cores through the environment, a crash costs one chapter, and the kernels end wi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
@@ -15,14 +16,13 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from ..checks import check_integer
-from ..files import locked_directory
+from ..files import locked_directory, write_atomic
 from .chapter import ChapterError, run_chapter
 from .cores import thread_share
 from .digests import chapter_fingerprint
@@ -81,16 +81,21 @@ def execute(
     with locked_directory(directory):
         for chapter in run_list.chapters:
             page = directory / f"{chapter.name}.ipynb"
-            after = [fingerprints[name] for name in chapter.after]
-            fingerprint = fingerprints[chapter.name] = chapter_fingerprint(chapter, after)
+            fingerprint = chapter_fingerprint(chapter, [fingerprints[name] for name in chapter.after])
+            fingerprints[chapter.name] = fingerprint
             pages.append(page)
-            if page_facts(page).get("fingerprint") == fingerprint:
+            facts = page_facts(page)
+            if facts.get("fingerprint") == fingerprint and facts.get("runs", "") == _runs_read(chapter):
                 report(f"{chapter.name}: kept from an earlier run", progress)
             else:
-                task = _task(chapter, page, fingerprint, cell_timeout)
-                # Once the runs that it reads are finished.
-                tasks.append(task | {"current": partial(chapter_fingerprint, chapter, after)})
-        _execute(tasks, max(1, min(jobs, len(tasks))), run_list.imports, progress)
+                tasks.append(_task(chapter, page, fingerprint, cell_timeout))
+        try:
+            _execute(tasks, max(1, min(jobs, len(tasks))), run_list.imports, progress)
+        finally:
+            made = {task["name"] for task in tasks}
+            for chapter, page in zip(run_list.chapters, pages, strict=True):
+                if chapter.name in made:
+                    _note_runs(page, fingerprints[chapter.name], _runs_read(chapter))
     return pages
 
 
@@ -113,6 +118,24 @@ def page_facts(page: Path) -> dict[str, Any]:
         return dict(json.loads(page.read_text(encoding="utf-8"))["metadata"]["selfsim"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _runs_read(chapter: Chapter) -> str:
+    """Return a digest of the finished training runs that a chapter finds; empty unless it reads those of others."""
+    folder = chapter.parameters.get("runs")
+    if not chapter.reads_runs or not isinstance(folder, str):
+        return ""
+    names = sorted(file.parent.name for file in Path(folder).glob("*/SHA256SUMS"))
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
+def _note_runs(page: Path, fingerprint: str, runs: str) -> None:
+    """Write into a page which runs there are at the end, also its own: with others, it is made again."""
+    facts = page_facts(page)
+    if facts.get("fingerprint") == fingerprint and facts.get("runs", "") != runs:
+        notebook = json.loads(page.read_text(encoding="utf-8"))
+        notebook["metadata"]["selfsim"]["runs"] = runs
+        write_atomic(page, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def report(line: str, progress: bool) -> None:
@@ -147,11 +170,10 @@ def _execute(tasks: Sequence[dict[str, Any]], jobs: int, imports: Sequence[str],
         # disable=None: no bar where stderr is no terminal.
         bar = stack.enter_context(tqdm(total=total, unit="cell", leave=False, disable=None if progress else True))
 
-        def run(task: dict[str, Any]) -> None:
+        def run(task: Mapping[str, Any]) -> None:
             started = time.monotonic()
             try:
-                current = {"fingerprint": task["current"]()} if "current" in task else {}
-                outcome: list[float] | ChapterError = run_chapter(task | current, kernels, environment, bar.update)
+                outcome: list[float] | ChapterError = run_chapter(task, kernels, environment, bar.update)
             except ChapterError as error:
                 outcome = error
             except Exception as error:  # what waits for the chapter is to learn of its end

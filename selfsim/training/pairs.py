@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..models.architectures import ARCHITECTURES
 from .config import TrainConfig
+from .data_record import fingerprints_of
 from .runs import Run
 
 # Each is one number a run: the accuracy on the test images, or a mean over layers after the last epoch.
@@ -20,7 +21,7 @@ MEDIAN_UNIT = "ss_rate_median_unit"
 PAIRED_METRICS = ("accuracy", "ss_rate", MEDIAN_UNIT, *RATES[1:], "median_distance")
 
 # What both runs of a pair have in common; their recipes may differ, as tuned learning rates do.
-_SHARED = ("size", "dataset", "train_images", "validation_images", "test_images", "subset", "epochs")
+_SHARED = ("size", "dataset", "train_images", "validation_images", "test_images", "subset", "samples", "epochs")
 
 Pair = tuple[Run, Run]  # control, treated
 
@@ -147,10 +148,14 @@ def paired_runs(
             pairs[architecture, name] = both
         for pair in both:
             of_control, of_treated = (vars(run.config) for run in pair)
-            if differing := [option for option in _SHARED if of_control[option] != of_treated[option]]:
+            differing = [option for option in _SHARED if of_control[option] != of_treated[option]]
+            images = [dict(fingerprints_of(run)) for run in pair]
+            if all(images) and images[0] != images[1]:
+                differing.append("images")
+            if differing:
                 raise ValueError(
                     f"runs: got a pair of {architecture} with the seed {pair[0].config.seed} that differs in "
-                    f"{', '.join(differing)}; need pairs that share {', '.join(_SHARED)}"
+                    f"{', '.join(differing)}; need pairs that share images, {', '.join(_SHARED)}"
                 )
     return pairs
 

@@ -25,6 +25,8 @@ def test_a_layer_stands_at_its_own_place_where_a_state_lacks_others():
     axes = figures.plot_layers({"mlp": {"trained": {"a": point, "b": point}, "noise": {"b": point}}}, y="").axes[0]
     assert [np.round(bars.lines[0].get_xdata()).tolist() for bars in axes.containers] == [[1, 2], [2]]
     assert axes.get_xticks().tolist() == [1, 2]
+    axes = figures.plot_layers({"mlp": {"trained": {"b": point}, "noise": {"a": point, "b": point}}}, y="").axes[0]
+    assert [np.round(bars.lines[0].get_xdata()).tolist() for bars in axes.containers] == [[2], [1, 2]]
 
 
 def test_lines_have_a_panel_each_keep_gaps_and_hide_unused_panels():

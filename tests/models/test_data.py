@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from selfsim import load_images
+from selfsim.files import files_state
 from selfsim.models.images import Split
 from selfsim.models.splits import Part
 
@@ -66,6 +67,28 @@ class TestDigits:
     def test_validation_has_a_limit_of_its_own(self):
         part = load_images("digits", validation_images=30, test_images=50)
         assert [len(s) for s in (part.train, part.validation, part.test)] == [1122, 30, 50]
+
+    def test_data_that_are_there_are_not_fetched_or_locked(self, tmp_path, monkeypatch):
+        fetched = []
+
+        class Fake:
+            def __init__(self, root, *, train, download):
+                if download:
+                    fetched.append(train)
+                    (root / "there").touch()
+                if not (root / "there").exists():
+                    raise RuntimeError("Dataset not found")
+                self.targets, self.classes = [0, 1] * 20, ["a", "b"]
+                self.data = np.zeros((40, 32, 32, 3), dtype=np.uint8)
+
+        monkeypatch.setattr("torchvision.datasets.CIFAR10", Fake)
+        with pytest.raises(FileNotFoundError, match="Dataset not found"):
+            load_images("cifar10", data_dir=tmp_path)
+        states = []
+        for _ in range(2):
+            assert len(load_images("cifar10", data_dir=tmp_path, download=True).test) == 40
+            states.append(files_state(tmp_path))
+        assert fetched == [True, False] and states[0] == states[1]
 
     @pytest.mark.parametrize("number", [20, 21, 25, 31, 39])
     def test_few_images_have_every_class(self, number):

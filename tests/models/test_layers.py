@@ -189,12 +189,16 @@ def test_parts_of_blocks_and_what_stands_around_them_are_no_blocks():
     assert natural_layers(model) == [f"stages.{s}.blocks.{i}" for s in range(2) for i in range(2)]
     parts = {"stem": Block(), "one": Block(), "two": Block(), "classifier": Block()}
     assert natural_layers(nn.Sequential(OrderedDict(parts))) == ["one", "two"]
+    others = {"header": Block(), "headline": Block(), "stem_2": Block(), "heads": Block()}
+    assert natural_layers(nn.Sequential(OrderedDict(others))) == ["header", "headline"]
 
 
 @pytest.mark.parametrize(
     ("last", "expected"), [(nn.LogSoftmax(-1), ["1"]), (nn.Sigmoid(), ["1"]), (nn.ReLU(), ["1", "3"])]
 )
 def test_probabilities_at_the_end_are_no_hidden_layer(last, expected):
+    hidden = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 2))
+    assert natural_layers(hidden) == ["1", "3"]
     assert natural_layers(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5), last)) == expected
 
 

@@ -27,6 +27,19 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_clean_leaves_the_training_runs_of_books(clone):
+    gone = ["_build/html/book", "_build/quick/html", "_build/.jupyter_cache", "selfsim/__pycache__", ".pytest_cache"]
+    kept = ["_build/quick/runs/mlp-0", "_build/quick/runs-0123/mlp-1", "runs/mine", "data/train", ".venv/bin"]
+    for folder in (*gone, *kept):
+        (clone / folder).mkdir(parents=True)
+    (clone / "_build" / "book.log").touch()
+    assert make(clone, "clean").returncode == 0
+    assert [name for name in gone if (clone / name).exists()] == [] and not (clone / "_build" / "book.log").exists()
+    assert [name for name in kept if not (clone / name).is_dir()] == []
+    shutil.rmtree(clone / "_build")
+    assert make(clone, "clean").returncode == 0 and not (clone / "_build").exists()
+
+
 def executable(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{text}\n")

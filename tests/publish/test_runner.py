@@ -22,7 +22,7 @@ from selfsim.publish.digests import chapter_fingerprint
 from selfsim.publish.kernels import KernelServer
 from selfsim.publish.run_list import read_run_list
 from selfsim.publish.runner import execute
-from tests.conftest import write_notebook
+from tests.conftest import PARAMETERS, write_notebook
 
 RUNS = """\
 chapters:
@@ -199,17 +199,6 @@ def test_the_fingerprint_changes_with_the_data_that_parameters_name(executed, tm
         found.append(chapter_fingerprint(chapter))
         (tmp_path / "runs" / text).write_text(text)
     assert found[0] != found[1] == found[2]
-
-
-def test_the_fingerprint_changes_with_the_finished_runs_that_a_chapter_reads(executed, tmp_path):
-    chapter, found = executed[0].chapters[0], []
-    chapter = replace(chapter, parameters=chapter.parameters | {"runs": str(tmp_path / "runs")}, reads_runs=True)
-    for name, finished in (("mlp-0", False), ("mlp-0", True), ("pvt-0", True)):
-        (tmp_path / "runs" / name).mkdir(parents=True, exist_ok=True)
-        if finished:
-            (tmp_path / "runs" / name / "SHA256SUMS").touch()
-        found.append(chapter_fingerprint(chapter))
-    assert len(set(found)) == 3
 
 
 def test_the_fingerprint_changes_with_the_package(executed, monkeypatch):
@@ -389,6 +378,35 @@ presets:
     runs.write_text(runs.read_text().replace("a.ipynb, parameters: {", "a.ipynb, parameters: {epochs: 4, "))
     execute(read_run_list(runs, "quick"), tmp_path / "out", progress=False)
     assert (tmp_path / "out" / "reads.ipynb").stat().st_mtime_ns > made
+
+
+@pytest.mark.long
+def test_a_page_that_reads_runs_is_made_again_with_others_and_not_for_its_own(tmp_path):
+    train = "import pathlib; p = pathlib.Path(runs, name); p.mkdir(parents=True); (p / 'SHA256SUMS').touch()"
+    write_notebook(tmp_path / "a.ipynb", train, parameters=PARAMETERS + 'runs: str = ""\n')
+    chapters = "".join(
+        f"  {name}: {{notebook: a.ipynb, parameters: {{name: {name}}}{after}}}\n"
+        for name, after in (("mlp", ""), ("pvt", ", after: [mlp]"), ("vgg", ", after: [mlp, pvt]"))
+    )
+    (tmp_path / "runs.yml").write_text(f"chapters:\n{chapters}presets:\n  quick: {{jobs: 2}}\n")
+
+    def made(*only):
+        read = read_run_list(
+            tmp_path / "runs.yml", "quick", only=only or None, defaults={"runs": str(tmp_path / "runs")}
+        )
+        before = {page.stem: page.stat().st_mtime_ns for page in (tmp_path / "out").glob("*.ipynb")}
+        pages = execute(read, tmp_path / "out", progress=False)
+        return [page.stem for page in pages if page.stat().st_mtime_ns != before.get(page.stem)]
+
+    assert made() == ["mlp", "pvt", "vgg"]
+    assert made() == []
+    (tmp_path / "runs" / "resnet34").mkdir()
+    assert made() == []  # unfinished
+    (tmp_path / "runs" / "resnet34" / "SHA256SUMS").touch()
+    for name in ("pvt", "vgg"):  # what a training chapter would take as it is
+        (tmp_path / "runs" / name / "SHA256SUMS").unlink()
+        (tmp_path / "runs" / name).rmdir()
+    assert made("vgg") == ["vgg"]
 
 
 @pytest.mark.long

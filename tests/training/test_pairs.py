@@ -82,11 +82,19 @@ def test_the_way_is_that_of_what_is_pulled_to_its_target_or_the_default():
     assert way({"measure": "scaling"}) == "–"
 
 
-@pytest.mark.parametrize("changed", [{"epochs": 5}, {"subset": 3}, {"size": "small"}])
+@pytest.mark.parametrize("changed", [{"epochs": 5}, {"subset": 3}, {"size": "small"}, {"samples": 16}])
 def test_a_pair_is_trained_on_the_same_data_for_as_long(changed):
     other = dataclasses.replace(TREATED[0], config=dataclasses.replace(TREATED[0].config, **changed))
     with pytest.raises(ValueError, match=f"a pair of mlp with the seed 0 that differs in {next(iter(changed))}; need"):
         accuracy_gains([*CONTROL, other])
+
+
+def test_a_pair_is_trained_on_the_same_images():
+    cats, dogs = ({"data": {"fingerprints": {"train": name}}} for name in ("cats", "dogs"))
+    control = dataclasses.replace(CONTROL[0], environment=cats)
+    assert accuracy_gains([control, dataclasses.replace(TREATED[0], environment=cats)])
+    with pytest.raises(ValueError, match="that differs in images; need"):
+        accuracy_gains([control, dataclasses.replace(TREATED[0], environment=dogs)])
 
 
 def test_a_seed_that_is_there_twice_is_refused():
