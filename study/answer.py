@@ -40,7 +40,7 @@ _WORDS = {
     "loss": "accuracy falls",
     "loss of less than one point": "accuracy falls, by less than one point",
     NULL: "no change as large as one point",
-    NULL_DOES_NOT_COUNT: "no change as large as one point, which does not count: the positive control's gain is open",
+    NULL_DOES_NOT_COUNT: "no change as large as one point, which does not count: no gain of the control is shown",
     INCONCLUSIVE: "undecided",
 }
 _DIRECTIONS = {
@@ -123,7 +123,8 @@ def _sentence_by_family(
     arms = comparisons[comparisons.index.get_level_values("arm") != CONTROL]
     parts, gaining = [], []
     for name in names:
-        own = arms.loc[name].assign(words=arms.loc[name].verdict.map(_WORDS))
+        words_of = _WORDS | {NULL_DOES_NOT_COUNT: _WORDS[INCONCLUSIVE]}  # the control is a sentence of its own
+        own = arms.loc[name].assign(words=arms.loc[name].verdict.map(words_of))
         for words, rows in own.groupby("words", sort=False):
             reach = ends([end for interval in rows.interval for end in (interval.low, interval.high)])
             of_arms = "" if len(rows) == len(own) else f", {listed(SHORT[arm] for arm in rows.index)}"
@@ -186,15 +187,17 @@ def _units_sentence(pools: pd.DataFrame) -> str:
 
 def _control_sentence(comparisons: pd.DataFrame, pools: pd.DataFrame) -> str:
     if few(pools):
-        gains = [
-            f"{change(comparisons.interval[name, CONTROL])} in the {architecture(name).title}"
-            for name in pools.families[CONTROL]
-        ]
+        intervals = {architecture(name).title: comparisons.interval[name, CONTROL] for name in pools.families[CONTROL]}
+        gains = listed(f"{change(interval)} in the {title}" for title, interval in intervals.items())
+        open_in = [title for title, interval in intervals.items() if not control_gains(interval)]
         return (
             "Regularisers that are known to help, label smoothing with mixup or weight decay, change the accuracy by "
-            f"{' and by '.join(gains)}, so there was something to gain."
-            if all(control_gains(comparisons.interval[name, CONTROL]) for name in pools.families[CONTROL])
-            else f"The positive control changes it by {' and by '.join(gains)}."
+            f"{gains}"
+            + (
+                f". In the {listed(open_in)} no gain of one point is shown for them, so a null does not count there."
+                if open_in
+                else ", so there was something to gain."
+            )
         )
     interval = pools.interval[CONTROL]
     found = (

@@ -110,7 +110,7 @@ def _noise(tables: Convergence, comparisons: pd.DataFrame) -> str:
             found.append(f"{100 * least:.1f} points in the {architecture(name).title}")
     return f"{text}." + (
         f" Paired differences vary by {listed(spreads)}. With the correction over {NUMBERS[len(FAMILIES)]} families, a "
-        f"true change of {' and of '.join(found)} would be found in four of five such studies."
+        f"true change of {listed(found)} would be found in four of five such studies."
         if found
         else ""
     )

@@ -6,12 +6,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from selfsim.figures.style import UNCONSTRAINED
 from study import answer, answer_text, findings, plots
 from study.convergence_statistics import by_family, over_families, reached
-from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, PUBLISHED, RUNS, SCALING, read, write
+from study.convergence_tables import CONTROL, FREE, HOLD, LOWER, PUBLISHED, RUNS, SCALING, Convergence, read, write
 
 from .made_convergence import FAMILIES, made_tables
 
@@ -255,3 +256,14 @@ def test_tables_read_from_files_say_the_same(tmp_path):
     stored = read(tmp_path)
     assert said(stored) == said(made) and list(stored.runs) == list(RUNS)
     assert not re.search(r"[^\w-]-\d", said(stored)["table"])  # minus signs
+
+
+def test_families_whose_control_does_not_gain_are_named_and_undecided():
+    families = FAMILIES[:2]
+    with_gain = made_tables(families=families[:1], sd=0.002, between=0.0)
+    without = made_tables({CONTROL: 0.0}, families=families[1:], sd=0.002, between=0.0)
+    both = {name: pd.concat([getattr(t, name) for t in (with_gain, without)]) for name in ("runs", "history", "tuning")}
+    text = said(Convergence(**both))
+    assert "In the ResMLP-12 no gain of one point is shown for them, so a null does not count there." in text["control"]
+    assert "Plain MLP: no change as large as one point (" in text["sentence"]
+    assert "ResMLP-12: undecided (" in text["sentence"] and "does not count" not in text["sentence"]
