@@ -40,7 +40,7 @@ _WORDS = {
     "loss": "accuracy falls",
     "loss of less than one point": "accuracy falls, by less than one point",
     NULL: "no change as large as one point",
-    NULL_DOES_NOT_COUNT: "no change as large as one point, which does not count: no gain of the control is shown",
+    NULL_DOES_NOT_COUNT: "undecided, as the positive control shows no gain",
     INCONCLUSIVE: "undecided",
 }
 _DIRECTIONS = {
