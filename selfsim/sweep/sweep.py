@@ -172,9 +172,9 @@ def sweep(
         check_results(folder)
         plan = plan_sweep(grid, folder, scheduler=scheduler, workers=workers)
         waiting = [cell for cell in grid.cells if plan.states[cell.name] in ("begun", "missing")]
-        for cell in grid.cells:
-            if cell not in waiting:  # it may have been finished by other means than a sweep
-                _forget_failure(cell.name, folder)
+        for name, state in plan.states.items():
+            if state == "done":  # perhaps by other means than a sweep
+                _forget_failure(name, folder)
         results = {cell.name: cell_table(cell, folder, plan.states[cell.name]) for cell in grid.cells}
         if others := cells_of_another_grid(folder, results):
             report(f"cells of an earlier grid leave the table: {others}; their runs stay in {folder}", progress)
