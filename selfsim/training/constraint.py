@@ -345,19 +345,21 @@ class SelfSimilarityConstraint(LayerPenalty):
         Raises
         ------
         ValueError
-            An epoch out of range or the first again; a loss that is not finite; a target out of [0, 1].
+            An epoch out of range, a loss that is not finite, or a schedule that returns no number in [0, 1].
 
         Warns
         -----
         UserWarning
-            A gate that this training never renews; layers that no gradient of the task has reached; after the last
+            The first epoch again, after another training; a gate that this training never renews; layers that no gradient of the task has reached; after the last
             epoch, layers less than half of the way from before the ramp to their targets (means over layers).
         """
         epochs = check_integer(epochs, name="epochs")
         if check_integer(epoch, name="epoch") > epochs:
             raise ValueError(f"epoch: got {epoch!r}, need 1 to epochs={epochs!r}")
         if epoch == 1 and self._state.progress:
-            raise ValueError("epoch: got 1 again; a constraint has the state of one training, so make one for each")
+            message = "epoch: got 1 again, and this epoch had the targets and the ramp of the training before; make"
+            warnings.warn(f"{message} a constraint for each training", stacklevel=2)
+            self._state = _State(shapes=self._state.shapes, sums=self._state.sums)
         self._check_effect(epoch, epochs)
         state = self._state
         if task_loss is not None:
