@@ -350,8 +350,9 @@ class SelfSimilarityConstraint(LayerPenalty):
         Warns
         -----
         UserWarning
-            The first epoch again, after another training; a gate that this training never renews; layers that no gradient of the task has reached; after the last
-            epoch, layers less than half of the way from before the ramp to their targets (means over layers).
+            The first epoch again, after another training; a gate that this training never renews; layers that no
+            gradient of the task has reached; after the last epoch, layers less than half of the way from before the
+            ramp to their targets (means over layers).
         """
         epochs = check_integer(epochs, name="epochs")
         if check_integer(epoch, name="epoch") > epochs:
