@@ -40,7 +40,7 @@ _WORDS = {
     "loss": "accuracy falls",
     "loss of less than one point": "accuracy falls, by less than one point",
     NULL: "no change as large as one point",
-    NULL_DOES_NOT_COUNT: "undecided, as the positive control shows no gain",
+    NULL_DOES_NOT_COUNT: "undecided, as no gain of the positive control is shown",
     INCONCLUSIVE: "undecided",
 }
 _DIRECTIONS = {

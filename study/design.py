@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from selfsim.training.config import TrainConfig
-from selfsim.training.pairs import constraint_text
+from selfsim.training.pairs import constraint_text, target_of
 from selfsim.uncertainty import Interval
 
 # Stages a to f; stage c is two. Each is a grid in study/grids/ and a pair of tables in results/study/.
@@ -45,12 +45,6 @@ def arm(config: TrainConfig) -> str:
     if isinstance(target, Mapping):
         return f"{target['schedule']} target" if "schedule" in target else "random targets"
     return f"target {target:g}, weight {options.get('weight', 10):g}"
-
-
-def target_of(config: TrainConfig) -> float | Mapping:
-    """Return the target of a constraint as it was given, or the default that stands for it."""
-    options = config.constraint or {}
-    return options.get("target", 0.3 if options.get("paper") else 0.1)
 
 
 def gain_verdict(interval: Interval | None, corrected: float, *, moved: bool, as_intended: bool) -> str:

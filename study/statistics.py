@@ -19,11 +19,11 @@ from selfsim.models.seeding import seeded
 from selfsim.models.small_builds import PIXELS
 from selfsim.rate.rate import ss_rate
 from selfsim.statistics.null_models import NullBand, null_band
-from selfsim.training.pairs import RATES, Pair, final_value, mean_over_layers, paired_runs
+from selfsim.training.pairs import RATES, Pair, final_value, mean_over_layers, paired_runs, target_of
 from selfsim.training.runs import Run
 from selfsim.uncertainty import Interval, mean_interval, rank_correlation
 
-from .design import ALPHA, LARGEST_FACTOR, LEAST_FAMILIES, LEAST_PAIRS, UNCONSTRAINED, arm, target_of
+from .design import ALPHA, LARGEST_FACTOR, LEAST_FAMILIES, LEAST_PAIRS, UNCONSTRAINED, arm
 
 Pairs = dict[tuple[str, str], list[Pair]]  # by architecture and arm
 Key = TypeVar("Key", bound=Hashable)

@@ -103,9 +103,8 @@ def box_cover(
     most O(n²) time and O(n boxes) bytes; "fast" needs no distances, some passes over the
     edges and O(n) memory; "exact" is exponential.
 
-    The order of the nodes breaks ties. Where many nodes are alike, as on paths and lattices, another order of the same
-    graph gives other counts: "memb" covers a path of 500 nodes with 167 boxes of radius 1, and with 194 to 204 when
-    the nodes are shuffled.
+    The order of the nodes breaks ties. Where many nodes are alike, as on paths and lattices, another order gives other
+    counts: a path of 500 nodes takes "memb" 167 boxes of radius 1, and 190 to 210 if its nodes are shuffled.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ..models.architectures import architecture
 from ..models.data import DATASETS
 from ..statistics.null_models import NullBand
 from ..training.config import TrainConfig
-from ..training.pairs import check_paired, final_values, paired_runs, pulled_metric, shared_metrics
+from ..training.pairs import check_paired, final_values, paired_runs, pulled_metric, shared_metrics, target_of
 from ..training.runs import Run
 from ..uncertainty import Interval, paired_difference
 
@@ -232,8 +232,7 @@ def _validation_accuracy(run: Run) -> float:
 
 def _way(free: Sequence[Run], held: Sequence[Run]) -> str:
     """Return the share of the way from the rate without constraint to the target, where there is one target."""
-    options = held[0].config.constraint or {}
-    metric, target = pulled_metric(held[0].config), options.get("target", 0.3 if options.get("paper") else 0.1)
+    metric, target = pulled_metric(held[0].config), target_of(held[0].config)
     if not isinstance(target, float | int) or metric not in shared_metrics([*free, *held]):
         return "–"
     before, after = (float(np.mean(final_values(side, metric))) for side in (free, held))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,12 @@ def pulled_metric(config: TrainConfig) -> str | None:
     if others or any(options.get(name) for name in ("quantiles", "leave_out", "standardize")):
         return None
     return MEDIAN_UNIT if options.get("unit") == "median" else "ss_rate"
+
+
+def target_of(config: TrainConfig) -> float | Mapping:
+    """Return the target of a run's constraint on the rate as it was given, or the default that stands for it."""
+    options = config.constraint or {}
+    return options.get("target", 0.3 if options.get("paper") else 0.1)
 
 
 def shared_metrics(runs: Iterable[Run]) -> list[str]:

@@ -398,6 +398,15 @@ class TestRenormalize:
             renormalize(graph, cover)
 
 
+def test_the_order_of_the_nodes_breaks_ties_as_documented():
+    path = lattice(500, as_sparse=True)
+    counts = [box_counts(path, method="memb", r_B=[1]).counts[0]]
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(500)
+        counts.append(box_counts(path[order][:, order], method="memb", r_B=[1]).counts[0])
+    assert counts[0] == 167 and all(190 <= count <= 210 for count in counts[1:])
+
+
 def test_a_seed_twice_is_refused():
     with pytest.raises(ValueError, match=r"seeds: got \[0, 0\], need different ones"):
         box_counts(flower(2, 2, 2), method="cbb", seeds=[0, 0])

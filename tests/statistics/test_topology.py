@@ -266,6 +266,21 @@ def test_the_lattice_clusters_as_a_ring_in_closed_form(k):
         assert lattice >= 0.96 * nx.average_clustering(rewired(graph, towards="ring", swaps=500, connected=True))
 
 
+def test_omega_depends_on_the_order_of_the_nodes_as_documented():
+    def shuffled(graph: nx.Graph, seed: int) -> nx.Graph:
+        other = nx.Graph()
+        other.add_nodes_from(np.random.default_rng(seed).permutation(list(graph)).tolist())
+        other.add_edges_from(graph.edges)
+        return other
+
+    karate, ring = GRAPHS["karate"], nx.connected_watts_strogatz_graph(100, 8, 0.0)
+    assert small_world_omega(karate).value == pytest.approx(0.0, abs=0.03)
+    assert np.mean([small_world_omega(shuffled(karate, seed)).value for seed in range(4)]) == pytest.approx(
+        0.1, abs=0.04
+    )
+    assert small_world_omega(ring).value < -0.5 and not small_world_omega(shuffled(ring, 0)).estimable
+
+
 def test_omega_is_not_estimable_where_the_lattice_clusters_less():
     # Cliques in a ring, in any order: no ring-like graph of these degrees has as many triangles.
     cliques = nx.connected_caveman_graph(20, 7)

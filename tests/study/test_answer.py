@@ -39,7 +39,7 @@ def rows(text):
             "would have been noticed",
         ),
         ({HOLD: -0.03, LOWER: -0.03}, "Accuracy falls after 60 epochs: holding", "would have been noticed"),
-        ({CONTROL: 0.002}, "Undecided, as the positive control shows no gain", "too little for a null"),
+        ({CONTROL: 0.002}, "Undecided, as no gain of the positive control is shown", "too little for a null"),
     ],
 )
 def test_the_first_sentence_is_the_answer(gains, start, control):
